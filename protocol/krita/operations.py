@@ -1,0 +1,168 @@
+"""The table of operations: one row each, from which everything else follows.
+
+Encoding, dispatch, permission, forwarding, the specification and the tests are
+driven by ``OPERATIONS``. To add an operation, add its row; a test then names
+every place that has to learn it.
+
+Bodies are positional arrays. A receiver ignores elements behind those it knows
+(so a newer client can talk to an older server) and treats missing trailing
+elements as null. Codes are below 256 and are never renumbered: a write's code
+stands in the log.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+
+class Op(enum.IntEnum):
+    """Operation codes, as sent and as stored in the log."""
+
+    # Data, routed by key.
+    GET = 1
+    PUT = 2
+    DELETE = 3
+    # Data, routed by shard number.
+    SESSION_OPEN = 4
+    SESSION_KEEPALIVE = 5
+    # Answered by whichever node is asked.
+    PING = 16
+    SHARD_MAP = 17
+    CLUSTER_STATUS = 18
+    NODE_STATUS = 19
+    NODE_LIST = 20
+    SHARD_LIST = 21
+    # Administration.
+    LEADER_TRANSFER = 32
+    # Between nodes.
+    NODE_JOIN = 64
+    NODE_ANNOUNCE = 65
+    RAFT = 66
+    LEADERS = 67
+    SNAPSHOT_OPEN = 68
+    SNAPSHOT_CHUNK = 69
+    # Entries of the meta shard's log; never sent by clients.
+    META_BOOTSTRAP = 128
+    META_NODE_ADD = 129
+    META_NODE_ANNOUNCE = 130
+    META_PLACE = 131
+    META_REPORT = 132
+
+
+class Access(enum.IntEnum):
+    """Who may call: see kritad/access.py for the rule of each."""
+
+    DATA = 0
+    STATUS = 1
+    ADMIN = 2
+    PEER = 3
+    LOG = 4  # an entry only, never a request
+
+
+class Route(enum.IntEnum):
+    """Where a request is answered."""
+
+    KEY = 0  # the leader of the shard that owns the body's key
+    SHARD = 1  # the leader of the shard that the body names
+    META = 2  # the meta shard's leader
+    LOCAL = 3  # any node
+
+
+@attrs.frozen
+class Operation:
+    """One row. ``fields`` and ``reply`` name the positional elements."""
+
+    code: Op
+    name: str
+    access: Access
+    route: Route
+    write: bool  # goes through the log
+    fields: tuple[str, ...]
+    reply: tuple[str, ...]
+    summary: str
+
+
+# A write's first three fields, the same for all: see krita/session.py.
+_SESSION = ("session", "sequence", "acked_to")
+
+_ROWS = (
+    Operation(Op.GET, "get", Access.DATA, Route.KEY, False,
+              ("key", "consistency"),
+              ("value", "revision", "content_type", "shard_revision", "staleness_ms"),
+              "read a key; value is null and revision 0 when it is absent"),
+    Operation(Op.PUT, "put", Access.DATA, Route.KEY, True,
+              (*_SESSION, "key", "value", "content_type", "if_revision"),
+              ("revision", "existed"),
+              "set a key; if_revision 0 asks that it be absent, null asks nothing"),
+    Operation(Op.DELETE, "delete", Access.DATA, Route.KEY, True,
+              (*_SESSION, "key", "if_revision"),
+              ("revision", "existed"),
+              "remove a key"),
+    Operation(Op.SESSION_OPEN, "session_open", Access.DATA, Route.SHARD, True,
+              ("shard",), ("session",),
+              "open a session in one shard, so that a retried write happens once"),
+    Operation(Op.SESSION_KEEPALIVE, "session_keepalive", Access.DATA, Route.SHARD, True,
+              ("shard", "session"), (),
+              "keep an idle session from expiring"),
+    Operation(Op.PING, "ping", Access.DATA, Route.LOCAL, False,
+              (), ("node", "cluster_id", "version", "clock_ms"),
+              "ask a node whether it is there, and who it is"),
+    Operation(Op.SHARD_MAP, "shard_map", Access.DATA, Route.LOCAL, False,
+              (), ("version", "shards", "nodes"),
+              "which shard owns which arc of the ring, and who leads it"),
+    Operation(Op.CLUSTER_STATUS, "cluster_status", Access.STATUS, Route.LOCAL, False,
+              (), ("status",), "nodes, shards, leaders and lag, gathered from all nodes"),
+    Operation(Op.NODE_STATUS, "node_status", Access.STATUS, Route.LOCAL, False,
+              (), ("status",), "what one node knows of itself and its replicas"),
+    Operation(Op.NODE_LIST, "node_list", Access.STATUS, Route.LOCAL, False,
+              (), ("nodes",), "the nodes of the cluster"),
+    Operation(Op.SHARD_LIST, "shard_list", Access.STATUS, Route.LOCAL, False,
+              (), ("shards",), "the shards of the cluster with their replicas"),
+    Operation(Op.LEADER_TRANSFER, "leader_transfer", Access.ADMIN, Route.SHARD, False,
+              ("shard", "node"), ("node",),
+              "hand a shard's leadership to its replica on another node"),
+    Operation(Op.NODE_JOIN, "node_join", Access.PEER, Route.META, False,
+              ("store_uuid", "address", "zone"),
+              ("cluster_id", "node", "meta_replica", "members"),
+              "make a new node a member"),
+    Operation(Op.NODE_ANNOUNCE, "node_announce", Access.PEER, Route.META, False,
+              ("node", "store_uuid", "boot_counter", "address"), (),
+              "tell the cluster that a node has started, and where"),
+    Operation(Op.RAFT, "raft", Access.PEER, Route.LOCAL, False,
+              ("heartbeats", "messages"), (), "Raft messages of all shards; one-way"),
+    Operation(Op.LEADERS, "leaders", Access.PEER, Route.LOCAL, False,
+              ("leaders",), (), "the shards that the sender leads: [shard, term]; one-way"),
+    Operation(Op.SNAPSHOT_OPEN, "snapshot_open", Access.PEER, Route.LOCAL, False,
+              ("shard", "replica", "sender", "term", "transfer", "meta"), ("next_chunk",),
+              "offer a snapshot; the answer says from which chunk on"),
+    Operation(Op.SNAPSHOT_CHUNK, "snapshot_chunk", Access.PEER, Route.LOCAL, False,
+              ("shard", "replica", "transfer", "chunk", "rows", "crc", "last"), ("next_chunk",),
+              "one slice of a snapshot's rows"),
+    Operation(Op.META_BOOTSTRAP, "meta_bootstrap", Access.LOG, Route.META, True,
+              ("cluster_id", "shards", "replication_factor", "store_uuid", "address", "zone"), (),
+              "the first entry of a cluster's life"),
+    Operation(Op.META_NODE_ADD, "meta_node_add", Access.LOG, Route.META, True,
+              ("store_uuid", "address", "zone"), ("node", "meta_replica"),
+              "a new member"),
+    Operation(Op.META_NODE_ANNOUNCE, "meta_node_announce", Access.LOG, Route.META, True,
+              ("node", "store_uuid", "boot_counter", "address"), (),
+              "a member has started, and where"),
+    Operation(Op.META_PLACE, "meta_place", Access.LOG, Route.META, True,
+              ("shard", "expected_version", "nodes"), ("version",),
+              "which nodes shall hold a shard; allocates the new replica ids"),
+    Operation(Op.META_REPORT, "meta_report", Access.LOG, Route.META, True,
+              ("shard", "conf_version", "term", "replicas"), (),
+              "which replicas do hold a shard, as its leader says"),
+)  # fmt: skip
+
+OPERATIONS: dict[int, Operation] = {row.code: row for row in _ROWS}
+OPERATIONS_BY_NAME: dict[str, Operation] = {row.name: row for row in _ROWS}
+
+
+class Consistency(enum.IntEnum):
+    """How fresh a read must be."""
+
+    LINEARIZABLE = 0  # sees every write that was acknowledged before it began
+    STALE = 1  # whatever the asked node has; the reply says how stale that may be
