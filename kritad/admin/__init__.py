@@ -1,1 +1,1 @@
-"""."""
+"""Views of the cluster for those who look after it."""

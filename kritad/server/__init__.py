@@ -1,1 +1,1 @@
-"""."""
+"""The one port: HTTP and CBOR connections, and everything a stranger may not do to them."""

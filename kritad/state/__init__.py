@@ -1,1 +1,1 @@
-"""."""
+"""What a log entry means: keys, conditions, sessions. Deterministic."""

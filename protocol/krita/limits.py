@@ -12,7 +12,7 @@ FRAME_BYTES_MAX_HELLO = 4096  # before the other side is known, it gets no more
 FRAME_BYTES_MAX_PEER = 40 << 20
 
 CBOR_DEPTH_MAX = 16
-CBOR_ITEMS_MAX = 1 << 20  # elements of any one array or map
+CBOR_ITEMS_MAX = 1 << 20  # elements of one item in all, however nested
 
 REQUESTS_IN_FLIGHT_MAX = 1024  # per connection; above it the server stops reading
 

@@ -1,0 +1,37 @@
+# make run    a cluster of three nodes on this machine, http://127.0.0.1:8080 to 8082
+# make test   everything that is checked before a change goes in
+# make lock   pin the newest versions of the dependencies that setup.cfg allows
+# make clean  remove what these made; the data of make run stays (rm -r data)
+#
+# Both run and test set up .venv first, and again when a dependency has changed.
+
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := packaging/make_venv setup.cfg pyproject.toml packaging/requirements.lock
+
+.PHONY: run test lock clean
+
+run: $(VENV)/.installed
+	$(BIN)/kritad dev --nodes 3 --port 8080 --data_dir ./data
+
+test: $(VENV)/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+$(VENV)/.installed: $(SETUP)
+	packaging/make_venv $(VENV) packaging/requirements.lock
+	touch $@
+
+# The development lock holds all of the other, so one installation serves both.
+$(VENV)/.installed-dev: $(SETUP) packaging/requirements-dev.lock
+	packaging/make_venv $(VENV) packaging/requirements-dev.lock
+	touch $(VENV)/.installed $@
+
+lock:
+	packaging/make_lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find kritad kritash protocol tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +

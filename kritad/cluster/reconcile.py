@@ -1,0 +1,90 @@
+"""From the configuration that is to the one that is wanted, one change at a time.
+
+Asked by a shard's leader again and again: each answer depends only on what is
+wanted, on the configuration in force and on how far each replica's log has come,
+so a new leader goes on where the old one stopped, and a plan that changes on the
+way simply changes the next answer (raft.md 4.5).
+
+The order: missing replicas are added as learners; a learner that has caught up
+is made a voter, and in the same joint change as many surplus voters are made
+learners as keeps the number of voters; learners that nobody wants are removed
+last. So a group never has fewer voters than are wanted because of a move, and a
+replica that voted is first demoted, then removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kritad.raft.configuration import Change, ChangeKind
+from kritad.raft.types import NOBODY, Configuration
+
+# A learner this close to the end of the log is promoted: the rest arrives in a
+# fraction of an election timeout (thesis 4.2.1 asks for one round below that).
+PROMOTE_LAG_ENTRIES_MAX = 1024
+
+
+def next_change(
+    voters: Mapping[int, int],
+    learners: Mapping[int, int],
+    configuration: Configuration,
+    matches: Mapping[int, int],
+    last_index: int,
+    leader: int = NOBODY,
+) -> list[Change] | None:
+    """The changes to propose now, as one conf entry; None when there is nothing to
+    do, or nothing yet.
+
+    ``voters`` and ``learners`` are what is wanted, replica id -> node id;
+    ``matches`` is how far each replica's log is known to agree with the leader's.
+    A ``leader`` that is not wanted as a voter is never demoted by itself: see
+    ``successor``. The result never holds more than is legal in one step.
+    """
+    assert voters, "a shard without voters is wanted"
+    assert voters.keys().isdisjoint(learners), "a replica is wanted as voter and as learner"
+    if configuration.joint:
+        return None  # the core leaves it by itself once it has committed
+    wanted = voters.keys() | learners.keys()
+    missing = sorted(wanted - configuration.members)
+    if missing:
+        return [Change(ChangeKind.ADD_LEARNER, replica) for replica in missing]
+    ready = [
+        replica
+        for replica in sorted(configuration.learners & voters.keys())
+        if matches.get(replica, 0) >= last_index - PROMOTE_LAG_ENTRIES_MAX
+    ]
+    surplus = _surplus(voters, configuration, matches, leader)
+    spare = max(0, len(configuration.voters) + len(ready) - len(voters))
+    changes = [Change(ChangeKind.ADD_VOTER, replica) for replica in ready]
+    changes += [Change(ChangeKind.ADD_LEARNER, replica) for replica in surplus[:spare]]
+    if changes:
+        return changes
+    unwanted = sorted(configuration.learners - wanted)
+    return [Change(ChangeKind.REMOVE, replica) for replica in unwanted] or None
+
+
+def successor(
+    voters: Mapping[int, int],
+    configuration: Configuration,
+    matches: Mapping[int, int],
+    leader: int,
+) -> int:
+    """To whom a leader that shall not stay a voter has to hand over before it can
+    be demoted: the wanted voter whose log has come furthest. NOBODY when the
+    leader is wanted or none of the others votes yet."""
+    if configuration.joint or leader in voters:
+        return NOBODY
+    heirs = configuration.voters & voters.keys()
+    return max(heirs, key=lambda replica: (matches.get(replica, 0), -replica), default=NOBODY)
+
+
+def _surplus(
+    voters: Mapping[int, int],
+    configuration: Configuration,
+    matches: Mapping[int, int],
+    leader: int,
+) -> list[int]:
+    """The voters that are not wanted as such, the one that is furthest behind
+    first: it is missed the least."""
+    surplus = configuration.voters - voters.keys() - {leader}
+    return sorted(surplus, key=lambda replica: (matches.get(replica, 0), replica))

@@ -1,0 +1,395 @@
+"""One node's life: open, become somebody, serve, stop.
+
+Order of starting: the port is bound first (a port that is taken must not touch
+the data), then the directory is locked and opened, then the node finds out who
+it is (bootstrap, join or restart), then it listens. A joining node answers
+nobody before the cluster has given it its identity.
+
+Order of stopping (SIGTERM, SIGINT): no new requests; leaders are handed over;
+what is in memory is flushed; the files are closed. A second signal, or a disk
+that hangs, cuts it short: nothing that was acknowledged depends on a clean stop.
+
+Exit status: 0 stopped as asked; 1 failed while running; 78 a data directory or
+setting that no restart will mend.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
+
+import attrs
+import trio
+
+from krita.address import parse
+from krita.codec import encode_body
+from krita.errors import Foreign, KritaError, Status, Unauthenticated
+from krita.handshake import Identity
+from krita.operations import Op
+from kritad import __version__
+from kritad.access import PEER, Access, Principal
+from kritad.config import Config, ConfigError
+from kritad.host import loop
+from kritad.host.bootstrap import (
+    META_SHARD,
+    accept_membership,
+    begin_cluster,
+    bootstrap_body,
+    store_of,
+)
+from kritad.host.clock import Clock, SystemClock
+from kritad.host.host import Host, HostSettings, Workers
+from kritad.host.join import join
+from kritad.host.request import Request
+from kritad.host.snapshots import SnapshotReceiver, SnapshotSender
+from kritad.host.transport import Transport
+from kritad.host.writer import WorkerThread
+from kritad.metrics import Metrics
+from kritad.notify import notify
+from kritad.server.limits import ServerLimits, fit_descriptors
+from kritad.server.listener import Server, bind
+from kritad.service import Service
+from kritad.storage.data_db import DataDatabase
+from kritad.storage.database import version_warnings
+from kritad.storage.directory import DataDirectory
+from kritad.storage.errors import DirectoryRefused, FormatUnknown, StorageError
+from kritad.storage.raft_db import RaftDatabase
+from kritad.storage.space import DiskReserve
+
+log = logging.getLogger(__name__)
+
+EXIT_OK, EXIT_FAILURE, EXIT_CONFIG = 0, 1, 78
+
+_JOIN_TIMEOUT_S = 60.0
+_HAND_OVER_TIMEOUT_S = 3.0
+_DRAIN_TIMEOUT_S = 1.0
+_FLUSH_TIMEOUT_S = 10.0
+
+
+def run(config: Config) -> int:
+    """Run a node until it is stopped; returns the exit status."""
+    try:
+        return trio.run(_main, config)
+    except Exception as error:  # explained, or raised again as the bug that it is
+        causes = _leaves(error)
+        if not all(isinstance(cause, _EXPLAINED) for cause in causes):
+            raise
+        for cause in causes:
+            log.critical("%s", cause)
+        hopeless = any(isinstance(cause, _HOPELESS) for cause in causes)
+        return EXIT_CONFIG if hopeless else EXIT_FAILURE
+
+
+# What no restart will mend, and what one may.
+_HOPELESS = (DirectoryRefused, FormatUnknown, ConfigError, Foreign, Unauthenticated)
+_EXPLAINED = (*_HOPELESS, OSError, KritaError, StorageError)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for part in error.exceptions for leaf in _leaves(part)]
+
+
+@attrs.define
+class Stores:
+    """The open data directory."""
+
+    directory: DataDirectory
+    raft_db: RaftDatabase
+    data_db: DataDatabase
+
+
+async def _main(config: Config) -> int:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        listening = bind(config.listen_ip, config.port)
+        for warning in version_warnings():
+            log.info("%s", warning)
+        with (
+            closing(DataDirectory(config.data_dir)) as directory,
+            closing(RaftDatabase.open(directory.raft_path)) as raft_db,
+            closing(DataDatabase.open(directory.data_path)) as data_db,
+        ):
+            stores = Stores(directory, raft_db, data_db)
+            return await _Node(config, stores, SystemClock()).live(listening, signals)
+
+
+class _Node:
+    """What one run of the daemon needs; made after the directory was opened."""
+
+    def __init__(self, config: Config, stores: Stores, clock: Clock) -> None:
+        self.config = config
+        self.stores = stores
+        self.clock = clock
+        self.access = Access(config.admin_token)
+        self.metrics = Metrics()
+        self.fsync = self.metrics.histogram(
+            "krita_wal_fsync_seconds", "Time to make one batch of all shards durable"
+        )
+        self.entries_saved = self.metrics.counter(
+            "krita_log_entries_saved_total", "Log entries made durable"
+        )
+        self.wake = loop.Wake()
+        self.failed = trio.Event()
+
+    async def live(self, listening: Sequence[socket.socket], signals: AsyncIterator[int]) -> int:
+        """Until a signal or a failure; returns the exit status."""
+        identity = await self._identify()
+        log.info("kritad %s is %s", __version__, identity)
+        async with self._workers() as workers, trio.open_nursery() as nursery:
+            host = self._make_host(identity, workers)
+            service = self._make_service(host, nursery)
+            nursery.start_soon(host.transport.run)
+            host.open_replicas()
+            nursery.start_soon(self._drive, host, self._make_sender(host, nursery))
+            nursery.start_soon(loop.pass_time, host, self.clock, self.config.raft_tick_ms)
+            nursery.start_soon(loop.keep_shape, host)
+            reserve = DiskReserve(self.config.data_dir, self.config.disk_reserve_bytes)
+            nursery.start_soon(loop.watch_space, host, reserve)
+            server = Server(service, self.access, listening, self._limits())
+            nursery.start_soon(server.run)
+            nursery.start_soon(self._begin, host, service)
+            await self._wait_for_end(signals)
+            await self._stop(host, service, server)
+            nursery.cancel_scope.cancel()
+        return EXIT_FAILURE if host.failure is not None else EXIT_OK
+
+    async def _drive(self, host: Host, sender: SnapshotSender) -> None:
+        await loop.drive(host, self.wake, sender)
+        self.failed.set()
+
+    async def _identify(self) -> Identity:
+        """Who we are: known from the disk, just founded, or just joined."""
+        raft_db, config = self.stores.raft_db, self.config
+        store_uuid = store_of(raft_db)
+        known = raft_db.identity()
+        assert known is not None
+        if known.node_id == 0:
+            if config.join_ip:
+                joined = await join(
+                    [parse(text) for text in config.join_ip],
+                    store_uuid=store_uuid,
+                    address=config.address,
+                    zone=config.zone,
+                    peer_key=self.access.peer_key,
+                    timeout_s=_JOIN_TIMEOUT_S,
+                )
+                accept_membership(raft_db, store_uuid, joined)
+                log.info("joined cluster %s as node %d", joined.cluster_id.hex(), joined.node)
+            else:
+                cluster_id = begin_cluster(raft_db, store_uuid)
+                log.info("began cluster %s", cluster_id.hex())
+        known = raft_db.count_boot()
+        return Identity(
+            known.cluster_id, known.node_id, store_uuid, known.boot_counter, config.address
+        )
+
+    @asynccontextmanager
+    async def _workers(self) -> AsyncIterator[Workers]:
+        token = trio.lowlevel.current_trio_token()
+        log_thread = WorkerThread("krita-log", token)
+        data_thread = WorkerThread("krita-data", token)
+        try:
+            yield Workers(log_thread, data_thread)
+        finally:
+            for thread in (log_thread, data_thread):
+                if not thread.close(_FLUSH_TIMEOUT_S):
+                    log.error("the disk hangs: leaving it behind")
+
+    def _make_host(self, identity: Identity, workers: Workers) -> Host:
+        config = self.config
+        settings = HostSettings(
+            tick_ms=config.raft_tick_ms,
+            heartbeat_ms=config.raft_heartbeat_ms,
+            election_ms=config.raft_election_ms,
+            cache_bytes=config.cache_bytes,
+            memtable_bytes=config.memtable_bytes,
+            log_tail_bytes=config.log_tail_bytes,
+            value_bytes_max=config.value_bytes_max,
+        )
+        transport = Transport(
+            identity,
+            self.access.peer_key,
+            self.clock,
+            silence_max_ms=2 * config.raft_election_ms,
+        )
+        return Host(
+            settings,
+            identity,
+            self.stores.raft_db,
+            self.stores.data_db,
+            workers,
+            transport,
+            self.clock,
+            seed=int.from_bytes(identity.store_uuid[:8], "big") + identity.boot_counter,
+            wake=self.wake.set,
+            observe_save=self._observe_save,
+        )
+
+    def _observe_save(self, seconds: float, entries: int) -> None:
+        self.fsync.observe(seconds)
+        self.entries_saved.add(entries)
+
+    def _make_service(self, host: Host, nursery: trio.Nursery) -> Service:
+        receiver = SnapshotReceiver(host, self.stores.data_db)
+        service = Service(
+            host,
+            self.access,
+            self.metrics,
+            nursery,
+            receiver=receiver,
+            value_bytes_max=self.config.value_bytes_max,
+            request_timeout_ms=self.config.request_timeout_ms,
+        )
+        register_gauges(self.metrics, host)
+        return service
+
+    def _make_sender(self, host: Host, nursery: trio.Nursery) -> SnapshotSender:
+        return SnapshotSender(host, self.stores.data_db, nursery)
+
+    def _limits(self) -> ServerLimits:
+        config = self.config
+        return fit_descriptors(
+            ServerLimits(
+                value_bytes_max=config.value_bytes_max, connections_max=config.connections_max
+            )
+        )
+
+    async def _begin(self, host: Host, service: Service) -> None:
+        """Found the cluster if that is still to be done, tell it that we have
+        started, and tell the service manager once we can serve."""
+        await self._found(host)
+        body = encode_body(
+            Op.NODE_ANNOUNCE,
+            host.node,
+            host.identity.store_uuid,
+            host.identity.boot_counter,
+            host.identity.address,
+        )
+        while True:
+            status, reply = await service.call(
+                Op.NODE_ANNOUNCE, body, Principal(PEER, host.node, loopback=True)
+            )
+            if status == Status.OK:
+                break
+            if status == Status.FOREIGN:
+                host.fail(Foreign(str(reply[0]) if isinstance(reply, list) else "refused"))
+                return
+            await trio.sleep(0.2)
+        while not service.health().ready:  # noqa: ASYNC110 - it is many conditions at once
+            await trio.sleep(0.02)
+        notify("READY=1")
+        log.info("ready: serving CBOR and HTTP on %s", host.identity.address)
+
+    async def _found(self, host: Host) -> None:
+        """Propose the first entry of a new cluster's life, until it is there. The
+        first node does so at each start: a repetition is refused at apply."""
+        identity = host.identity
+        while host.node == 1 and not host.view.cluster_id:
+            done = trio.Event()
+
+            def respond(_status: int, _body: object, done: trio.Event = done) -> None:
+                done.set()
+
+            request = Request(
+                op=Op.META_BOOTSTRAP,
+                body=bootstrap_body(
+                    identity.cluster_id,
+                    identity.store_uuid,
+                    shards=self.config.shards,
+                    replication_factor=self.config.replication_factor,
+                    address=identity.address,
+                    zone=self.config.zone,
+                ),
+                key=b"",
+                shard=META_SHARD,
+                respond=respond,
+                deadline_ms=self.clock.monotonic_ms() + 5_000.0,
+                forwarded=True,  # only ever proposed here
+                write=True,
+            )
+            host.submit(request)
+            await done.wait()
+            await trio.sleep(0.02)
+
+    async def _wait_for_end(self, signals: AsyncIterator[int]) -> None:
+        """Until SIGTERM or SIGINT, or until the host has failed."""
+        async with trio.open_nursery() as nursery:
+
+            async def watch_failure() -> None:
+                await self.failed.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch_failure)
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    log.info("SIGHUP: nothing of this version's settings changes at run time")
+                    continue
+                log.info("%s: stopping", signal.Signals(number).name)
+                nursery.cancel_scope.cancel()
+                break
+
+    async def _stop(self, host: Host, service: Service, server: Server) -> None:
+        """Hand over, flush; bounded in time, and pointless after a failure."""
+        notify("STOPPING=1")
+        service.stopping = True
+        if host.failure is not None:
+            return
+        with trio.move_on_after(_HAND_OVER_TIMEOUT_S):
+            while host.hand_over():  # noqa: ASYNC110 - of many shards, asked again until done
+                await trio.sleep(0.02)
+        await server.drain(_DRAIN_TIMEOUT_S)
+        flushed = trio.Event()
+        with trio.move_on_after(_FLUSH_TIMEOUT_S):
+            host.flusher.when_flushed(flushed.set)
+            await flushed.wait()
+        log.info("stopped")
+
+
+def register_gauges(metrics: Metrics, host: Host) -> None:
+    """What is read when somebody scrapes; names as in docs/operations.md."""
+    replicas = host.replicas
+    by_shard = ("shard",)
+    metrics.gauge(
+        "krita_raft_has_leader",
+        "Whether this node knows a leader of the shard",
+        lambda: {(str(s),): float(bool(host.leaders.of(s)[0])) for s in host.view.shards},
+        by_shard,
+    )
+    metrics.gauge(
+        "krita_raft_is_leader",
+        "Whether this node leads the shard",
+        lambda: {(str(s),): float(r.leads) for s, r in replicas.items()},
+        by_shard,
+    )
+    metrics.gauge(
+        "krita_raft_term",
+        "The shard's term",
+        lambda: {(str(s),): float(r.raft.term) for s, r in replicas.items()},
+        by_shard,
+    )
+    metrics.gauge(
+        "krita_raft_applied_index",
+        "The last applied log index",
+        lambda: {(str(s),): float(r.state.index) for s, r in replicas.items()},
+        by_shard,
+    )
+    metrics.gauge(
+        "krita_memtable_bytes",
+        "Applied writes that are not flushed yet",
+        lambda: float(host.flusher.bytes_in_memory()),
+    )
+    metrics.gauge(
+        "krita_disk_free_bytes",
+        "Free space of the data directory's disk",
+        lambda: float(host.disk_free_bytes),
+    )
+    metrics.gauge(
+        "krita_peer_frames_dropped_total",
+        "Raft frames that a slow or absent peer could not be given",
+        lambda: float(host.transport.frames_dropped),
+        kind="counter",
+    )

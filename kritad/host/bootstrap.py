@@ -1,0 +1,166 @@
+"""What a data directory says: begin a cluster, join one, or go on.
+
+Rules (design 4):
+* A directory with an identity wins over every flag: a restart is a restart.
+* Without one, a node that was told of others joins them; one that was not
+  begins a cluster of itself. It never guesses between the two.
+* A join is repeated until somebody answers or says no; the store's uuid makes
+  the repetition harmless (the same store is given the same node id again).
+* After a crash, a shard's log may begin ahead of its state: a snapshot was saved
+  there and its rows were not yet installed. They are installed now. (A state
+  ahead of its log is damage: the log has lost what it had promised to keep.)
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import attrs
+
+from krita.codec import decode_body, encode_body
+from krita.errors import Foreign, ProtocolError
+from krita.operations import Op
+from kritad.raft.configuration import encode_configuration
+from kritad.raft.types import Boot, Configuration, SnapshotMeta
+from kritad.storage.data_db import Applied, DataDatabase
+from kritad.storage.errors import Corrupt
+from kritad.storage.raft_db import Identity, RaftDatabase
+
+META_SHARD = 0
+FIRST_NODE = 1
+FIRST_META_REPLICA = 1
+
+
+@attrs.frozen
+class Membership:
+    """What a join gave: who we are now, and whom to talk to."""
+
+    cluster_id: bytes
+    node: int
+    meta_replica: int
+    members: tuple[tuple[int, str], ...]  # (node, address)
+
+
+def new_uuid() -> bytes:
+    """16 random bytes, for a cluster or a store."""
+    return secrets.token_bytes(16)
+
+
+def store_of(raft_db: RaftDatabase) -> bytes:
+    """The store's uuid, made durable before anybody is told of it: a node that
+    dies half way through a join is the same node when it tries again."""
+    known = raft_db.identity()
+    if known is None:
+        known = raft_db.initialise(b"", 0, new_uuid())
+    return known.store_uuid
+
+
+def begin_cluster(raft_db: RaftDatabase, store_uuid: bytes) -> bytes:
+    """Make this directory the first node of a new cluster; its id is returned.
+
+    Only identity and the meta shard's replica are made here. The first entry of
+    the meta shard's log (``bootstrap_body``) makes the rest, so that a crash in
+    between leaves a node that simply proposes it when it starts again.
+    """
+    cluster_id = new_uuid()
+    first = Configuration(
+        version=1,
+        voters=frozenset({FIRST_META_REPLICA}),
+        nodes={FIRST_META_REPLICA: FIRST_NODE},
+    )
+    raft_db.initialise(cluster_id, FIRST_NODE, store_uuid)
+    raft_db.create_replica(META_SHARD, FIRST_META_REPLICA, SnapshotMeta(configuration=first))
+    return cluster_id
+
+
+def bootstrap_body(
+    cluster_id: bytes,
+    store_uuid: bytes,
+    *,
+    shards: int,
+    replication_factor: int,
+    address: str,
+    zone: str,
+) -> bytes:
+    """The first command of the meta shard's log."""
+    return encode_body(
+        Op.META_BOOTSTRAP, cluster_id, shards, replication_factor, store_uuid, address, zone
+    )
+
+
+def accept_membership(raft_db: RaftDatabase, store_uuid: bytes, joined: Membership) -> None:
+    """Make this directory the node that the cluster says it is. The meta replica
+    is empty and has no say until the meta shard's leader sends it the log."""
+    raft_db.initialise(joined.cluster_id, joined.node, store_uuid)
+    raft_db.create_replica(META_SHARD, joined.meta_replica, None)
+
+
+def parse_membership(reply: object) -> Membership:
+    """The reply of ``node_join``. Raises ProtocolError."""
+    match reply:
+        case [bytes(cluster_id), int(node), int(meta_replica), list(members), *_]:
+            pairs = tuple((int(member), str(address)) for member, address, *_ in members)
+            return Membership(cluster_id, node, meta_replica, pairs)
+    raise ProtocolError("the answer to node_join is malformed")
+
+
+def parse_join(body: bytes) -> tuple[bytes, str, str]:
+    """``(store_uuid, address, zone)`` of a ``node_join`` request."""
+    match decode_body(Op.NODE_JOIN, body):
+        case [bytes(store_uuid), str(address), str(zone), *_] if len(store_uuid) == 16:
+            return store_uuid, address, zone
+    raise ProtocolError("node_join is [store_uuid, address, zone]")
+
+
+def check_same_cluster(identity: Identity, cluster_id: bytes, where: str) -> None:
+    """Raises Foreign when the node at ``where`` belongs to another cluster."""
+    if cluster_id != identity.cluster_id:
+        raise Foreign(
+            f"{where} belongs to cluster {cluster_id.hex()}, this data directory to"
+            f" {identity.cluster_id.hex()}",
+            hint="use another data directory, or the address of a node of its own cluster",
+        )
+
+
+def load_boot(
+    raft_db: RaftDatabase, data_db: DataDatabase, applied: Applied
+) -> tuple[Boot, Applied]:
+    """What the replica wakes up with, and its state's place in the log. Completes
+    the installation of a snapshot that a crash has interrupted."""
+    boot = raft_db.load(applied.shard, applied.index)
+    if boot.snapshot.index <= applied.index:
+        return boot, applied
+    received = data_db.received(boot.snapshot.generation)
+    if received is None:
+        raise Corrupt(
+            applied.shard,
+            f"shard {applied.shard}: the log begins behind a snapshot that data.db does not have",
+            "remove this replica; the cluster rebuilds it from the others",
+        )
+    data_db.install(received)
+    applied = received
+    return raft_db.load(applied.shard, applied.index), applied
+
+
+def fresh_applied(data_db: DataDatabase, shard: int, replica: int, first: Configuration) -> Applied:
+    """The state of a replica that has applied nothing yet."""
+    return Applied(
+        shard=shard,
+        replica=replica,
+        generation=data_db.create_generation(),
+        index=0,
+        term=0,
+        clock_ms=0,
+        state_hash=0,
+        configuration=encode_configuration(first),
+    )
+
+
+def all_sessions(data_db: DataDatabase, generation: int) -> list[tuple[int, bytes]]:
+    """Every session of a generation. Raises Corrupt."""
+    found: list[tuple[int, bytes]] = []
+    after = -1
+    while some := data_db.scan_sessions(generation, after, 1000):
+        found += some
+        after = some[-1][0]
+    return found

@@ -1,0 +1,203 @@
+"""When applied state goes to data.db, and when the log behind it may be cut.
+
+Applied writes live in memtables. When these are large or old, all of them are
+frozen at once (between two turns, so that every shard's rows belong to exactly
+one applied index) and written in one sorted transaction on a thread of its own.
+
+Rules, each with a test that fails without it:
+* The log of a shard is cut only at or below an index whose state a *checkpoint*
+  of data.db has made durable: a flush alone is not (synchronous=NORMAL).
+* It is cut so that ``log_tail_bytes`` stay for followers that lag a little; a
+  follower that is heard from and needs more pins the log up to
+  ``_PIN_FACTOR`` times that (raft.md B35: both extremes have hurt others).
+* One flush at a time; a failed one is fatal for the node, as any disk error is.
+
+Synchronous: the host calls ``tick``, the worker does the I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import attrs
+
+from kritad.host.clock import Clock
+from kritad.host.replica import Replica
+from kritad.host.writer import Finished, Worker
+from kritad.raft.types import Role, SnapshotMeta
+from kritad.storage.data_db import ShardFlush
+
+_FLUSH_INTERVAL_MS = 2_000.0
+_CHECKPOINT_INTERVAL_MS = 30_000.0
+_PIN_FACTOR = 4
+
+
+class Database(Protocol):
+    """The part of data.db that flushing needs."""
+
+    def flush(self, batch: list[ShardFlush]) -> None:
+        """One transaction."""
+
+    def checkpoint(self) -> bool:
+        """Whether everything flushed before is durable now."""
+
+    def sweep(self, limit: int) -> int:
+        """Delete up to so many rows that nothing refers to; how many it was."""
+
+
+@attrs.define
+class FlushState:
+    """What is known of one replica's state on the disk."""
+
+    flushed_index: int = 0
+    durable_index: int = 0
+
+
+class Flusher:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        database: Database,
+        worker: Worker,
+        clock: Clock,
+        *,
+        memtable_bytes: int,
+        log_tail_bytes: int,
+        compact: Callable[[list[tuple[Replica, SnapshotMeta]]], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self._database = database
+        self._worker = worker
+        self._clock = clock
+        self._memtable_bytes = memtable_bytes
+        self._log_tail_bytes = log_tail_bytes
+        self._compact = compact
+        self._on_failure = on_failure
+        self._states: dict[Replica, FlushState] = {}
+        self._busy = False
+        self._flushed_ms = clock.monotonic_ms()
+        self._checkpointed_ms = self._flushed_ms
+        self._unchecked_bytes = 0  # flushed since the last checkpoint
+        self._waiting: list[Callable[[], None]] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether a flush or checkpoint is on its way to the disk."""
+        return self._busy
+
+    def adopt(self, replica: Replica, durable_index: int) -> None:
+        """A replica was opened or has installed a snapshot."""
+        self._states[replica] = FlushState(durable_index, durable_index)
+
+    def forget(self, replica: Replica) -> None:
+        """A replica is gone."""
+        self._states.pop(replica, None)
+
+    def bytes_in_memory(self) -> int:
+        """What all memtables hold together."""
+        return sum(replica.state.table.size_bytes for replica in self._states)
+
+    def when_flushed(self, done: Callable[[], None]) -> None:
+        """Flush everything as soon as possible, then call ``done``."""
+        self._waiting.append(done)
+        self.tick()
+
+    def tick(self) -> None:
+        """Start what is due. Cost: a sum over the replicas."""
+        if self._busy:
+            return
+        now = self._clock.monotonic_ms()
+        dirty = [r for r, s in self._states.items() if r.state.index > s.flushed_index]
+        due = now - self._flushed_ms >= _FLUSH_INTERVAL_MS
+        if dirty and (due or self._waiting or self.bytes_in_memory() >= self._memtable_bytes):
+            self._flush(dirty)
+        elif self._waiting:
+            self._call_waiting()
+        elif self._unchecked_bytes and (
+            self._unchecked_bytes >= self._memtable_bytes
+            or now - self._checkpointed_ms >= _CHECKPOINT_INTERVAL_MS
+        ):
+            self._checkpoint()
+
+    def _call_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            done()
+
+    def _flush(self, replicas: Iterable[Replica]) -> None:
+        self._busy = True
+        self._flushed_ms = self._clock.monotonic_ms()
+        self._unchecked_bytes += max(self.bytes_in_memory(), 1)
+        waiting, self._waiting = self._waiting, []
+        # The table is kept beside its replica: a snapshot may give the replica
+        # another one before this flush returns.
+        batch = [(r, r.state.table, r.state.freeze()) for r in replicas]
+
+        def done(finished: Finished[None]) -> None:
+            self._busy = False
+            if finished.error is not None:
+                self._on_failure(finished.error)
+                return
+            for replica, table, flush in batch:
+                table.flushed()
+                state = self._states.get(replica)
+                if state is not None:
+                    state.flushed_index = max(state.flushed_index, flush.applied.index)
+            for call in waiting:
+                call()
+            self.tick()
+
+        flushes = [flush for _, _, flush in batch]
+        self._worker.submit(lambda: self._database.flush(flushes), done)
+
+    def _checkpoint(self) -> None:
+        self._busy = True
+        self._checkpointed_ms = self._clock.monotonic_ms()
+        unchecked_bytes = self._unchecked_bytes
+        flushed = {replica: state.flushed_index for replica, state in self._states.items()}
+
+        def work() -> bool:
+            durable = self._database.checkpoint()
+            self._database.sweep(1000)
+            return durable
+
+        def done(finished: Finished[bool]) -> None:
+            self._busy = False
+            if finished.error is not None:
+                self._on_failure(finished.error)
+                return
+            if not finished.unwrap():
+                return  # a reader held the file; the next one will do
+            self._unchecked_bytes -= unchecked_bytes
+            for replica, index in flushed.items():
+                state = self._states.get(replica)
+                if state is not None:
+                    state.durable_index = max(state.durable_index, index)
+            self._cut_logs()
+
+        self._worker.submit(work, done)
+
+    def _cut_logs(self) -> None:
+        cuts: list[tuple[Replica, SnapshotMeta]] = []
+        for replica, state in self._states.items():
+            index = min(self._cut_index(replica), state.durable_index)
+            if index > replica.raft.log.snapshot.index:
+                assert index <= state.durable_index <= replica.state.index
+                cuts.append((replica, replica.raft.snapshot_at(index)))
+                replica.raft.compact(index)
+                replica.marks.forget_below(index)
+        if cuts:
+            self._compact(cuts)
+
+    def _cut_index(self, replica: Replica) -> int:
+        """Where the tail that must stay begins, as far as bytes and followers
+        are concerned; 0 when the log is shorter than that."""
+        tail = replica.marks.index_before_tail(self._log_tail_bytes)
+        if replica.raft.role is not Role.LEADER:
+            return tail
+        matches = [p.match for p in replica.raft.progress.values() if p.recent_active]
+        pinned = min([tail, *matches])
+        floor = replica.marks.index_before_tail(self._log_tail_bytes * _PIN_FACTOR)
+        return max(pinned, floor)

@@ -1,0 +1,477 @@
+"""All replicas of one node, and everything they need to live.
+
+``Host`` puts the parts together: replicas (Raft core and state machine), the
+drive loop's turn, flushing, routing, the transport, the steward. It decides
+synchronously and on one thread; ``host/loop.py`` is the thin trio code that
+calls it, so that a simulator can call it instead.
+
+Rules:
+* A replica is created only because the meta shard's state says so, durably,
+  before it answers any message; a message for a replica that is not here is
+  dropped (raft.md 4.4, B27).
+* A replica whose rows or records are damaged is not opened (or, while running,
+  is poisoned): it neither votes nor acknowledges. The node serves the others.
+* A disk that fails ends the node: ``failure`` is set, nothing more is sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+
+import attrs
+
+from krita.codec import decode, encode
+from krita.errors import Foreign, ProtocolError
+from krita.handshake import Identity
+from krita.operations import Op
+from krita.ring import ShardInfo, ShardMap
+from kritad.cluster.meta import handlers
+from kritad.cluster.view import MetaView
+from kritad.host.bootstrap import META_SHARD, all_sessions, fresh_applied, load_boot
+from kritad.host.clock import Clock
+from kritad.host.drive import Drive, Effects
+from kritad.host.flush import Flusher
+from kritad.host.leaders import NO_NODE, LeaderTable
+from kritad.host.peer_codec import decode_messages
+from kritad.host.replica import Replica
+from kritad.host.request import Deadlines, Request
+from kritad.host.router import Router
+from kritad.host.steward import Steward
+from kritad.host.transport import Transport
+from kritad.host.writer import Finished, Worker
+from kritad.raft.config import RaftConfig
+from kritad.raft.core import Raft
+from kritad.raft.errors import ProposalRefused
+from kritad.raft.messages import Message
+from kritad.raft.ready import Fetch
+from kritad.raft.types import Configuration, Role, SnapshotMeta
+from kritad.state.machine import ShardState
+from kritad.storage.cache import RowCache
+from kritad.storage.data_db import Applied, DataDatabase
+from kritad.storage.errors import Corrupt, StorageError
+from kritad.storage.raft_db import RaftDatabase
+from kritad.storage.table import Table
+
+log = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class HostSettings:
+    """What the host takes from the configuration."""
+
+    tick_ms: int = 50
+    heartbeat_ms: int = 200
+    election_ms: int = 1000
+    cache_bytes: int = 64 << 20
+    memtable_bytes: int = 16 << 20
+    log_tail_bytes: int = 4 << 20
+    value_bytes_max: int = 1 << 20
+    disk_reserve_bytes: int = 64 << 20
+
+
+@attrs.define
+class Workers:
+    """One for each database: a slow flush must not delay the log."""
+
+    log: Worker
+    data: Worker
+
+
+class Host:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        settings: HostSettings,
+        identity: Identity,
+        raft_db: RaftDatabase,
+        data_db: DataDatabase,
+        workers: Workers,
+        transport: Transport,
+        clock: Clock,
+        *,
+        seed: int,
+        wake: Callable[[], None],
+        observe_save: Callable[[float, int], None],
+    ) -> None:
+        self.settings = settings
+        self.identity = identity
+        self.node = identity.node
+        self.clock = clock
+        self.replicas: dict[int, Replica] = {}
+        self.leaders = LeaderTable()
+        self.deadlines = Deadlines()
+        self.transport = transport
+        self.view = MetaView()
+        self.shard_map: ShardMap | None = None
+        self.failure: BaseException | None = None
+        self.started_ms = clock.monotonic_ms()
+        self.disk_free_bytes = 0
+        self.space_low = False  # below the reserve: no puts here
+        self.damaged: dict[int, str] = {}  # shard -> why its replica was not opened
+        self.snapshots_wanted: list[tuple[Replica, int]] = []  # taken by host/snapshots.py
+        self._raft_db = raft_db
+        self._data_db = data_db
+        self.workers = workers
+        # Snapshots that are wholly received, by generation, until they are installed.
+        self.received: dict[int, Applied] = {}
+        self._seed = seed
+        self._wake = wake
+        self._cache = RowCache(settings.cache_bytes)
+        self._routes: dict[tuple[int, int], int] = {}  # (shard, replica) -> node, as heard
+        self._meta_index = -1
+        self.flusher = Flusher(
+            data_db,
+            workers.data,
+            clock,
+            memtable_bytes=settings.memtable_bytes,
+            log_tail_bytes=settings.log_tail_bytes,
+            compact=self._compact,
+            on_failure=self.fail,
+        )
+        self.drive = Drive(
+            Effects(
+                send=self._send,
+                save=raft_db.save,
+                installing=self.flusher.forget,
+                install=self._install,
+                installed=self._installed,
+                fetch=self._fetch,
+                snapshot=self._want_snapshot,
+                on_failure=self.fail,
+                observe_save=observe_save,
+                wake=wake,
+            ),
+            workers.log,
+            workers.data,
+            clock,
+        )
+        self.router = Router(
+            self.node, self.replicas, self.leaders, transport, clock, self.drive.mark
+        )
+        self.steward = Steward(self.replicas, self.leaders, clock, self.submit, self.drive.mark)
+
+    def __repr__(self) -> str:
+        leads = sum(replica.leads for replica in self.replicas.values())
+        return f"<Host of node {self.node}: {len(self.replicas)} replicas, leads {leads}>"
+
+    # --- opening and creating replicas -------------------------------------------------
+
+    def open_replicas(self) -> None:
+        """Open everything that is on the disk; a damaged shard is left out."""
+        applied = self._data_db.applied()
+        for row in self._raft_db.replicas():
+            try:
+                self._open(row.shard, row.replica, applied.get(row.shard))
+            except Corrupt as damage:
+                self._damage(row.shard, damage)
+        self._refresh_view()
+
+    def _damage(self, shard: int, damage: Corrupt) -> None:
+        self.damaged[shard] = str(damage)
+        log.error("shard %d is damaged here and stays closed: %s", shard, damage)
+
+    def _open(self, shard: int, replica_id: int, applied: Applied | None) -> None:
+        if applied is None or applied.replica != replica_id:
+            first = self._raft_db.load(shard, 0).snapshot.configuration
+            applied = fresh_applied(self._data_db, shard, replica_id, first)
+        boot, applied = load_boot(self._raft_db, self._data_db, applied)
+        ticks = self.settings.tick_ms
+        config = RaftConfig(
+            shard=shard,
+            replica=replica_id,
+            election_ticks=max(2, self.settings.election_ms // ticks),
+            heartbeat_ticks=max(1, self.settings.heartbeat_ms // ticks),
+            entry_bytes_max=self.settings.value_bytes_max + (128 << 10),
+        )
+        chance = random.Random(f"{self._seed}/{self.node}/{shard}/{replica_id}")
+        replica = Replica(
+            Raft(config, boot, chance),
+            self._state(shard, applied),
+            on_role=self._role_changed,
+            requeue=self.router.requeue,
+        )
+        self.replicas[shard] = replica
+        self.flusher.adopt(replica, applied.index)
+        if boot.snapshot.configuration.voters == {replica_id} and boot.last_index == 0:
+            replica.raft.campaign()  # a new group of one: nobody to wait for
+        self.drive.mark(replica)
+
+    def _state(self, shard: int, applied: Applied) -> ShardState:
+        table = Table(self._data_db, applied.generation, self._cache)
+        sessions = all_sessions(self._data_db, applied.generation)
+        own = handlers() if shard == META_SHARD else None
+        return ShardState(shard, table, applied, sessions, own)
+
+    def create_replica(self, shard: int, replica_id: int, first: Configuration | None) -> None:
+        """Make a replica that the meta shard wants here, durably, and open it.
+
+        On the loop's thread: it happens a few times in a node's life, and
+        nothing of the shard may be answered before it is done.
+        """
+        meta = None if first is None else SnapshotMeta(configuration=first)
+        self._raft_db.create_replica(shard, replica_id, meta)
+        self._open(shard, replica_id, None)
+
+    def _refresh_view(self) -> None:
+        """Follow the meta shard's state, if it has moved."""
+        meta = self.replicas.get(META_SHARD)
+        if meta is None or meta.state.index == self._meta_index:
+            return
+        self._meta_index = meta.state.index
+        view = MetaView.load(meta.state.records)
+        if view.version == self.view.version:
+            return
+        self.view = view
+        self.transport.set_peers({n.node: n.address for n in view.nodes.values()})
+        self._create_wanted()
+        self.shard_map = self.build_shard_map()
+        self.router.retry_parked()
+
+    def _create_wanted(self) -> None:
+        for shard, replica_id in sorted(self.view.replicas_on(self.node).items()):
+            if shard in self.replicas or shard in self.damaged:
+                continue
+            record = self.view.shards[shard]
+            # The shard's very first replica begins its group; every later one
+            # waits, empty, for the leader's log. The first has the lowest id,
+            # and nobody has reported for the group before it lives.
+            first = min(r.replica for r in record.replicas)
+            begins = replica_id == first and record.report.conf_version == 0
+            configuration = (
+                Configuration(
+                    version=1, voters=frozenset({replica_id}), nodes={replica_id: self.node}
+                )
+                if begins
+                else None
+            )
+            try:
+                self.create_replica(shard, replica_id, configuration)
+            except StorageError as problem:
+                log.error("replica %d of shard %d: %s", replica_id, shard, problem)
+
+    def build_shard_map(self) -> ShardMap | None:
+        """The map that clients get, with the leaders known now. None before
+        the cluster is bootstrapped."""
+        if not self.view.cluster_id:
+            return None
+        infos = []
+        for record in self.view.data_shards:
+            node, term = self.leaders.of(record.shard)
+            infos.append(
+                ShardInfo(record.shard, record.hash_lo, record.hash_hi, node, term, record.nodes)
+            )
+        nodes = {node.node: node.address for node in self.view.nodes.values()}
+        return ShardMap(self.view.version, tuple(infos), nodes)
+
+    # --- what comes in -----------------------------------------------------------------
+
+    def submit(self, request: Request) -> None:
+        """Take a request: it is answered by its deadline, whatever happens."""
+        self.deadlines.add(request)
+        self.router.route(request)
+
+    def admit_peer(self, identity: Identity) -> None:
+        """Check who says to be a member. Raises Foreign.
+
+        A node that we did not know of is remembered with its address: a newcomer
+        has to answer those who bring it the cluster's state before it has any.
+        """
+        if not identity.node:
+            return  # it is about to ask for its membership
+        known = self.view.nodes.get(identity.node)
+        if known is not None and known.store_uuid != identity.store_uuid:
+            raise Foreign(
+                f"node {identity.node} is known with store {known.store_uuid.hex()},"
+                f" you have {identity.store_uuid.hex()}",
+                hint="a wiped or exchanged disk joins as a new node, with an empty directory",
+            )
+        if known is not None and identity.boot_counter < known.boot_counter:
+            raise Foreign(
+                f"node {identity.node} was seen at boot {known.boot_counter}, you are at"
+                f" {identity.boot_counter}: your disk was rolled back",
+                hint="a disk restored from an old copy may have forgotten its votes;"
+                " join it as a new node, with an empty directory",
+            )
+        if known is None and not self.view.cluster_id:
+            self.transport.learn(identity.node, identity.address)
+
+    def deliver(self, node: int, op: int, body: bytes) -> None:
+        """A one-way frame of another node. Raises ProtocolError."""
+        if op == Op.RAFT:
+            for message in decode_messages(body):
+                self.step(node, message)
+        elif op == Op.LEADERS:
+            self._hear_leaders(node, body)
+
+    def step(self, node: int, message: Message) -> None:
+        """A Raft message that came from ``node``."""
+        replica = self.replicas.get(message.shard)
+        if replica is None or replica.id != message.recipient:
+            return  # not here (yet, or any more); the sender will notice
+        self._routes[message.shard, message.sender] = node
+        replica.raft.step(message)
+        self.drive.mark(replica)
+
+    def _hear_leaders(self, node: int, body: bytes) -> None:
+        item = decode(body)
+        rows = item[0] if isinstance(item, list) and item else None
+        if not isinstance(rows, list):
+            raise ProtocolError("leaders is [[[shard, term], …]]")
+        news = False
+        for row in rows:
+            match row:
+                case [int(shard), int(term), *_]:
+                    news = self.leaders.learn(shard, node, term) or news
+                case _:
+                    raise ProtocolError("leaders is [[[shard, term], …]]")
+        if news:
+            self.router.retry_parked()
+
+    def tell_leaders(self) -> None:
+        """Tell every node what is led here."""
+        rows = [[r.shard, r.raft.term] for r in self.replicas.values() if r.leads]
+        body = encode([rows])
+        for node in self.transport.peers:
+            self.transport.tell(node, Op.LEADERS, body)
+
+    # --- the passing of time -----------------------------------------------------------
+
+    def turn(self) -> None:
+        """One turn of the drive loop."""
+        if self.failure is None:
+            self.drive.turn()
+            self._refresh_view()
+
+    def tick(self) -> None:
+        """One tick of every replica's clock."""
+        now = self.clock.monotonic_ms()
+        for replica in self.replicas.values():
+            replica.raft.tick()
+            if replica.raft.leader:
+                replica.leader_heard_ms = now
+            if replica.raft.has_ready:
+                self.drive.mark(replica)
+        self.deadlines.expire(now)
+        self.router.retry_parked()
+        self.flusher.tick()
+        if self.drive.writing_ms > self.settings.election_ms / 2:
+            self.hand_over()
+
+    def note_space(self, free_bytes: int, low: bool) -> None:
+        """What the disk has left, and whether that is below the reserve. Below
+        it, other nodes take over what is led here; it clears by itself."""
+        if low and not self.space_low:
+            log.error("only %d bytes are left on the disk: no puts are taken here", free_bytes)
+        elif self.space_low and not low:
+            log.warning("there is room on the disk again (%d bytes)", free_bytes)
+        self.disk_free_bytes, self.space_low = free_bytes, low
+        self.router.space_low = low
+        if low:
+            self.hand_over()
+
+    def hand_over(self) -> int:
+        """Ask the most advanced follower of every shard led here to take over;
+        returns how many are still led here. Used when stopping, and when the
+        disk stalls: a leader that cannot save must not keep its group waiting."""
+        leading = 0
+        for replica in self.replicas.values():
+            if not replica.leads:
+                continue
+            raft = replica.raft
+            others = [m for m in sorted(raft.configuration.voters) if m != replica.id]
+            progress = raft.progress
+            active = [m for m in others if m in progress and progress[m].recent_active]
+            if not active:
+                continue
+            leading += 1
+            if not raft.transferring:
+                try:
+                    raft.transfer(max(active, key=lambda m: progress[m].match))
+                except ProposalRefused:
+                    continue
+                self.drive.mark(replica)
+        return leading
+
+    def fail(self, error: BaseException) -> None:
+        """A disk has failed, or we have a bug: nothing more leaves this node."""
+        if self.failure is None:
+            self.failure = error
+            log.critical("the node stops: %s", error, exc_info=error)
+            self._wake()
+
+    # --- effects of a turn -------------------------------------------------------------
+
+    def _node_of(self, message: Message) -> int:
+        nodes = self.replicas[message.shard].raft.configuration.nodes
+        found = nodes.get(message.recipient)
+        return found or self._routes.get((message.shard, message.recipient), NO_NODE)
+
+    def _send(self, messages: list[Message]) -> None:
+        by_node: dict[int, list[Message]] = {}
+        for message in messages:
+            by_node.setdefault(self._node_of(message), []).append(message)
+        for node, batch in by_node.items():
+            if self.transport.send(node, batch):
+                continue
+            for message in batch:
+                replica = self.replicas[message.shard]
+                if replica.leads:
+                    replica.raft.unreachable(message.recipient)
+
+    def _install(self, shard: int, meta: SnapshotMeta) -> None:
+        """On data.db's thread: make received rows the shard's state, durably."""
+        applied = self.received.pop(meta.generation)
+        assert applied.shard == shard
+        self._data_db.install(applied)
+
+    def _installed(self, replica: Replica, meta: SnapshotMeta) -> None:
+        replica.abandon("the replica was replaced by a snapshot while the request was waiting")
+        applied = self._data_db.applied()[replica.shard]
+        assert applied.index == meta.index
+        replica.state = self._state(replica.shard, applied)
+        self.flusher.adopt(replica, applied.index)
+
+    def _fetch(self, replica: Replica, fetch: Fetch) -> None:
+        try:
+            entries = self._raft_db.entries(replica.shard, fetch.first, fetch.last, fetch.bytes_max)
+        except Corrupt as damage:
+            replica.raft.poison(str(damage))
+            self._damage(replica.shard, damage)
+            return
+        replica.raft.fetched(fetch, entries)
+        self.drive.mark(replica)
+
+    def _want_snapshot(self, replica: Replica, recipient: int) -> None:
+        self.snapshots_wanted.append((replica, recipient))
+        self._wake()
+
+    def _compact(self, cuts: list[tuple[Replica, SnapshotMeta]]) -> None:
+        items = [(replica.shard, meta) for replica, meta in cuts]
+
+        def done(finished: Finished[None]) -> None:
+            if finished.error is not None:
+                self.fail(finished.error)
+
+        def work() -> None:
+            while not self._raft_db.compact(items):
+                pass  # in slices; each is a transaction of its own
+
+        self.workers.log.submit(work, done)
+
+    def _role_changed(self, replica: Replica) -> None:
+        raft = replica.raft
+        node = raft.configuration.nodes.get(raft.leader, NO_NODE) if raft.leader else NO_NODE
+        if raft.role is Role.LEADER:
+            log.info("shard %d: this node leads in term %d", replica.shard, raft.term)
+            replica.leader_heard_ms = self.clock.monotonic_ms()
+        if node:
+            self.leaders.learn(replica.shard, node, raft.term)
+        else:
+            self.leaders.lost(replica.shard, raft.term)
+        if raft.role is Role.LEADER:
+            self.tell_leaders()
+        if node:
+            self.router.retry_parked()

@@ -1,0 +1,212 @@
+"""One dialled connection to one other node, for one kind of traffic (a *lane*).
+
+Rules:
+* Whoever has something to send never waits: it goes into a bounded queue, or,
+  when the queue is full or the link is down, it is refused at once. Raft sends
+  again what matters; a request that was refused was surely not sent.
+* All that is queued when the writer comes round leaves in one send.
+* A connection that ends answers every request in flight on it as *lost*.
+* Reconnecting backs off from 50 ms to 1 s with jitter: a restarted node is found
+  quickly, and a dead one costs next to nothing.
+* A peer that hangs without closing is noticed by the kernel
+  (TCP_USER_TIMEOUT): bytes unacknowledged for that long end the connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import socket
+from collections.abc import Callable
+
+import trio
+
+from krita.address import Address
+from krita.codec import encode
+from krita.connection import Connection
+from krita.errors import Foreign, KritaError, ProtocolError
+from krita.events import Goodbye, Reply, SendData, Welcomed
+from krita.framing import pack_frame
+from krita.handshake import NONCE_BYTES, Hello, Identity, Role
+
+log = logging.getLogger(__name__)
+
+_BACKOFF_MIN_S, _BACKOFF_MAX_S = 0.05, 1.0
+_HANDSHAKE_TIMEOUT_S = 5.0
+_RECEIVE_BYTES = 256 << 10
+
+# (status, body); status None: the connection was lost and nobody knows.
+OnReply = Callable[[int | None, object], None]
+
+
+async def dial(
+    address: Address, hello: Hello, peer_key: bytes
+) -> tuple[trio.SocketStream, Connection, Welcomed]:
+    """Connect and shake hands. Raises OSError, trio.TooSlowError or KritaError."""
+    with trio.fail_after(_HANDSHAKE_TIMEOUT_S):
+        stream = await trio.open_tcp_stream(address.host, address.port)
+        try:
+            connection = Connection.client(hello, peer_key)
+            await stream.send_all(connection.greeting())
+            while True:
+                data = await stream.receive_some(_RECEIVE_BYTES)
+                if not data:
+                    raise ProtocolError(f"{address} closed the connection during the handshake")
+                for event in connection.receive_data(data):
+                    if isinstance(event, SendData):
+                        await stream.send_all(event.data)
+                    elif isinstance(event, Goodbye):
+                        raise event.error
+                    elif isinstance(event, Welcomed):
+                        return stream, connection, event
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+
+
+def peer_hello(identity: Identity, lane: str) -> Hello:
+    """A peer's hello with a fresh nonce."""
+    return Hello(
+        role=Role.PEER, lane=lane, identity=identity, nonce=secrets.token_bytes(NONCE_BYTES)
+    )
+
+
+class Link:
+    """See the module's docstring. ``run`` is a task; the rest never waits."""
+
+    def __init__(
+        self,
+        node: int,
+        lane: str,
+        address: Address,
+        *,
+        identity: Identity,
+        peer_key: bytes,
+        queue_bytes_max: int,
+        silence_max_ms: int,
+    ) -> None:
+        self.node = node
+        self.lane = lane
+        self.address = address
+        self.connected = False
+        self._identity = identity
+        self._peer_key = peer_key
+        self._queue_bytes_max = queue_bytes_max
+        self._silence_max_ms = silence_max_ms
+        self._connection: Connection | None = None
+        self._queue: list[bytes] = []
+        self._queued_bytes = 0
+        self._wake = trio.Event()
+        self._in_flight: dict[int, OnReply] = {}
+        self._problem = ""  # the last one that was logged, so that it is logged once
+
+    def __repr__(self) -> str:
+        state = "up" if self.connected else f"down ({self._problem or 'not tried'})"
+        return (
+            f"<Link to node {self.node} at {self.address}, {self.lane}: {state},"
+            f" {self._queued_bytes} bytes queued, {len(self._in_flight)} in flight>"
+        )
+
+    def send(self, op: int, body: bytes) -> bool:
+        """Queue a one-way frame. False: refused, not sent. Cost: a copy."""
+        if not self.connected or self._queued_bytes > self._queue_bytes_max:
+            return False
+        self._put(pack_frame(encode([0, op, body])))
+        return True
+
+    def request(
+        self, op: int, body: bytes, deadline_ms: int, flags: int, on_reply: OnReply
+    ) -> bool:
+        """Queue a request. False: refused, surely not sent; else ``on_reply`` is
+        called exactly once."""
+        if not self.connected or self._queued_bytes > self._queue_bytes_max:
+            return False
+        assert self._connection is not None
+        request_id, data = self._connection.request(op, body, deadline_ms, flags)
+        self._in_flight[request_id] = on_reply
+        self._put(data)
+        return True
+
+    def _put(self, data: bytes) -> None:
+        self._queue.append(data)
+        self._queued_bytes += len(data)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Keep the connection for as long as this task lives."""
+        backoff_s = _BACKOFF_MIN_S
+        while True:
+            try:
+                stream = await self._connect()
+            except (OSError, trio.TooSlowError, KritaError) as problem:
+                self._note(problem)
+            else:
+                backoff_s = _BACKOFF_MIN_S
+                await self._serve(stream)
+            await trio.sleep(backoff_s * (0.5 + random.random()))
+            backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
+
+    def _note(self, problem: BaseException) -> None:
+        text = str(problem) or type(problem).__name__
+        if text == self._problem:
+            return
+        self._problem = text
+        level = logging.WARNING if isinstance(problem, KritaError) else logging.INFO
+        log.log(level, "node %d at %s (%s): %s", self.node, self.address, self.lane, text)
+
+    async def _connect(self) -> trio.SocketStream:
+        hello = peer_hello(self._identity, self.lane)
+        stream, connection, event = await dial(self.address, hello, self._peer_key)
+        other = event.welcome.identity
+        if (other.cluster_id, other.node) != (self._identity.cluster_id, self.node):
+            await trio.aclose_forcefully(stream)
+            raise Foreign(f"node {self.node} was expected at {self.address}, not {other}")
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._silence_max_ms)
+        self._connection = connection
+        self._problem = ""
+        self.connected = True
+        return stream
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write, stream, nursery.cancel_scope)
+                nursery.start_soon(self._read, stream, nursery.cancel_scope)
+        finally:
+            self.connected = False
+            self._connection = None
+            self._queue.clear()
+            self._queued_bytes = 0
+            await trio.aclose_forcefully(stream)
+            lost, self._in_flight = self._in_flight, {}
+            for on_reply in lost.values():
+                on_reply(None, None)
+
+    async def _write(self, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+        try:
+            while True:
+                if not self._queue:
+                    self._wake = trio.Event()
+                    await self._wake.wait()
+                queue, self._queue = self._queue, []
+                data = queue[0] if len(queue) == 1 else b"".join(queue)
+                await stream.send_all(data)
+                self._queued_bytes -= len(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as problem:
+            self._note(problem)
+            scope.cancel()
+
+    async def _read(self, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+        assert self._connection is not None
+        try:
+            while data := await stream.receive_some(_RECEIVE_BYTES):
+                for event in self._connection.receive_data(data):
+                    if isinstance(event, Reply):
+                        self._in_flight.pop(event.id)(event.status, event.body)
+                    elif isinstance(event, Goodbye):
+                        raise event.error
+        except (trio.BrokenResourceError, trio.ClosedResourceError, KritaError) as problem:
+            self._note(problem)
+        scope.cancel()

@@ -1,0 +1,188 @@
+"""Where a request is served: here, on another node, or later.
+
+Rules:
+* Any node takes any request and forwards it at most once; one that was
+  forwarded already is served here or refused with NotLeader.
+* The server never proposes a write twice. A write that may be in a log
+  somewhere (it was sent to a node whose answer did not come) ends as
+  *unknown*; one that was refused is free to look for the leader again.
+* A request without a leader to go to waits for one until its deadline: an
+  election is shorter than any sensible timeout, and waiting here costs a
+  client nothing while a refusal costs it a round trip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from krita.errors import (
+    Busy,
+    KritaError,
+    NoSpace,
+    NotLeader,
+    OutcomeUnknown,
+    Status,
+    TooLarge,
+    Unavailable,
+)
+from krita.operations import Op
+from kritad.host.clock import Clock
+from kritad.host.leaders import NO_NODE, LeaderTable
+from kritad.host.replica import Replica
+from kritad.host.request import Request
+from kritad.raft.errors import ProposalRefused, Refusal
+
+# More parked requests than this and new ones are refused: memory is bounded.
+_PARKED_MAX = 10_000
+
+_NO_SPACE = NoSpace(
+    "the shard's leader is below its disk reserve and takes no writes",
+    hint="make room on its disk, or delete keys; it clears by itself",
+)
+
+# (status, body, whether it was sent); status None: the connection was lost.
+OnReply = Callable[[int | None, object, bool], None]
+
+
+class Forwarder(Protocol):
+    """The part of the transport that carries requests to other nodes."""
+
+    def request(self, node: int, request: Request, on_reply: OnReply) -> None:
+        """Send it; ``on_reply`` is called exactly once, maybe at once."""
+
+    def address_of(self, node: int) -> str | None:
+        """Where a node listens."""
+
+
+class Router:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        node: int,
+        replicas: Mapping[int, Replica],
+        leaders: LeaderTable,
+        forwarder: Forwarder,
+        clock: Clock,
+        mark: Callable[[Replica], None],
+    ) -> None:
+        self._node = node
+        self._replicas = replicas
+        self._leaders = leaders
+        self._forwarder = forwarder
+        self._clock = clock
+        self._mark = mark
+        self._parked: list[Request] = []
+        self.space_low = False  # this node's disk: it takes no puts
+
+    def leader_of(self, shard: int) -> tuple[int, int]:
+        """(node, term) of the shard's leader; node 0 when none is known."""
+        return self._leaders.of(shard)
+
+    def route(self, request: Request) -> None:
+        """Serve, forward or park it. Never raises."""
+        replica = self._replicas.get(request.shard)
+        if replica is not None and replica.leads:
+            self._serve(replica, request)
+            return
+        node, term = self._leaders.of(request.shard)
+        if request.forwarded:
+            request.fail(self._not_leader(request.shard, node, term))
+        elif node not in (NO_NODE, self._node):
+            self._forward(node, request)
+        else:
+            self._park(request)
+
+    def _not_leader(self, shard: int, node: int, term: int) -> KritaError:
+        detail: dict[str, object] = {"shard": shard, "term": term}
+        address = self._forwarder.address_of(node)
+        if node not in (NO_NODE, self._node) and address is not None:
+            detail |= {"node": node, "address": address}
+        return NotLeader(f"this node does not lead shard {shard}", detail=detail)
+
+    def _serve(self, replica: Replica, request: Request) -> None:
+        try:
+            if request.op == Op.PUT and self.space_low:
+                request.fail(_NO_SPACE)
+            elif request.write:
+                replica.propose(request, self._clock.wall_ms())
+            elif request.op == Op.LEADER_TRANSFER:
+                self._transfer(replica, request)
+            else:
+                replica.read(request)
+        except ProposalRefused as refusal:
+            self._refused(request, refusal)
+        self._mark(replica)
+
+    def _transfer(self, replica: Replica, request: Request) -> None:
+        """``request.key`` holds the wanted node, in decimal."""
+        wanted = int(request.key)
+        nodes = replica.raft.configuration.nodes
+        for member in sorted(replica.raft.configuration.voters):
+            if nodes.get(member) == wanted:
+                if member != replica.id:
+                    replica.raft.transfer(member)
+                request.answer(Status.OK, [wanted])
+                return
+        request.fail(
+            Unavailable(
+                f"node {wanted} has no voter of shard {request.shard}",
+                hint="`kritash shard list` shows who has",
+            )
+        )
+
+    def _refused(self, request: Request, refusal: ProposalRefused) -> None:
+        reason = refusal.reason
+        if reason is Refusal.BUSY:
+            request.fail(Busy("too many writes are waiting for replication", hint="slow down"))
+        elif reason is Refusal.TOO_LARGE:
+            request.fail(TooLarge("the command is larger than a log entry may be"))
+        elif request.forwarded:
+            node, term = self._leaders.of(request.shard)
+            request.fail(self._not_leader(request.shard, node, term))
+        else:
+            self._park(request)
+
+    def _forward(self, node: int, request: Request) -> None:
+        def on_reply(status: int | None, body: object, sent: bool) -> None:
+            request.sent = False
+            if status == Status.NOT_LEADER:
+                self._park(request)
+            elif status is not None:
+                request.answer(status, body)
+            elif sent and request.write:
+                request.fail(
+                    OutcomeUnknown(
+                        f"the connection to node {node} was lost while it had the write",
+                        hint="repeat the write with its session and sequence, or read the key",
+                    )
+                )
+            else:
+                self._park(request)
+
+        request.sent = True
+        self._forwarder.request(node, request, on_reply)
+
+    def _park(self, request: Request) -> None:
+        if request.respond is None:
+            return
+        if len(self._parked) >= _PARKED_MAX:
+            request.fail(Unavailable("too many requests are waiting for a leader"))
+        else:
+            self._parked.append(request)
+
+    def requeue(self, request: Request) -> None:
+        """A read whose leader went away: surely not executed, so route it anew."""
+        if request.forwarded:
+            self.route(request)
+        else:
+            self._park(request)
+
+    def retry_parked(self) -> None:
+        """A leader may be known now. Called on each tick and leader change."""
+        if self._parked:
+            parked, self._parked = self._parked, []
+            for request in parked:
+                if request.respond is not None:
+                    self.route(request)

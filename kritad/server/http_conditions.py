@@ -1,0 +1,141 @@
+"""If-Match and If-None-Match (RFC 9110 §13.1) in terms of revisions.
+
+An entity tag is a quoted revision: ``"17"``. The database knows one condition,
+``if_revision`` (0: absent), which covers the two that matter, create only and
+replace exactly this. The others (``If-Match: *``, lists) are a read, a look, and
+a write on condition that nothing has changed since, again if something has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import frozen
+
+from krita.errors import BadRequest, Busy, ConditionFailed, KritaError
+from krita.operations import Consistency, Op
+from krita.values import read_value
+from kritad.server.http_exchange import Exchange
+
+# Each failure means that another writer got in between, so somebody progresses.
+_TRIES_MAX = 16
+_TAGS_MAX = 64
+
+_ANY = b"*"
+
+
+@frozen
+class Tags:
+    """What such a header names: anything that exists, or these revisions."""
+
+    any: bool
+    revisions: frozenset[int] = frozenset()
+
+    def __contains__(self, revision: int) -> bool:
+        return revision > 0 and (self.any or revision in self.revisions)
+
+
+@frozen
+class Condition:
+    """Both headers of a request; None for one that is not there."""
+
+    match: Tags | None = None
+    none_match: Tags | None = None
+
+    def holds(self, revision: int) -> bool:
+        """Whether a key at this revision (0: absent) meets it."""
+        if self.match is not None and revision not in self.match:
+            return False
+        return self.none_match is None or revision not in self.none_match
+
+    @property
+    def only(self) -> int | None:
+        """The one revision at which it holds, if there is exactly one."""
+        if self.match is None:
+            if self.none_match is not None and self.none_match.any:
+                return 0
+        elif self.none_match is None and len(self.match.revisions) == 1:
+            return next(iter(self.match.revisions))
+        return None
+
+
+NO_CONDITION = Condition()
+
+
+def condition_of(headers: dict[bytes, bytes]) -> Condition:
+    """The request's condition. Raises BadRequest for a malformed header."""
+    match, none_match = headers.get(b"if-match"), headers.get(b"if-none-match")
+    if match is None and none_match is None:
+        return NO_CONDITION
+    return Condition(
+        None if match is None else _tags("If-Match", match, weak_matches=False),
+        None if none_match is None else _tags("If-None-Match", none_match, weak_matches=True),
+    )
+
+
+def _tags(name: str, header: bytes, *, weak_matches: bool) -> Tags:
+    """A tag that is no revision of ours is a valid tag that matches nothing; a weak
+    one matches only where the comparison is weak (§8.8.3.2)."""
+    if header.strip() == _ANY:
+        return Tags(any=True)
+    revisions: set[int] = set()
+    tags = header.split(b",")
+    for tag in tags:
+        tag = tag.strip()
+        weak = tag.startswith(b"W/")
+        opaque = tag[2:] if weak else tag
+        if len(tags) > _TAGS_MAX or len(opaque) < 2 or opaque[:1] != b'"' or opaque[-1:] != b'"':
+            raise BadRequest(
+                f"{name} is neither * nor a list of at most {_TAGS_MAX} entity tags",
+                hint=f'send back the ETag of an earlier answer, quotes included: {name}: "17"',
+            )
+        digits = opaque[1:-1]
+        if digits.isdigit() and len(digits) < 20 and (weak_matches or not weak):
+            revisions.add(int(digits))
+    return Tags(any=False, revisions=frozenset(revisions))
+
+
+def failed(revision: int) -> ConditionFailed:
+    """The error of a condition that does not hold at ``revision``."""
+    what = f"is at revision {revision}" if revision else "does not exist"
+    return ConditionFailed(
+        f"the key {what}, which the request's condition excludes",
+        hint="read the key again and decide anew",
+        detail={"revision": revision},
+    )
+
+
+Write = Callable[[Exchange, int | None, Callable[[Exchange, KritaError], None]], None]
+
+
+def write_if(exchange: Exchange, key: bytes, condition: Condition, write: Write) -> None:
+    """Call ``write(exchange, if_revision, otherwise)`` such that it takes effect only
+    if the condition holds at that moment; answer 412 if it does not."""
+    if condition is NO_CONDITION:
+        write(exchange, None, Exchange.fail)
+    elif condition.only is not None:
+        write(exchange, condition.only, Exchange.fail)
+    else:
+        _look_and_write(exchange, key, condition, write, _TRIES_MAX)
+
+
+def _look_and_write(
+    exchange: Exchange, key: bytes, condition: Condition, write: Write, tries: int
+) -> None:
+    def looked(exchange: Exchange, reply: object) -> None:
+        value = read_value(reply)
+        revision = value.revision if value is not None else 0
+        if not condition.holds(revision):
+            exchange.fail(failed(revision))
+        else:
+            write(exchange, revision, overtaken)
+
+    def overtaken(exchange: Exchange, error: KritaError) -> None:
+        if not isinstance(error, ConditionFailed):
+            exchange.fail(error)
+        elif tries <= 1:
+            exchange.fail(Busy("the key keeps changing while its condition is checked"))
+        else:
+            _look_and_write(exchange, key, condition, write, tries - 1)
+
+    exchange.submit(Op.GET, (key, int(Consistency.LINEARIZABLE)), looked)

@@ -1,0 +1,123 @@
+"""The addresses that the first users know, byte for byte.
+
+    GET    /key?value=NAME     200 {"status":"success","message":…,"key":NAME,"value":…} | 404
+    GET    /NAME               the same
+    PUT    /NAME  value=V      200 {"status":"success","message":"200 ok","key":NAME}
+    PUT    /key   key=NAME&value=V     the same; without a key field, sets the key "key"
+    DELETE /NAME               200 {"status":"success",…} | 404
+
+A PUT's body is a form (``curl -d "value=V"``), whatever its Content-Type says:
+people who type HTTP by hand send none. Everything behind the first slash is the
+name, further slashes included.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from krita.errors import BadRequest
+from krita.operations import Op
+from krita.values import read_delete, read_value
+from kritad.server.http_answers import absent_document, json_text
+from kritad.server.http_exchange import Exchange
+from kritad.server.http_names import (
+    checked_key,
+    checked_value,
+    consistency_of,
+    form_fields,
+    key_of,
+)
+
+_READ_FIELDS = frozenset({"consistency"})
+_KEY_QUERY_FIELDS = frozenset({"value", "consistency"})
+_FORM_FIELDS = frozenset({"value"})
+_KEY_FORM_FIELDS = frozenset({"key", "value"})
+_NONE: frozenset[str] = frozenset()
+
+
+def get_by_query(exchange: Exchange) -> None:
+    """GET /key?value=NAME"""
+    fields = form_fields(exchange.request.query, _KEY_QUERY_FIELDS, "URL")
+    if not fields.get("value"):
+        raise BadRequest("the URL names no key: ?value= is missing", hint="GET /key?value=NAME")
+    _get(exchange, checked_key(fields["value"]), fields)
+
+
+def get_by_name(exchange: Exchange) -> None:
+    """GET /NAME"""
+    query = exchange.request.query
+    fields = form_fields(query, _READ_FIELDS, "URL") if query else {}
+    _get(exchange, key_of(exchange.request.path[1:]), fields)
+
+
+def put_by_form(exchange: Exchange, value_bytes_max: int) -> None:
+    """PUT /key with key=NAME&value=V"""
+    fields = _form(exchange, _KEY_FORM_FIELDS)
+    _put(exchange, checked_key(fields.get("key", b"key")), fields, value_bytes_max)
+
+
+def put_by_name(exchange: Exchange, value_bytes_max: int) -> None:
+    """PUT /NAME with value=V"""
+    key = key_of(exchange.request.path[1:])
+    _put(exchange, key, _form(exchange, _FORM_FIELDS), value_bytes_max)
+
+
+def delete_by_name(exchange: Exchange) -> None:
+    """DELETE /NAME"""
+    form_fields(exchange.request.query, _NONE, "URL")
+    key = key_of(exchange.request.path[1:])
+    exchange.submit(Op.DELETE, (None, None, None, key, None), partial(_deleted, key=key))
+
+
+def _form(exchange: Exchange, allowed: frozenset[str]) -> dict[str, bytes]:
+    request = exchange.request
+    form_fields(request.query, _NONE, "URL")
+    form = request.body.removesuffix(b"\r\n")  # typed by hand, or from a file
+    fields = form_fields(form, allowed, "form")
+    if "value" not in fields:
+        raise BadRequest(
+            "the body has no value field",
+            hint='send the form value=V, as curl -d "value=V" does, or bytes to /v1/kv/NAME',
+        )
+    return fields
+
+
+def _get(exchange: Exchange, key: bytes, fields: dict[str, bytes]) -> None:
+    consistency = consistency_of(fields)
+    exchange.submit(Op.GET, (key, int(consistency)), partial(_got, key=key))
+
+
+def _got(exchange: Exchange, reply: object, key: bytes) -> None:
+    value = read_value(reply)
+    if value is None:
+        exchange.reply_json(404, absent_document(key))
+        return
+    exchange.reply_json(
+        200,
+        {
+            "status": "success",
+            "message": "200 ok",
+            "key": json_text(key),
+            "value": json_text(value.data),
+        },
+    )
+
+
+def _put(exchange: Exchange, key: bytes, fields: dict[str, bytes], value_bytes_max: int) -> None:
+    value = checked_value(fields["value"], value_bytes_max)
+    exchange.submit(
+        Op.PUT, (None, None, None, key, value, None, None), partial(_done, key=key)
+    )  # fmt: skip
+
+
+def _done(exchange: Exchange, _reply: object, key: bytes) -> None:
+    exchange.reply_json(
+        200, {"status": "success", "message": "200 ok", "key": json_text(key)}
+    )  # fmt: skip
+
+
+def _deleted(exchange: Exchange, reply: object, key: bytes) -> None:
+    if read_delete(reply).existed:
+        _done(exchange, reply, key)
+    else:
+        exchange.reply_json(404, absent_document(key))

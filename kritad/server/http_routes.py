@@ -1,0 +1,86 @@
+"""Which handler answers which address and method: one table.
+
+A path in ``_PATHS`` is the server's; everything else is a key of the first
+users' (http_plain.py), so a key that is called like a path of the server's is
+reached through /v1/kv/NAME, and a 405 says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from kritad.server import http_kv, http_node, http_plain
+from kritad.server.http_exchange import Exchange
+from kritad.server.http_wire import HttpRefusal
+
+Handler = Callable[[Exchange], None]
+Methods = Mapping[bytes, Handler]
+
+
+def _reads(handler: Handler) -> dict[bytes, Handler]:
+    return {b"GET": handler, b"HEAD": handler}
+
+
+class Routes:
+    """The table of one server."""
+
+    def __init__(self, value_bytes_max: int) -> None:
+        self._paths: dict[bytes, Methods] = {
+            b"/health": _reads(http_node.health),
+            b"/livez": _reads(http_node.livez),
+            b"/readyz": _reads(http_node.readyz),
+            b"/metrics": _reads(http_node.metrics),
+            b"/key": {
+                **_reads(http_plain.get_by_query),
+                b"PUT": partial(http_plain.put_by_form, value_bytes_max=value_bytes_max),
+                b"DELETE": http_plain.delete_by_name,
+            },
+        }
+        self._named: Methods = {
+            **_reads(http_plain.get_by_name),
+            b"PUT": partial(http_plain.put_by_name, value_bytes_max=value_bytes_max),
+            b"DELETE": http_plain.delete_by_name,
+        }
+        self._kv: Methods = {
+            **_reads(http_kv.get),
+            b"PUT": partial(http_kv.put, value_bytes_max=value_bytes_max),
+            b"DELETE": http_kv.delete,
+        }
+
+    def handle(self, exchange: Exchange) -> None:
+        """Hand the exchange to its handler. Raises HttpRefusal (404, 405)."""
+        request = exchange.request
+        path = request.path
+        methods = self._paths.get(path)
+        if methods is None:
+            methods = self._kv_or_named(path)
+        handler = methods.get(request.method)
+        if handler is None:
+            raise self._not_allowed(methods, path)
+        handler(exchange)
+
+    def _kv_or_named(self, path: bytes) -> Methods:
+        if not path.startswith(b"/v1/"):
+            if path == b"/v1":
+                raise _unknown_path()
+            return self._named
+        if path.startswith(http_kv.PREFIX):
+            return self._kv
+        raise _unknown_path()
+
+    def _not_allowed(self, methods: Methods, path: bytes) -> HttpRefusal:
+        allowed = tuple(method.decode() for method in methods)
+        hint = f"allowed here: {', '.join(allowed)}"
+        if path in self._paths:
+            name = path[1:].decode()
+            hint += f"; a key called {name} is at /v1/kv/{name}"
+        return HttpRefusal(405, "this URL does not have that method", hint, allowed)
+
+
+def _unknown_path() -> HttpRefusal:
+    return HttpRefusal(
+        404,
+        "there is nothing at this URL",
+        "keys are at /NAME and /v1/kv/NAME; a key that begins with v1/ is at /v1/kv/v1%2F…",
+    )

@@ -1,0 +1,198 @@
+"""One HTTP connection: read, hand over, answer in order, until someone has enough.
+
+Rules:
+* Answers leave in the order of their requests. Pipelined requests that only read
+  are served side by side, a writing one alone (RFC 9112 §9.3.2).
+* Nothing more is read while requests wait for their answer: what a client may
+  have outstanding is one 64 KiB read.
+* One deadline at a time, absolute: for a head, a body, the next request, or for
+  taking what was answered. While the database works there is none here: it has
+  the request's own.
+* What was complete is answered before a refusal; after a refusal nothing is read.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from kritad.server.http_answers import (
+    CONTINUE,
+    JSON,
+    OVERLOADED,
+    answer_bytes,
+    json_bytes,
+    refusal_document,
+)
+from kritad.server.http_exchange import Exchange
+from kritad.server.http_routes import Routes
+from kritad.server.http_wire import HttpRefusal, HttpRequest, HttpWire, Phase
+from kritad.server.interface import Database, Gatekeeper
+from kritad.server.limits import ServerLimits
+from kritad.server.stream import Stream
+from kritad.server.watchdog import Watched
+
+# How many reads of one pipeline are served side by side, and how many bytes of
+# answers are gathered before they are sent: each answer may be a whole value.
+_SIDE_BY_SIDE_MAX = 32
+_GATHER_BYTES = 256 << 10
+
+_CLOSE = b"Connection: close\r\n"
+
+
+class HttpServer:
+    """What all HTTP connections of a node share."""
+
+    def __init__(self, database: Database, gatekeeper: Gatekeeper, limits: ServerLimits) -> None:
+        self.database = database
+        self.gatekeeper = gatekeeper
+        self.limits = limits
+        self.routes = Routes(limits.value_bytes_max)
+
+    def connection(self, stream: Stream, watched: Watched) -> HttpConnection:
+        """A new connection, whose first head is already expected."""
+        return HttpConnection(self, stream, watched)
+
+
+class HttpConnection:
+    """``run`` serves it; ``farewell`` is what to say if it was cut for being late."""
+
+    def __init__(self, server: HttpServer, stream: Stream, watched: Watched) -> None:
+        self._server = server
+        self._stream = stream
+        self._watched = watched
+        self._wire = HttpWire(server.limits)
+        self._expected = (1, Phase.HEAD)  # which head or body the deadline is for
+        self._pending: list[Exchange] = []
+        self._output: list[bytes] = []
+        self._output_bytes = 0
+        self._answered = trio.Event()
+        self._draining = False  # the next answer is the last
+        self._closing = False  # the last answer has been given
+        self.idle = False  # between two requests: may be closed at any time
+
+    def __repr__(self) -> str:
+        return f"<HttpConnection {self._wire!r}, {len(self._pending)} pending, {self._stream!r}>"
+
+    async def run(self, data: bytes) -> None:
+        """Serve what came first and all that follows. Raises OSError when it breaks."""
+        wire = self._wire
+        while True:
+            wire.receive(data)
+            if wire.requests or wire.refusal is not None:
+                self._watched.rest()
+                await self._answer_all()
+            if self._closing:
+                return
+            if wire.expects_continue:
+                wire.expects_continue = False
+                await self._send(CONTINUE)
+            self._expect_more()
+            data = await self._stream.receive()
+            self.idle = False
+            if not data:
+                return
+
+    def drain(self) -> None:
+        """The server is stopping: the next answer is the last."""
+        self._draining = True
+        if self.idle:
+            self._watched.scope.cancel()
+
+    def farewell(self) -> bytes:
+        """The last words to a client that is too slow; none in mid-answer."""
+        late = self._watched.reason
+        if not late or late == "write" or (self._wire.phase is Phase.IDLE and self._wire.started):
+            return b""
+        return self._refusal_bytes(
+            HttpRefusal(408, f"the {late} did not arrive in time", "send it at once")
+        )
+
+    def overloaded(self) -> bytes:
+        """What to say when there are too many connections."""
+        return OVERLOADED
+
+    def _expect_more(self) -> None:
+        wire = self._wire
+        expected = (wire.started, wire.phase)
+        if expected == self._expected or wire.started == 0:
+            return  # still the same head or body: its deadline stands
+        self._expected = expected
+        limits = self._server.limits
+        if wire.phase is Phase.IDLE:
+            self.idle = True
+            self._watched.expect("next request", limits.idle_s)
+        elif wire.phase is Phase.BODY:
+            self._watched.expect("body", limits.body_s)
+        elif wire.started > 1:
+            self._watched.expect("head", limits.head_s)
+
+    async def _answer_all(self) -> None:
+        """Answer every request that is whole, then the refusal if there is one."""
+        wire = self._wire
+        while wire.requests:
+            await self._start(wire.requests.popleft())
+        await self._settle()
+        if wire.refusal is not None and not self._closing:
+            self._output.append(self._refusal_bytes(wire.refusal))
+            self._closing = True
+        await self._flush()
+
+    async def _start(self, request: HttpRequest) -> None:
+        if self._closing:
+            return  # behind the answer that said close
+        alone = not request.safe or self._draining
+        if self._pending and (alone or len(self._pending) >= _SIDE_BY_SIDE_MAX):
+            await self._settle()
+        server = self._server
+        exchange = Exchange(
+            request, server.database, server.gatekeeper, self._stream.loopback, self._wake
+        )
+        exchange.close = exchange.close or self._draining
+        self._pending.append(exchange)
+        exchange.run(server.routes.handle)
+        if alone:
+            await self._settle()
+
+    def _wake(self) -> None:
+        self._answered.set()
+
+    async def _settle(self) -> None:
+        """Wait until everything pending is answered; put the answers into the output."""
+        for exchange in self._pending:
+            if self._closing:
+                break
+            while exchange.answer is None:
+                self._answered = trio.Event()
+                await self._answered.wait()
+            self._output.append(exchange.answer)
+            self._output_bytes += len(exchange.answer)
+            if exchange.close:
+                self._closing = True
+        self._pending.clear()
+        if self._output_bytes > _GATHER_BYTES:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        output = self._output
+        if output:
+            data = output[0] if len(output) == 1 else b"".join(output)
+            output.clear()
+            self._output_bytes = 0
+            await self._send(data)
+
+    async def _send(self, data: bytes) -> None:
+        sent = self._stream.send_now(data)
+        if sent < len(data):
+            self._watched.expect("write", self._server.limits.write_s)
+            await self._stream.send(data[sent:])
+            self._watched.rest()
+
+    def _refusal_bytes(self, refusal: HttpRefusal) -> bytes:
+        self._server.database.metrics.http_requests.inc("invalid", str(refusal.code))
+        return answer_bytes(
+            refusal.code,
+            JSON,
+            json_bytes(refusal_document(refusal.message, refusal.hint)),
+            b"Krita-Outcome: not-applied\r\n",
+            connection=_CLOSE,
+        )

@@ -1,0 +1,348 @@
+"""data.db: what the shards' logs have made so far. Rebuilt from the logs after a crash.
+
+``synchronous=NORMAL``: a power cut may take the newest flushes, whole and in order.
+So a log is cut only below an index for which ``checkpoint`` has returned True since.
+
+Tables (migrations.py): ``kv`` and ``sessions`` hold rows of all *generations*; a
+generation is one copy of one shard's state. ``applied`` names the generation
+that a shard's replica uses and how far it is. ``receiving`` is a snapshot on its way
+in, into a generation of its own. ``generation`` lists all there are: those which
+neither of the two names are swept away in slices.
+
+``kv`` is an ordinary table with a unique index on (generation, key). Measured
+against WITHOUT ROWID: flushes of 20,000 keys with 256 B values 307,000 rows/s against
+223,000, with 64 KiB values 9,800 against 4,700; point reads 7.2 against 6.7 µs, and
+26 against 133 µs; the file is a fifth larger for small values.
+
+Threads: what writes takes a lock and belongs on the flusher thread; get and scan
+have a connection of their own, for the main thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from kritad.storage.data_reader import DataReader
+from kritad.storage.database import (
+    checkpoint,
+    execute_rows,
+    failure,
+    open_reader,
+    open_writer,
+    write_failure,
+)
+from kritad.storage.digests import HASH_MODULUS, seal, session_digest, to_signed
+from kritad.storage.errors import Corrupt, StorageError, StoreFailed
+from kritad.storage.migrations import DATA, migrate
+from kritad.storage.rows import Applied, Row, ShardFlush
+
+__all__ = ["Applied", "DataDatabase", "Row", "ShardFlush"]
+
+_PUT = "INSERT INTO kv (generation, key, revision, value, content_type, digest)"
+_PUT_OVER = (
+    "ON CONFLICT (generation, key) DO UPDATE SET revision=excluded.revision,"
+    " value=excluded.value, content_type=excluded.content_type, digest=excluded.digest"
+)
+APPLIED_COLUMNS = (
+    "shard, replica, generation, log_index, term, clock_ms, state_hash, configuration, seal"
+)
+
+
+class DataDatabase:
+    """See the module's docstring. Made by ``open``."""
+
+    def __init__(self, path: Path, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+        self.path = path
+        self._writer = writer
+        self._reader = reader
+        self._writing = threading.Lock()
+        self._failed: StorageError | None = None
+        # Changed ahead of the commit: a failed one ends the object's life anyway.
+        self._applied: dict[int, Applied] = {}
+        self._receiving: dict[int, int] = {}  # shard -> generation
+        self._shards: dict[int, int] = {}  # generation -> shard
+        self.damaged: dict[int, str] = {}  # shard -> what was found when opening
+        # Made since this start and perhaps not flushed yet: not to be swept.
+        self._fresh: set[int] = set()
+        self._rows = DataReader(path, reader, self._shards)
+
+    def __repr__(self) -> str:
+        state = f"failed: {self._failed.message}" if self._failed else "open"
+        at = {shard: (row.generation, row.index) for shard, row in self._applied.items()}
+        return f"<DataDatabase {state} applied={at} receiving={self._receiving}>"
+
+    @classmethod
+    def open(cls, path: Path) -> DataDatabase:
+        """Open and migrate. Raises Corrupt(None), FormatUnknown, StoreFailed."""
+        writer = open_writer(path, "NORMAL")
+        try:
+            migrate(writer, path, DATA)
+            checkpoint(writer, "TRUNCATE")
+            database = cls(path, writer, open_reader(path))
+            database._read_small()
+        except sqlite3.Error as error:
+            writer.close()
+            raise failure(path, "read", error) from error
+        except StorageError:
+            writer.close()
+            raise
+        return database
+
+    def close(self) -> None:
+        """Close both connections, the writer last: it does the final checkpoint."""
+        self._reader.close()
+        self._writer.close()
+
+    def applied(self) -> dict[int, Applied]:
+        """How far each shard's state is, as of its last flush.
+
+        A shard whose row was found damaged is left out (``damaged`` says so): its state
+        is made again from the log, or by RaftDatabase.load's verdict from the others.
+        """
+        self._check()
+        return dict(self._applied)
+
+    # Reading, on the main thread.
+
+    def get(self, generation: int, key: bytes) -> Row | None:
+        """The stored row, its digest verified. Raises Corrupt(shard). ~10 µs."""
+        if self._failed is not None:
+            raise self._failed
+        return self._rows.get(generation, key)
+
+    def scan(self, generation: int, after: bytes | None, limit: int) -> list[tuple[bytes, Row]]:
+        """At most ``limit`` rows in key order, from the first key behind ``after`` (None:
+        from the start). Raises Corrupt(shard). ~4 µs a row."""
+        self._check()
+        return list(self._rows.scan(generation, after, limit))
+
+    def scan_sessions(self, generation: int, after: int, limit: int) -> list[tuple[int, bytes]]:
+        """At most ``limit`` sessions, ascending, with ids above ``after``. Raises Corrupt."""
+        self._check()
+        return list(self._rows.scan_sessions(generation, after, limit))
+
+    # Writing, on the flusher thread.
+
+    def flush(self, batch: Sequence[ShardFlush]) -> None:
+        """Store what several shards changed, each with how far it is, in one transaction.
+
+        Not durable until ``checkpoint`` returns True. Raises StoreFailed; then the store
+        is to be stopped. 250,000 rows/s with 256 B values.
+        """
+        with self.transaction():
+            for item in batch:
+                applied = item.applied
+                known = self._applied.get(applied.shard)
+                assert known is None or known.generation <= applied.generation, (known, applied)
+                self.put(applied.generation, item.rows, item.sessions)
+                self._write_applied(applied)
+
+    def checkpoint(self) -> bool:
+        """Whether everything flushed before is now durable in the main file. False while
+        an open snapshot reader holds the WAL: try again later. Raises StoreFailed."""
+        with self._writing:
+            self._check()
+            try:
+                return checkpoint(self._writer, "PASSIVE").complete
+            except sqlite3.Error as error:
+                self._failed = write_failure(self.path, "checkpoint", error)
+                raise self._failed from error
+
+    def write_rows(self, generation: int, rows: Sequence[tuple[bytes, Row | None]]) -> None:
+        """Put rows into a generation, in one transaction of their own."""
+        with self.transaction():
+            self.put(generation, rows, ())
+
+    def install(self, applied: Applied) -> None:
+        """Let a shard use the generation ``applied`` names; durable when it returns.
+
+        Call it after raft.db has saved the snapshot: RaftDatabase.load then tells
+        how to go on if the node stops in between. The old generation is swept later.
+        """
+        with self.transaction(durable=True) as connection:
+            self._write_applied(applied)
+            connection.execute("DELETE FROM receiving WHERE shard=?", (applied.shard,))
+            self._receiving.pop(applied.shard, None)
+
+    def drop(self, shard: int) -> None:
+        """Forget a shard's state (its replica was removed); its rows are swept later."""
+        with self.transaction() as connection:
+            connection.execute("DELETE FROM applied WHERE shard=?", (shard,))
+            connection.execute("DELETE FROM receiving WHERE shard=?", (shard,))
+            self._applied.pop(shard, None)
+            self._receiving.pop(shard, None)
+            self._fresh = {g for g in self._fresh if self._shards.get(g) != shard}
+
+    # Generations
+
+    def create_generation(self) -> int:
+        """A fresh, empty generation. Its number was never used in this file before."""
+        with self.transaction() as connection:
+            return self.insert_generation(connection)
+
+    def release(self, generation: int) -> None:
+        """A generation made since this start is not wanted after all: let it be swept."""
+        self._fresh.discard(generation)
+
+    def sweep(self, limit: int) -> int:
+        """Delete at most ``limit`` rows that nothing refers to. Returns how many; 0 when
+        there are none left. ~5 µs a row."""
+        used = {row.generation for row in self._applied.values()}
+        used |= self._fresh | set(self._receiving.values())
+        with self.transaction() as connection:
+            known = connection.execute("SELECT id FROM generation ORDER BY id").fetchall()
+            for (generation,) in known:
+                if generation in used:
+                    continue
+                deleted = _delete_some(connection, generation, limit)
+                if deleted:
+                    return deleted
+                # The newest stays listed, so that no number is given twice.
+                if generation != known[-1][0]:
+                    connection.execute("DELETE FROM generation WHERE id=?", (generation,))
+                    self._shards.pop(generation, None)
+        return 0
+
+    def received(self, generation: int) -> Applied | None:
+        """What a completely received snapshot in ``generation`` brings, not installed yet.
+        For a start after a stop between RaftDatabase.save and ``install``."""
+        self._check()
+        query = f"SELECT {APPLIED_COLUMNS} FROM receiving WHERE generation=? AND complete=1"
+        found = self._reader.execute(query, (generation,)).fetchall()
+        return read_applied(self.path, found[0]) if found else None
+
+    # For SnapshotWriter, inside a transaction.
+
+    @contextlib.contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """One transaction of the writer; what escapes from it ends the object's life.
+        ``durable``: it is on the disk, with all before it, when the block has ended."""
+        with self._writing:
+            self._check()
+            try:
+                if durable:
+                    self._writer.execute("PRAGMA synchronous=FULL")
+                self._writer.execute("BEGIN IMMEDIATE")
+                yield self._writer
+                self._writer.execute("COMMIT")
+                if durable:
+                    self._writer.execute("PRAGMA synchronous=NORMAL")
+            except sqlite3.Error as error:
+                self._failed = write_failure(self.path, "write", error)
+                raise self._failed from error
+            except BaseException as error:
+                # The memory is ahead of the disk now, whoever is to blame.
+                self._failed = StoreFailed(f"a write to {self.path} was broken off: {error!r}")
+                raise
+
+    def insert_generation(self, connection: sqlite3.Connection) -> int:
+        """create_generation() as part of a transaction."""
+        query = "SELECT coalesce(max(id), 0) + 1 FROM generation"
+        generation: int = connection.execute(query).fetchone()[0]
+        connection.execute("INSERT INTO generation VALUES (?)", (generation,))
+        self._fresh.add(generation)
+        return generation
+
+    def hold(self, shard: int, generation: int | None) -> None:
+        """Keep the generation that ``shard`` receives a snapshot into, in place of any
+        earlier one; None: none."""
+        self._fresh.discard(self._receiving.pop(shard, 0))
+        if generation is not None:
+            self._receiving[shard] = generation
+            self._shards[generation] = shard
+
+    def put(
+        self,
+        generation: int,
+        rows: Sequence[tuple[bytes, Row | None]],
+        sessions: Sequence[tuple[int, bytes | None]],
+    ) -> None:
+        """Store and delete rows and sessions."""
+        values = [
+            (generation, key, row.revision, row.value, row.content_type, row.digest)
+            for key, row in rows
+            if row is not None
+        ]
+        execute_rows(self._writer, _PUT, values, _PUT_OVER)
+        for some in _slices([key for key, row in rows if row is None]):
+            self._writer.execute(_delete("kv", "key", len(some)), (generation, *some))
+        kept = [
+            (generation, session, blob, session_digest(session, blob))
+            for session, blob in sessions
+            if blob is not None
+        ]
+        execute_rows(self._writer, "INSERT OR REPLACE INTO sessions", kept)
+        for ended in _slices([session for session, blob in sessions if blob is None]):
+            self._writer.execute(_delete("sessions", "id", len(ended)), (generation, *ended))
+
+    def _write_applied(self, applied: Applied) -> None:
+        execute_rows(self._writer, "INSERT OR REPLACE INTO applied", [applied_row(applied)])
+        self._applied[applied.shard] = applied
+        self._shards[applied.generation] = applied.shard
+        self._fresh.discard(applied.generation)
+
+    def _read_small(self) -> None:
+        query = f"SELECT {APPLIED_COLUMNS} FROM applied"
+        for row in self._reader.execute(query).fetchall():
+            try:
+                applied = read_applied(self.path, row)
+            except Corrupt as error:
+                self.damaged[row[0]] = error.message
+                continue
+            self._applied[applied.shard] = applied
+            self._shards[applied.generation] = applied.shard
+        query = "SELECT shard, generation FROM receiving"
+        for shard, generation in self._reader.execute(query).fetchall():
+            self.hold(shard, generation)
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+
+
+def applied_row(applied: Applied) -> tuple[Any, ...]:
+    """The values of APPLIED_COLUMNS."""
+    row = attrs.astuple(attrs.evolve(applied, state_hash=to_signed(applied.state_hash)))
+    return (*row, seal(*row))
+
+
+def read_applied(path: Path, row: tuple[Any, ...]) -> Applied:
+    """The value of APPLIED_COLUMNS. Raises Corrupt(shard) if its seal is broken."""
+    *fields, crc = row
+    applied = Applied(*fields)
+    if seal(*fields) != crc:
+        raise Corrupt(
+            applied.shard,
+            f"how far shard {applied.shard} is does not match its checksum in {path}",
+            "its state is made again from the log or fetched from the other replicas",
+        )
+    return attrs.evolve(applied, state_hash=applied.state_hash % HASH_MODULUS)
+
+
+def _slices(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), 128):
+        yield items[start : start + 128]
+
+
+def _delete(table: str, column: str, count: int) -> str:
+    places = ",".join("?" * count)
+    return f"DELETE FROM {table} WHERE generation=? AND {column} IN ({places})"
+
+
+def _delete_some(connection: sqlite3.Connection, generation: int, limit: int) -> int:
+    """Delete at most ``limit`` rows of a generation; returns how many."""
+    deleted = 0
+    for table, row_id in (("kv", "id"), ("sessions", "rowid")):
+        deleted += connection.execute(
+            f"DELETE FROM {table} WHERE {row_id} IN"
+            f" (SELECT {row_id} FROM {table} WHERE generation=? LIMIT ?)",
+            (generation, limit - deleted),
+        ).rowcount
+    return deleted

@@ -1,0 +1,352 @@
+"""raft.db: who this store is, which replicas it holds, their votes and their logs.
+
+``synchronous=FULL``: when ``save`` returns, it is on the disk. That commit is the
+one fsync a write waits for, shared by all shards of the node.
+
+Tables (migrations.py): ``store`` one row, the identity. ``replica`` those that
+live here; ``tombstone`` the highest removed id of each shard. ``hard`` term, vote,
+commit and the last index of the log. ``first`` where the log logically begins: the
+SnapshotMeta it continues. ``log`` runs of entries in the order of writing (runs.py).
+There is no table of configurations: load() reads every entry anyway, to verify it.
+
+Rules:
+* ``hard.last_index`` repeats what the log's last row says, so that rows lost from
+  the end are noticed and not taken for a shorter log: a follower that forgets
+  entries it has acknowledged can unmake a commit (reliability.md fact 3).
+* After any failure the object refuses every call (raft.md B5: after a failed
+  fsync SQLite's next commit says OK).
+* Methods that write hold a lock and may be called from any thread. ``entries`` and
+  ``load`` use a connection of their own and never wait for a commit.
+
+Sources: thesis Figure 3.1 (what is persistent), 5.1 (what a snapshot replaces).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import attrs
+
+from kritad.raft.records import CorruptRecord, pack_entry, pack_run, unpack_run
+from kritad.raft.types import Boot, Entry, Save, SnapshotMeta
+from kritad.storage import walscan
+from kritad.storage.catalog import REBUILD_NODE, Catalog, Identity, Tail
+from kritad.storage.database import (
+    checkpoint,
+    execute_rows,
+    failure,
+    open_reader,
+    open_writer,
+    write_failure,
+)
+from kritad.storage.errors import Corrupt, StorageError, StoreFailed, Tombstoned
+from kritad.storage.log_reader import LogReader
+from kritad.storage.migrations import RAFT, migrate
+from kritad.storage.runs import LogIndex
+
+__all__ = ["Identity", "RaftDatabase", "ReplicaRow"]
+
+# One row holds at most about this much (always at least one entry): what a slow
+# follower is sent is read back by whole rows.
+RUN_BYTES_MAX = 512 << 10
+# Rows that one compact() deletes: 6 ms with 2 KiB each, for which a save may have to wait.
+COMPACT_ROWS_MAX = 256
+# Pages in the WAL after which a checkpoint is due, and after which save() makes one
+# unasked. A checkpoint of 1000 pages took 8 ms.
+CHECKPOINT_PAGES = 1000
+CHECKPOINT_PAGES_FORCED = 2 * CHECKPOINT_PAGES
+
+
+@attrs.frozen
+class ReplicaRow:
+    """A replica that lives on this node."""
+
+    shard: int
+    replica: int
+
+
+class RaftDatabase:
+    """See the module's docstring. Made by ``open``."""
+
+    def __init__(self, path: Path, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+        self.path = path
+        self._writer = writer
+        self._reader = reader
+        self._writing = threading.Lock()
+        self._failed: StorageError | None = None
+        self._wal_pages = 0  # an estimate, corrected by every checkpoint
+        self._catalog = Catalog()
+        self._log = LogIndex()
+        self._log_reader = LogReader(path, reader, self._catalog, self._log)
+
+    def __repr__(self) -> str:
+        state = f"failed: {self._failed.message}" if self._failed else "open"
+        return f"<RaftDatabase {state} wal_pages={self._wal_pages} {self._catalog} {self._log}>"
+
+    @classmethod
+    def open(cls, path: Path) -> RaftDatabase:
+        """Scan the WAL, open, migrate, and read everything but the entries.
+
+        Raises Corrupt(None) when the WAL or the file cannot be trusted as a whole,
+        FormatUnknown, StoreFailed. Damage to one replica surfaces in ``load``.
+        """
+        wal = path.with_name(path.name + "-wal")
+        if walscan.scan_wal(wal) is walscan.Verdict.CORRUPT:
+            raise Corrupt(
+                None, f"{wal} is damaged: transactions behind the damage are lost", REBUILD_NODE
+            )
+        writer = open_writer(path, "FULL")
+        try:
+            migrate(writer, path, RAFT)
+            # A fresh WAL for every start: walscan's proof needs that what a torn
+            # transaction left behind is gone before the next one is written.
+            checkpoint(writer, "TRUNCATE")
+            database = cls(path, writer, open_reader(path))
+            database._catalog.read(database._reader, path)
+            database._log_reader.read_headers()
+        except sqlite3.Error as error:
+            writer.close()
+            raise failure(path, "read", error) from error
+        except StorageError:
+            writer.close()
+            raise
+        return database
+
+    def close(self) -> None:
+        """Close both connections, the writer last: it does the final checkpoint."""
+        self._reader.close()
+        self._writer.close()
+
+    def identity(self) -> Identity | None:
+        """Who this store is; None for a store that was never initialised."""
+        self._check()
+        return self._catalog.identity
+
+    def initialise(self, cluster_id: bytes, node_id: int, store_uuid: bytes) -> Identity:
+        """Write the identity, durably: at once when bootstrapping; for a joiner first with
+        ``node_id`` 0, and again once the cluster has given a number, which never changes."""
+        known = self._catalog.identity
+        assert known is None or known.store_uuid == store_uuid, (known, store_uuid)
+        assert known is None or known.node_id in (0, node_id), (known, node_id)
+        boots = known.boot_counter if known else 0
+        return self._write_identity(Identity(cluster_id, node_id, store_uuid, boots))
+
+    def count_boot(self) -> Identity:
+        """Add one to the boot counter, durably: peers refuse a store that counts back."""
+        known = self._catalog.identity
+        assert known is not None, "initialise() comes first"
+        return self._write_identity(attrs.evolve(known, boot_counter=known.boot_counter + 1))
+
+    def replicas(self) -> list[ReplicaRow]:
+        """The replicas that live here, by shard."""
+        self._check()
+        return [ReplicaRow(*item) for item in sorted(self._catalog.replicas.items())]
+
+    def create_replica(self, shard: int, replica: int, snapshot: SnapshotMeta | None) -> None:
+        """Make an empty replica whose log begins behind ``snapshot`` (None: a joiner that
+        knows nothing yet). Durable. Raises Tombstoned for an id that was removed."""
+        if replica <= self._catalog.tombstones.get(shard, 0):
+            raise Tombstoned(
+                f"replica {replica} of shard {shard} was removed from this node",
+                "replica ids are never reused; place the shard here under a new id",
+            )
+        assert shard not in self._catalog.replicas, (shard, replica, self._catalog)
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM log WHERE shard=?", (shard,))
+            self._catalog.create_replica(connection, shard, replica, snapshot or SnapshotMeta())
+            self._log.create(shard)
+
+    def remove_replica(self, shard: int, replica: int) -> None:
+        """Forget a replica and its log and leave a tombstone, durably. Also right for a
+        damaged replica, and for one that was never created here (raft.md B27)."""
+        dead = max(replica, self._catalog.tombstones.get(shard, 0))
+        with self._transaction() as connection:
+            self._catalog.write_tombstone(connection, shard, dead)
+            if self._catalog.replicas.get(shard, 0) <= dead:
+                # By shard and not by row id: a damaged log may have rows without an index.
+                connection.execute("DELETE FROM log WHERE shard=?", (shard,))
+                self._catalog.remove_replica(connection, shard)
+                self._log.remove(shard)
+
+    def save(self, batch: Sequence[tuple[int, Save]]) -> None:
+        """Make ``(shard, save)`` durable in the given order, in one transaction.
+
+        A batch in which nothing must be synced is not written at all. Raises
+        StoreFailed, after which nothing may be retried. 128 entries of 256 B over 16
+        shards: 0.5 ms, one entry: 0.25 ms, nearly all of it the fsync.
+        """
+        if not any(save.must_sync for _, save in batch):
+            self._check()
+            return
+        appended: dict[int, list[Entry]] = {}
+        touched: dict[int, None] = {}  # a set that keeps its order
+        with self._transaction() as connection:
+            for shard, save in batch:
+                tail = self._catalog.tails[shard]
+                touched[shard] = None
+                if save.snapshot is not None or save.truncate_from:
+                    self._append_runs(appended)  # what earlier saves of the batch added
+                    appended = {}
+                    self._rewind(shard, tail, save)
+                if save.entries:
+                    assert save.entries[0].index == tail.last_index + 1, (shard, tail, save)
+                    appended.setdefault(shard, []).extend(save.entries)
+                    tail.last_index = save.entries[-1].index
+                hard = save.hard_state
+                if hard is not None:
+                    tail.term, tail.vote, tail.commit = hard.term, hard.vote, hard.commit
+            self._append_runs(appended)
+            self._catalog.write_tails(connection, touched)
+        if self._wal_pages >= CHECKPOINT_PAGES_FORCED:
+            self._checkpoint()
+
+    def maybe_checkpoint(self) -> None:
+        """Checkpoint if one is due. To be called on the writer thread after a save has been
+        reported, so that no write waits for it; save() does it when nobody else does.
+        Raises StoreFailed."""
+        self._check()
+        if self._wal_pages >= CHECKPOINT_PAGES:
+            self._checkpoint()
+
+    def compact(self, items: Sequence[tuple[int, SnapshotMeta]]) -> bool:
+        """Let the logs of ``(shard, meta)`` begin behind ``meta.index``, in one transaction.
+
+        Deletes at most COMPACT_ROWS_MAX rows; False when more are left, which the next
+        call for the shard deletes (they do no harm until then).
+        """
+        complete = True
+        rows_left = COMPACT_ROWS_MAX
+        with self._transaction() as connection:
+            for shard, meta in items:
+                first, tail = self._catalog.firsts[shard], self._catalog.tails[shard]
+                assert first.index <= meta.index <= tail.last_index, (shard, meta, first, tail)
+                self._catalog.write_first(connection, shard, meta)
+                gone, done = self._log.compact(shard, meta.index, rows_left)
+                _delete_rows(connection, gone)
+                rows_left -= len(gone)
+                complete = complete and done
+            self._wal_pages += 4 + (COMPACT_ROWS_MAX - rows_left)
+        return complete
+
+    def entries(self, shard: int, first: int, last: int, bytes_max: int) -> list[Entry]:
+        """Contiguous entries from ``first`` on, at most to ``last``, about ``bytes_max`` (at
+        least one). [] when they are compacted or not there yet. Raises Corrupt(shard).
+
+        For the main thread. 10 µs, and 2 µs an entry; whole rows are read.
+        """
+        self._check()
+        return self._log_reader.entries(shard, first, last, bytes_max)
+
+    def load(self, shard: int, applied_index: int) -> Boot:
+        """What the replica wakes up with; every record of its log is verified.
+
+        ``applied_index`` is what data.db holds. It may lie before the log's start only
+        when that start names a received generation: then the node stopped between
+        saving a snapshot here and installing it there, and the caller installs it now
+        (DataDatabase.received). Raises Corrupt(shard). 3 µs an entry.
+        """
+        self._check()
+        return self._log_reader.load(shard, applied_index)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """One durable transaction; whatever escapes from it ends the object's life."""
+        with self._writing:
+            self._check()
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._failed = write_failure(self.path, "write", error)
+                raise self._failed from error
+            except BaseException as error:
+                # The memory is ahead of the disk now, whoever is to blame.
+                self._failed = StoreFailed(f"a write to {self.path} was broken off: {error!r}")
+                raise
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+
+    def _checkpoint(self) -> None:
+        with self._writing:
+            try:
+                result = checkpoint(self._writer, "PASSIVE")
+            except sqlite3.Error as error:
+                self._failed = write_failure(self.path, "checkpoint", error)
+                raise self._failed from error
+        self._wal_pages = result.frames - result.copied
+
+    # Below: parts of save(), inside its transaction.
+
+    def _rewind(self, shard: int, tail: Tail, save: Save) -> None:
+        """Install ``save.snapshot``, then cut the log at ``save.truncate_from``."""
+        if save.snapshot is not None:
+            _delete_rows(self._writer, self._log.remove(shard))
+            self._log.create(shard)
+            self._catalog.write_first(self._writer, shard, save.snapshot)
+            tail.last_index = save.snapshot.index
+        if save.truncate_from and save.truncate_from <= tail.last_index:
+            assert save.truncate_from > self._catalog.firsts[shard].index, (shard, tail, save)
+            gone, cut = self._log.truncate(shard, save.truncate_from)
+            _delete_rows(self._writer, gone)
+            if cut is not None:
+                self._cut_run(shard, cut, save.truncate_from)
+            tail.last_index = save.truncate_from - 1
+
+    def _cut_run(self, shard: int, row_id: int, index: int) -> None:
+        """Keep what lies before ``index`` of one row."""
+        query = "SELECT records FROM log WHERE id=?"
+        (records,) = self._writer.execute(query, (row_id,)).fetchone()
+        try:
+            kept = [entry for entry in unpack_run(shard, records) if entry.index < index]
+        except CorruptRecord as error:
+            raise StoreFailed(f"cannot cut the log of shard {shard}: {error}") from error
+        self._writer.execute(
+            "UPDATE log SET last_index=?, records=? WHERE id=?",
+            (index - 1, pack_run(shard, kept), row_id),
+        )
+
+    def _append_runs(self, appended: dict[int, list[Entry]]) -> None:
+        """Add what each shard appended, as one row each (or a few, when it is much)."""
+        rows: list[tuple[int, int, int, int, bytes]] = []
+        size = 0
+        for shard, entries in appended.items():
+            for run in _split(shard, entries):
+                first, last = run[0].index, run[-1].index
+                records = pack_run(shard, run)
+                rows.append((self._log.append(shard, first, last), shard, first, last, records))
+                size += len(records)
+        execute_rows(self._writer, "INSERT INTO log", rows)
+        self._wal_pages += 4 + size // 2048
+
+    def _write_identity(self, identity: Identity) -> Identity:
+        with self._transaction() as connection:
+            self._catalog.write_identity(connection, identity)
+        return identity
+
+
+def _delete_rows(connection: sqlite3.Connection, row_ids: Sequence[int]) -> None:
+    for start in range(0, len(row_ids), 256):
+        some = row_ids[start : start + 256]
+        places = ",".join("?" * len(some))
+        connection.execute(f"DELETE FROM log WHERE id IN ({places})", some)
+
+
+def _split(shard: int, entries: list[Entry]) -> Iterator[list[Entry]]:
+    """Runs of at most RUN_BYTES_MAX each; nearly always just one."""
+    run: list[Entry] = []
+    size = 0
+    for entry in entries:
+        record = entry.record or pack_entry(shard, entry)
+        if run and size + len(record) > RUN_BYTES_MAX:
+            yield run
+            run, size = [], 0
+        run.append(entry)
+        size += len(record)
+    yield run

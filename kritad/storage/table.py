@@ -1,0 +1,145 @@
+"""One shard's keys: the newest in memory, the rest in data.db.
+
+Read order: active memtable, flushing memtable, row cache, SQLite. Writes go to the
+active memtable only. ``freeze`` hands its rows to the flusher and begins another;
+``flushed`` drops them once their flush has committed. Until then they are read
+from memory, so nobody sees a key between two places.
+
+Deleted keys stay in the memtables as None. Main thread only.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from kritad.storage.cache import RowCache
+from kritad.storage.data_db import DataDatabase
+from kritad.storage.rows import Row
+
+# What a row costs in memory besides its key and value, about.
+ROW_OVERHEAD_BYTES = 200
+# Rows fetched from SQLite at a time while a scan skips what memory has deleted.
+_SCAN_ROWS_MIN = 64
+
+
+class _Missing:
+    """Not in a memtable; None there means deleted."""
+
+
+_MISSING = _Missing()
+
+
+class Table:
+    """The keys of one generation. See the module's docstring."""
+
+    __slots__ = ("_active", "_cache", "_db", "_flushing", "generation", "size_bytes")
+
+    def __init__(self, db: DataDatabase, generation: int, cache: RowCache) -> None:
+        self._db = db
+        self._cache = cache
+        self.generation = generation
+        self._active: dict[bytes, Row | None] = {}
+        self._flushing: dict[bytes, Row | None] | None = None
+        # An estimate of the active memtable's memory: what the next freeze() hands over.
+        self.size_bytes = 0
+
+    def __repr__(self) -> str:
+        flushing = "-" if self._flushing is None else len(self._flushing)
+        return (
+            f"<Table generation={self.generation} active={len(self._active)}"
+            f" ({self.size_bytes} B) flushing={flushing}>"
+        )
+
+    def get(self, key: bytes) -> Row | None:
+        """The row of ``key``, None if it has none. Raises Corrupt, StoreFailed.
+        0.1 µs from memory, ~10 µs from SQLite."""
+        row = self._active.get(key, _MISSING)
+        if row is _MISSING and self._flushing is not None:
+            row = self._flushing.get(key, _MISSING)
+        if not isinstance(row, _Missing):
+            return row
+        cached = self._cache.get(self.generation, key)
+        if cached is not None:
+            return cached
+        stored = self._db.get(self.generation, key)
+        if stored is not None:
+            self._cache.put(self.generation, key, stored)
+        return stored
+
+    def put(self, key: bytes, row: Row) -> None:
+        """Set ``key``."""
+        self._write(key, row, len(row.value))
+
+    def delete(self, key: bytes) -> None:
+        """Remove ``key``, present or not."""
+        self._write(key, None, 0)
+
+    def _write(self, key: bytes, row: Row | None, value_bytes: int) -> None:
+        active = self._active
+        if key in active:
+            old = active[key]
+            self.size_bytes += value_bytes - (len(old.value) if old is not None else 0)
+        else:
+            self.size_bytes += ROW_OVERHEAD_BYTES + len(key) + value_bytes
+            # Whatever the cache has is older. Nothing can enter it again before
+            # flushed(), because until then a read ends in a memtable.
+            self._cache.discard(self.generation, key)
+        active[key] = row
+
+    def freeze(self) -> list[tuple[bytes, Row | None]]:
+        """The rows to flush, sorted by key (None: deleted); the memtable begins anew.
+        ``flushed`` must be called before the next freeze. 0.3 µs a row."""
+        assert self._flushing is None, f"freeze() before flushed(): {self!r}"
+        self._flushing = self._active
+        self._active = {}
+        self.size_bytes = 0
+        return sorted(self._flushing.items(), key=_key)
+
+    def flushed(self) -> None:
+        """The frozen rows are committed: read them from data.db from now on."""
+        assert self._flushing is not None, f"flushed() without freeze(): {self!r}"
+        self._flushing = None
+
+    def scan(self, after: bytes | None, limit: int) -> list[tuple[bytes, Row]]:
+        """At most ``limit`` rows in key order behind ``after`` (None: from the start).
+
+        Raises Corrupt, StoreFailed. ~4 µs a row, and 0.1 µs for every key in memory.
+        """
+        memory = {} if self._flushing is None else dict(self._flushing)
+        memory.update(self._active)
+        start = after if after is not None else b""
+        pending = [key for key in memory if key > start]
+        heapq.heapify(pending)
+        found: list[tuple[bytes, Row]] = []
+        more = True
+        while more and len(found) < limit:
+            count = max(limit - len(found), _SCAN_ROWS_MIN)
+            stored = self._db.scan(self.generation, start, count)
+            more = len(stored) == count
+            for key, row in stored:
+                _take_below(pending, key, memory, found)
+                if key not in memory:
+                    found.append((key, row))
+            if stored:
+                start = stored[-1][0]
+        if not more:
+            _take_below(pending, None, memory, found)
+        return found[:limit]
+
+
+def _key(item: tuple[bytes, Row | None]) -> bytes:
+    return item[0]
+
+
+def _take_below(
+    pending: list[bytes],
+    bound: bytes | None,
+    memory: dict[bytes, Row | None],
+    found: list[tuple[bytes, Row]],
+) -> None:
+    """Move the rows in memory up to ``bound`` (None: all) to ``found``, in order."""
+    while pending and (bound is None or pending[0] <= bound):
+        key = heapq.heappop(pending)
+        row = memory[key]
+        if row is not None:
+            found.append((key, row))

@@ -1,0 +1,140 @@
+"""kritash from its argv: one command, a script of lines, or the prompt.
+
+Exit codes, which ``--help`` prints too (``exits.py`` has their reasons):
+
+====  =====================================================================
+0     done
+1     the answer is "no": the key is absent, a condition did not hold
+2     wrong usage, or a confirmation was needed and nobody could be asked
+3     could not connect; nothing was sent
+4     who you are was not accepted, or you may not do this
+5     no leader, no quorum, no room or no time; surely not applied
+6     something else changed in between; not applied
+7     the outcome is unknown: sent, and the answer was lost
+130   Ctrl-C
+====  =====================================================================
+
+Several lines (``-e``, or stdin) stop at the first that ends with another code
+than 0, like ``set -e`` in a shell: what follows usually relies on what came
+before. ``--keep-going`` runs them all; the first such code is the exit code.
+
+A start must be quick, for scripts start many: prompt_toolkit (250 ms) is
+imported for the prompt alone, rich (70 ms) when a table is drawn, argparse not
+at all, for the table of options parses itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+from krita import __version__
+from krita.errors import BadRequest
+from kritash.commands import GLOBAL_OPTIONS
+from kritash.context import Context
+from kritash.dispatch import Ended, help_of, run_line, run_words
+from kritash.exits import Exit
+from kritash.help import program_help
+from kritash.output import Output
+from kritash.parser import parse_options
+from kritash.settings import SettingsError, load_settings
+from kritash.words import ParseError, Word, words_of
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs kritash; returns its exit code."""
+    # A value is bytes to us; a console that cannot show one must not stop us.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    output = Output(sys.stdout, sys.stderr)
+    try:
+        return run(sys.argv[1:] if argv is None else argv, output)
+    except KeyboardInterrupt:
+        output.note("interrupted; if a write was on its way, its outcome is unknown")
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read us has enough (`| head`). Python would complain again
+        # when it flushes stdout at exit, so give it something that takes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.DONE
+
+
+def run(argv: Sequence[str], output: Output) -> int:
+    """The same with the streams given; lets KeyboardInterrupt and
+    BrokenPipeError through."""
+    words = words_of(argv)
+    try:
+        options, rest = parse_options(words, GLOBAL_OPTIONS)
+        output.json = bool(options["json"])
+        if options["version"]:
+            output.stdout.write(f"kritash {__version__}\n")
+            return Exit.DONE
+        if options["help"]:
+            output.stdout.write((program_help() if not rest else help_of(rest).text) + "\n")
+            return Exit.DONE
+        context = _open_context(options, rest, output)
+    except ParseError as error:
+        return output.complain_of_line(error, "", output.json)
+    except SettingsError as error:
+        return output.complain(BadRequest(str(error)), output.json)
+    try:
+        return _run_mode(context, output, options, rest)
+    finally:
+        context.close()
+
+
+def _open_context(options: dict[str, object], rest: Sequence[Word], output: Output) -> Context:
+    lines = options["execute"]
+    if lines and rest:
+        raise ParseError("give a command, or lines with -e, not both")
+    settings = load_settings(options, os.environ)
+    context = Context(settings, output, assume_yes=bool(options["yes"]))
+    if rest or lines:
+        context.stdin = sys.stdin.buffer
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        context.ask = ask_terminal
+    return context
+
+
+def _run_mode(
+    context: Context, output: Output, options: dict[str, object], rest: Sequence[Word]
+) -> int:
+    if rest:
+        return run_words(context, output, rest, options=GLOBAL_OPTIONS).code
+    lines = options["execute"]
+    keep_going = bool(options["keep-going"])
+    if isinstance(lines, list):
+        output.separate = len(lines) > 1
+        return _run_script(context, output, lines, keep_going)
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        from kritash.repl import run_repl
+
+        return run_repl(context, output)
+    output.separate = True
+    return _run_script(context, output, _stdin_lines(), keep_going)
+
+
+def _run_script(context: Context, output: Output, lines: Iterable[str], keep_going: bool) -> Exit:
+    """Runs lines one after the other; see the module's docstring."""
+    first_failure = Exit.DONE
+    for line in lines:
+        ended: Ended = run_line(context, output, line)
+        first_failure = first_failure or ended.code
+        if ended.leave or (ended.code is not Exit.DONE and not keep_going):
+            break
+    return first_failure
+
+
+def _stdin_lines() -> Iterable[str]:
+    """Line by line as they come, so that a program can converse with us."""
+    for line in sys.stdin.buffer:
+        yield line.decode("utf-8", "surrogateescape")
+
+
+def ask_terminal(question: str) -> bool:
+    """A yes-or-no question at the terminal; only y or yes is one."""
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

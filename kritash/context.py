@@ -1,0 +1,93 @@
+"""What an action needs to act: the connection, the user's ear, the output.
+
+The client is made at first use, so that ``help`` works without a cluster and a
+prompt opens at once.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import BinaryIO, Protocol
+
+import attrs
+
+from krita.address import parse
+from krita.client import Client
+from krita.errors import ConnectionFailed
+from kritash.recent import Recent
+from kritash.settings import Settings
+
+CONNECT_TIMEOUT_S = 1.0  # for each node, to say that none is there
+
+
+class Display(Protocol):
+    """Where a long action shows how far it is; ``render`` has the real ones."""
+
+    def progress(self, line: str) -> None:
+        """Shows one line in place of the one before."""
+
+    def progress_done(self) -> None:
+        """Removes it."""
+
+
+def nobody(_question: str) -> bool | None:
+    """The ear of a script: nobody can be asked."""
+    return None
+
+
+@attrs.define
+class Context:
+    """One run of kritash."""
+
+    settings: Settings
+    display: Display
+    # What `-` reads a value from; None where stdin carries the commands.
+    stdin: BinaryIO | None = None
+    # Asks yes or no; None when there is nobody to ask.
+    ask: Callable[[str], bool | None] = nobody
+    assume_yes: bool = False
+    recent: Recent = attrs.field(factory=Recent)
+    _client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        """The client, made at first use. Raises ConnectionFailed at once when no
+        node listens."""
+        if self._client is None:
+            check_reachable(self.settings)
+            self._client = open_client(self.settings)
+        return self._client
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+def check_reachable(settings: Settings) -> None:
+    """Raises ConnectionFailed unless one of the nodes accepts a connection.
+
+    The client itself goes on trying until its timeout, which is right for a
+    program and no way to treat a person who mistyped a port.
+    """
+    reasons = []
+    timeout_s = min(CONNECT_TIMEOUT_S, settings.timeout_ms / 1000)
+    for node in settings.nodes:
+        place = parse(node)
+        try:
+            socket.create_connection((place.host, place.port), timeout_s).close()
+        except OSError as error:
+            reasons.append(f"{node}: {error.strerror or error}")
+        else:
+            return
+    raise ConnectionFailed(
+        f"no node can be reached ({'; '.join(reasons)})",
+        hint="is kritad running there? --nodes or KRITA_NODES says where to look",
+    )
+
+
+def open_client(settings: Settings) -> Client:
+    """A client of its own for whoever needs one (the toolbar's thread)."""
+    return Client(list(settings.nodes), timeout_ms=settings.timeout_ms, token=settings.token)

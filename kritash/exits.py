@@ -1,0 +1,76 @@
+"""Exit codes: what a script may conclude from kritash's end.
+
+Every code answers "what happened to my request?" first. 7 is the one to watch
+for: the write may have happened, so read before writing again. ``--help``
+prints this table from ``MEANINGS``.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from krita.errors import (
+    BadRequest,
+    ConditionFailed,
+    ConnectionFailed,
+    Forbidden,
+    Foreign,
+    KritaError,
+    Outcome,
+    ProtocolError,
+    SessionExpired,
+    TooLarge,
+    Unauthenticated,
+    Unsupported,
+)
+
+
+class Exit(enum.IntEnum):
+    """Part of the interface: never renumber."""
+
+    DONE = 0
+    NO = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    DENIED = 4
+    UNAVAILABLE = 5
+    CONFLICT = 6
+    UNKNOWN = 7
+    INTERRUPTED = 130
+
+
+MEANINGS: dict[Exit, str] = {
+    Exit.DONE: "done",
+    Exit.NO: 'the answer is "no": the key is absent, a condition did not hold',
+    Exit.USAGE: "wrong usage, or a confirmation was needed and nobody could be asked",
+    Exit.UNREACHABLE: "could not connect; nothing was sent",
+    Exit.DENIED: "who you are was not accepted, or you may not do this",
+    Exit.UNAVAILABLE: "no leader, no quorum, no room or no time; surely not applied",
+    Exit.CONFLICT: "something else changed in between; not applied",
+    Exit.UNKNOWN: "the outcome is unknown: sent, and the answer was lost; read before you retry",
+    Exit.INTERRUPTED: "Ctrl-C",
+}
+
+# First match wins; an unknown outcome is looked at before any of these.
+_BY_CLASS: tuple[tuple[type[KritaError], Exit], ...] = (
+    (ConnectionFailed, Exit.UNREACHABLE),
+    (ProtocolError, Exit.UNREACHABLE),
+    (ConditionFailed, Exit.NO),
+    (Unauthenticated, Exit.DENIED),
+    (Forbidden, Exit.DENIED),
+    (Foreign, Exit.DENIED),
+    (SessionExpired, Exit.CONFLICT),
+    (BadRequest, Exit.USAGE),
+    (TooLarge, Exit.USAGE),
+    (Unsupported, Exit.USAGE),
+)
+
+
+def exit_of(error: KritaError) -> Exit:
+    """The exit code that an error deserves; its outcome outranks its class."""
+    if error.outcome is Outcome.UNKNOWN:
+        return Exit.UNKNOWN
+    for cls, code in _BY_CLASS:
+        if isinstance(error, cls):
+            return code
+    return Exit.UNAVAILABLE

@@ -1,0 +1,147 @@
+"""Where replies, errors and progress go: stdout and stderr, and in which dress.
+
+stdout carries results and nothing else; errors, questions and progress go to
+stderr. The dress is chosen once by what stdout is: a terminal gets tables, a
+pipe plain lines; ``--json`` overrides both.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TextIO
+
+import attrs
+
+from krita.errors import KritaError, Outcome
+from kritash.exits import Exit, exit_of
+from kritash.render import render_json, render_plain, render_terminal, terminal_text, visible
+from kritash.reply import Reply, View
+from kritash.words import ParseError
+
+_OUTCOMES = {
+    Outcome.NOT_APPLIED: "not applied",
+    Outcome.APPLIED: "applied; something failed afterwards",
+    Outcome.UNKNOWN: "unknown: it may have been applied; read before you write again",
+}
+
+
+@attrs.define
+class Output:
+    """The two streams. ``separate``: several commands share stdout, so a raw
+    value is followed by a newline."""
+
+    stdout: TextIO
+    stderr: TextIO
+    json: bool = False
+    separate: bool = False
+    _line_shown: bool = False
+
+    @property
+    def terminal(self) -> bool:
+        """Whether stdout is one."""
+        return self.stdout.isatty()
+
+    def show(self, reply: Reply, json: bool) -> None:
+        """Prints a reply. Raises OSError (BrokenPipeError) as stdout does."""
+        if reply.view is View.NOTHING:
+            return
+        if json or self.json:
+            self._write(render_json(reply.document, self.terminal).encode())
+        elif not self.terminal:
+            self._write(self._plain(reply))
+        else:
+            self._draw(reply)
+
+    def _plain(self, reply: Reply) -> bytes:
+        rendered = render_plain(reply)
+        is_value = reply.view is View.VALUE and reply.code is Exit.DONE
+        return rendered + b"\n" if is_value and self.separate else rendered
+
+    def _draw(self, reply: Reply) -> None:
+        renderable = render_terminal(reply)
+        if renderable is None:
+            self._write(terminal_text(reply).encode("utf-8", "backslashreplace"))
+            return
+        from rich.console import Console
+
+        console = Console(file=self.stdout, highlight=False, markup=False, emoji=False)
+        console.print(renderable)
+        self.stdout.flush()
+
+    def _write(self, data: bytes) -> None:
+        self.stdout.flush()
+        self.stdout.buffer.write(data)
+        self.stdout.buffer.flush()
+
+    def complain(self, error: KritaError, json: bool) -> Exit:
+        """Says what failed, what to do, and what became of the request; returns
+        the exit code for it."""
+        code = exit_of(error)
+        if json or self.json:
+            self._complain_json(
+                type(error).__name__, error.message, error.hint, error.outcome, code
+            )
+            return code
+        lines = [self._label("error") + visible(error.message)]
+        if error.hint:
+            lines.append(f"  hint: {visible(error.hint)}")
+        lines.append(f"  outcome: {_OUTCOMES[error.outcome]}")
+        self.note("\n".join(lines))
+        return code
+
+    def complain_of_line(self, error: ParseError, line: str, json: bool) -> Exit:
+        """The same for a line that makes no sense, with a mark under the place."""
+        if json or self.json:
+            self._complain_json(
+                "ParseError", error.message, error.hint, Outcome.NOT_APPLIED, Exit.USAGE
+            )
+            return Exit.USAGE
+        lines = [self._label("error") + visible(error.message)]
+        if error.column is not None and line:
+            shown = line.rstrip("\n").replace("\t", " ")
+            lines += [f"  {visible(shown)}", "  " + " " * error.column + "^"]
+        if error.hint:
+            lines.append(f"  {visible(error.hint)}")
+        self.note("\n".join(lines))
+        return Exit.USAGE
+
+    def _complain_json(
+        self, name: str, message: str, hint: str, outcome: Outcome, code: Exit
+    ) -> None:
+        document = {
+            "status": "error",
+            "error": name,
+            "message": message,
+            "hint": hint,
+            "outcome": outcome.name.lower(),
+            "exit_code": int(code),
+        }
+        self.note(render_json(document, False).rstrip("\n"))
+
+    def _label(self, word: str) -> str:
+        if self.stderr.isatty() and not os.environ.get("NO_COLOR"):
+            return f"\x1b[1;31m{word}:\x1b[0m "
+        return f"{word}: "
+
+    def note(self, text: str) -> None:
+        """A remark for people, on stderr."""
+        self.progress_done()
+        self.stderr.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
+        self.stderr.flush()
+
+    def progress(self, line: str) -> None:
+        """Shows one line in place of the one before; in a pipe, below it (and
+        with --json not at all)."""
+        if self.stderr.isatty():
+            self.stderr.write(f"\r\x1b[K{line}")
+            self._line_shown = True
+        elif not self.json:
+            self.stderr.write(f"{line}\n")
+        self.stderr.flush()
+
+    def progress_done(self) -> None:
+        """Removes the progress line."""
+        if self._line_shown:
+            self.stderr.write("\r\x1b[K")
+            self.stderr.flush()
+            self._line_shown = False

@@ -1,0 +1,34 @@
+"""What an action hands back: a document, and how people like to see it."""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from kritash.exits import Exit
+
+
+class View(enum.Enum):
+    """The shapes of reply that ``render`` knows."""
+
+    NOTHING = "nothing"
+    VALUE = "value"  # {"key","value": bytes|None,"revision","content_type"}
+    SENTENCE = "sentence"  # text says it; the document is for programs
+    TEXT = "text"  # text, several lines, shown as it is
+    CLUSTER = "cluster"  # the cluster_status document
+    NODES = "nodes"  # the node_list document
+    SHARDS = "shards"  # the shard_list document
+    PAIRS = "pairs"  # a flat dict, shown name by name
+
+
+@attrs.frozen
+class Reply:
+    """``document`` holds what ``--json`` prints: dicts with text keys, lists,
+    numbers, text, None, and bytes (which ``render`` turns into text or base64)."""
+
+    view: View
+    document: object = None
+    text: str = ""
+    code: Exit = Exit.DONE
+    leave: bool = False  # the prompt ends after this

@@ -1,0 +1,82 @@
+"""A call: one request of a caller's from its start to its result, all attempts."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+
+from krita.errors import OutcomeUnknown, Unavailable
+
+if TYPE_CHECKING:
+    from krita.errors import KritaError
+    from krita.link import Link
+    from krita.requests import Request
+    from krita.retry import Trial
+    from krita.session import Ticket
+
+# What a parked call waits for: ("map", 0), ("session", shard), ("window", shard).
+Need = tuple[str, int]
+
+
+class CallState(enum.Enum):
+    """Where a call is; ``Call.due`` says when it is overdue there."""
+
+    PARKED = "parked"  # in the dispatcher, until something it needs has arrived
+    PAUSED = "paused"  # until ``due``, after a failure
+    QUEUED = "queued"  # at a link that cannot take it yet
+    SENT = "sent"  # at a link, on its way or being executed
+    FINISHED = "finished"
+
+
+@attrs.define(eq=False)
+class Call:
+    """See the module. Made and changed by ``krita.dispatch`` alone."""
+
+    request: Request
+    started: float  # seconds on the client's clock, like all times here
+    deadline: float
+    due: float
+    done: Callable[[Call], None] | None = None  # called once, when it has finished
+    state: CallState = CallState.PARKED
+    result: object = None
+    error: KritaError | None = None
+    shard: int | None = None
+    ticket: Ticket | None = None
+    body: bytes = b""
+    # The current attempt: valid while QUEUED or SENT.
+    link: Link | None = None
+    id: int = 0
+    sent_at: float = 0.0
+    direct: bool = False  # the node shall answer itself and not forward
+    trial: Trial | None = None  # what failed so far; None: nothing
+    needs: Need | None = None  # while PARKED
+    wants_map: bool = False  # the map that routed it was too old
+    fetches: Need | None = None  # an internal call: what it is made for
+
+    @property
+    def finished(self) -> bool:
+        """Whether ``result`` or ``error`` holds what became of it."""
+        return self.state is CallState.FINISHED
+
+    def value(self) -> object:
+        """The result. Raises the error that the call ended with."""
+        assert self.state is CallState.FINISHED
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether it may take effect, or have done so, without our knowing."""
+        if not self.request.write:
+            return False
+        return self.state is CallState.SENT or (self.trial is not None and self.trial.in_doubt)
+
+    def interrupted(self, why: str) -> KritaError:
+        """What to tell a caller whose call is ended from outside."""
+        if self.in_doubt:
+            return OutcomeUnknown(f"{why}; the write may have been applied")
+        return Unavailable(why)

@@ -1,0 +1,357 @@
+"""``krita.Client``: the blocking client, for scripts and the shell.
+
+No event loop and no threads: whoever calls does the work, for as long as the call
+takes. Between calls nothing happens; a connection that broke meanwhile is found
+out, and made anew, by the next call. One thread at a time uses a client, others
+wait; for parallel work use one client per thread, a pipeline, or ``krita.aio``.
+
+Every call takes at most its ``timeout_ms``. Within it, failures that cannot have
+had an effect are retried, and so are writes in doubt, which a session executes
+once (``krita.retry`` has the rules). What is raised is a ``KritaError`` whose
+``outcome`` says what became of the request.
+
+    with krita.Client("10.0.0.1,10.0.0.2") as db:
+        db.put("user:1", "Ada")
+        value = db.get("user:1")
+        print(value.text(), value.revision)
+
+This module only moves bytes; ``krita.dispatch`` decides.
+"""
+
+from __future__ import annotations
+
+import random
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from krita import requests
+from krita.address import parse, parse_many
+from krita.dispatch import Dispatcher
+from krita.errors import BadRequest
+from krita.operations import Consistency
+from krita.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from krita.call import Call
+    from krita.link import Link
+    from krita.requests import Request
+    from krita.ring import ShardMap
+    from krita.values import DeleteResult, Pong, PutResult, Value
+
+TIMEOUT_MS = 5000.0
+RECEIVE_BYTES = 1 << 16
+
+
+class Client:
+    """A client of one cluster. Nothing is connected before the first call.
+
+    ``nodes``: any of the cluster's nodes, ``"host:port,host"`` or a list; the others
+    are found. ``timeout_ms``: for every call that brings none of its own. ``token``:
+    the admin token or a user's. ``sessions=False`` spares the first write to each
+    shard a round trip and ends retries of writes in doubt.
+
+    Raises AddressError (a BadRequest) for a bad address.
+    """
+
+    def __init__(
+        self,
+        nodes: str | Sequence[str] = "127.0.0.1:8080",
+        *,
+        timeout_ms: float = TIMEOUT_MS,
+        token: str | bytes | None = None,
+        sessions: bool = True,
+    ) -> None:
+        self.timeout_ms = check_timeout(timeout_ms)
+        self._dispatcher = Dispatcher(
+            seeds_of(nodes), random.Random(), token=token_bytes(token), sessions=sessions
+        )
+        self._lock = threading.RLock()
+        self._selector = selectors.DefaultSelector()
+        self._sockets: dict[Link, socket.socket] = {}
+        self._unsent: dict[Link, bytes] = {}  # what a full socket did not take
+        self._closed = False
+
+    # Operations
+
+    def get(
+        self,
+        key: str | bytes,
+        *,
+        consistency: Consistency | str = Consistency.LINEARIZABLE,
+        timeout_ms: float | None = None,
+    ) -> Value | None:
+        """The key's value, or None when it has none.
+
+        ``consistency="stale"`` asks any replica and may miss recent writes, by as
+        much as the value's ``staleness_ms`` says. Raises KritaError; never in doubt.
+        """
+        return cast("Value | None", self._run(requests.get(key, consistency), timeout_ms))
+
+    def put(
+        self,
+        key: str | bytes,
+        value: str | bytes | bytearray | memoryview,
+        *,
+        content_type: str | None = None,
+        if_revision: int | None = None,
+        timeout_ms: float | None = None,
+    ) -> PutResult:
+        """Set the key. It is on the disks of a majority when this returns.
+
+        ``if_revision``: only if the key's revision is this; 0 asks that it be absent.
+        Raises ConditionFailed, TooLarge, NoSpace, OutcomeUnknown, or another
+        KritaError whose ``outcome`` is NOT_APPLIED.
+        """
+        request = requests.put(key, value, content_type, if_revision)
+        return cast("PutResult", self._run(request, timeout_ms))
+
+    def delete(
+        self,
+        key: str | bytes,
+        *,
+        if_revision: int | None = None,
+        timeout_ms: float | None = None,
+    ) -> DeleteResult:
+        """Remove the key; ``existed`` says whether there was anything to remove.
+        Raises as ``put`` does."""
+        return cast("DeleteResult", self._run(requests.delete(key, if_revision), timeout_ms))
+
+    def ping(self, node: int | str | None = None, *, timeout_ms: float | None = None) -> Pong:
+        """Ask a node, or any, who it is. One round trip; the log is not involved."""
+        return cast("Pong", self._run(requests.ping(node), timeout_ms))
+
+    def shard_map(self, *, timeout_ms: float | None = None) -> ShardMap:
+        """Which shard owns which arc of the ring and who leads it, freshly fetched."""
+        return cast("ShardMap", self._run(requests.shard_map(), timeout_ms))
+
+    def call(
+        self,
+        operation: str | int,
+        *fields: object,
+        node: int | str | None = None,
+        timeout_ms: float | None = None,
+    ) -> list[Any]:
+        """Any operation of ``krita.operations`` by name or code; its reply's elements.
+
+        ``fields`` are positional as in the table, without the session fields. With
+        ``node``, an id or address, that node and no other is asked.
+        """
+        request = requests.any_operation(operation, fields, node)
+        return cast("list[Any]", self._run(request, timeout_ms))
+
+    def pipeline(self, *, timeout_ms: float | None = None) -> Pipeline:
+        """Many operations in flight at once; see ``krita.pipeline``."""
+        return Pipeline(self, timeout_ms)
+
+    # Life
+
+    def close(self) -> None:
+        """Close all connections. Idempotent; the client cannot be used again."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._dispatcher.close(time.monotonic())
+            for link in list(self._sockets):
+                self._hang_up(link)
+            self._selector.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed " if self._closed else ""
+        return f"<Client {state}{self._dispatcher!r}>"
+
+    # Moving bytes
+
+    def run_batch(self, batch: Pipeline, timeout_ms: float | None) -> None:
+        """Carry out a pipeline's requests. For ``krita.pipeline``."""
+        timeout_s = self._timeout_s(timeout_ms)
+        with self._lock:
+            self._wake()
+            batch.begin(
+                lambda request, done: self._dispatcher.start(
+                    request, timeout_s, time.monotonic(), done
+                )
+            )
+            try:
+                while not batch.finished:
+                    self._turn()
+            finally:
+                self._cancel(batch.calls)
+
+    def _run(self, request: Request, timeout_ms: float | None) -> object:
+        timeout_s = self._timeout_s(timeout_ms)
+        with self._lock:
+            self._wake()
+            call = self._dispatcher.start(request, timeout_s, time.monotonic())
+            try:
+                while not call.finished:
+                    self._turn()
+            finally:
+                # Only when something else than our own errors ended the loop, such
+                # as KeyboardInterrupt.
+                self._cancel([call])
+            return call.value()
+
+    def _cancel(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            if not call.finished:
+                self._dispatcher.cancel(call, time.monotonic())
+
+    def _turn(self) -> None:
+        """Send what there is to send, then wait until something happens."""
+        dispatcher = self._dispatcher
+        while dispatcher.links.has_errands:
+            self._run_errands()
+        if self._sockets:
+            self._move(dispatcher.due - time.monotonic())
+        else:
+            time.sleep(max(0.0, dispatcher.due - time.monotonic()))
+        now = time.monotonic()
+        if now >= dispatcher.due:
+            dispatcher.tick(now)
+
+    def _move(self, timeout_s: float) -> None:
+        """Wait until some socket is ready, and move its bytes."""
+        for key, events in self._selector.select(timeout_s):
+            if events & selectors.EVENT_READ:
+                self._receive(key.data)
+            if events & selectors.EVENT_WRITE and key.data in self._unsent:
+                self._send(key.data, b"")
+
+    def _run_errands(self) -> None:
+        links = self._dispatcher.links
+        for link in links.take_closes():
+            self._hang_up(link)
+        for link in links.take_dials():
+            self._dial(link)
+        for link in links.take_sends():
+            if link in self._sockets:
+                self._send(link, link.take_outgoing())
+
+    def _dial(self, link: Link) -> None:
+        place = parse(link.address)
+        # Others wait meanwhile: a call that needs one node rarely has work for two.
+        timeout_s = max(0.001, link.ready_due - time.monotonic())
+        try:
+            sock = socket.create_connection((place.host, place.port), timeout_s)
+        except OSError as error:
+            self._dispatcher.closed(link, _reason(error), time.monotonic())
+            return
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+        self._sockets[link] = sock
+        self._selector.register(sock, selectors.EVENT_READ, link)
+        self._dispatcher.dialed(link)
+
+    def _hang_up(self, link: Link) -> None:
+        self._unsent.pop(link, None)
+        sock = self._sockets.pop(link, None)
+        if sock is not None:
+            self._selector.unregister(sock)
+            sock.close()
+
+    def _send(self, link: Link, data: bytes) -> None:
+        """Send as much as the socket takes and keep the rest for its next time."""
+        sock = self._sockets[link]
+        had = self._unsent.pop(link, b"")
+        data = had + data if had else data
+        try:
+            sent = sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._dispatcher.closed(link, _reason(error), time.monotonic())
+            return
+        wanted = selectors.EVENT_READ
+        if sent < len(data):
+            self._unsent[link] = data[sent:]
+            wanted |= selectors.EVENT_WRITE
+        if had or wanted != selectors.EVENT_READ:
+            self._selector.modify(sock, wanted, link)
+
+    def _receive(self, link: Link) -> None:
+        sock = self._sockets.get(link)
+        if sock is None:
+            return
+        try:
+            data = sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._dispatcher.closed(link, _reason(error), time.monotonic())
+            return
+        if data:
+            self._dispatcher.received(link, data, time.monotonic())
+        else:
+            self._dispatcher.closed(link, "the node closed the connection", time.monotonic())
+
+    def _wake(self) -> None:
+        """Before a call: find connections that broke while nobody looked, so that no
+        write is put into doubt by being sent there."""
+        if self._closed:
+            raise BadRequest("the client is closed")
+        if self._sockets:
+            self._move(0.0)
+
+    def _timeout_s(self, timeout_ms: float | None) -> float:
+        return (self.timeout_ms if timeout_ms is None else check_timeout(timeout_ms)) / 1000
+
+
+def connect(
+    nodes: str | Sequence[str] = "127.0.0.1:8080",
+    *,
+    timeout_ms: float = TIMEOUT_MS,
+    token: str | bytes | None = None,
+    sessions: bool = True,
+) -> Client:
+    """A client whose cluster has answered: ``krita://host:port,host``.
+
+    Contrast ``Client``, which connects with its first call. Raises KritaError when
+    no node answers within ``timeout_ms``, or refuses the token.
+    """
+    client = Client(nodes, timeout_ms=timeout_ms, token=token, sessions=sessions)
+    try:
+        client.ping()
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def seeds_of(nodes: str | Sequence[str]) -> list[str]:
+    """The addresses in their one spelling. Raises AddressError."""
+    places = nodes if isinstance(nodes, str) else ",".join(nodes)
+    return [str(place) for place in parse_many(places)]
+
+
+def token_bytes(token: str | bytes | None) -> bytes | None:
+    """A token as it is sent; text is UTF-8."""
+    return token.encode() if isinstance(token, str) else token
+
+
+def check_timeout(timeout_ms: float) -> float:
+    """Raises BadRequest for what is no time to wait."""
+    if not isinstance(timeout_ms, (int, float)) or not 0 < timeout_ms < 1e9:
+        raise BadRequest(f"timeout_ms is a number of milliseconds above 0, not {timeout_ms!r}")
+    return timeout_ms
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__

@@ -1,0 +1,465 @@
+"""The dispatcher: every call of one client, from its start to its result. Sans-IO.
+
+A driver (``krita.client``, ``krita.aio``) owns sockets and time and does what
+this object says; all rules are here and in what it is made of:
+
+    Router    where to send         Sessions   that a write happens once
+    Trial     what a failure means  Links      connections, their calls and bytes
+
+The driver's duties: ``start`` calls; run the errands of ``links`` (connect, send,
+close) and report ``dialed``, ``received`` and ``closed``; call ``tick`` no later
+than ``due``.
+
+A call that lacks something is *parked* under what it needs: the shard map, a
+session in its shard, a place in the session's window. The first to need a map or
+a session starts an internal call that fetches it; the others join.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from krita import requests
+from krita.call import Call, CallState, Need
+from krita.codec import encode
+from krita.connection import Event, Goodbye, Reply, Welcomed
+from krita.errors import (
+    ConnectionFailed,
+    KritaError,
+    Outcome,
+    OutcomeUnknown,
+    ProtocolError,
+    Unavailable,
+    WrongShard,
+    from_wire,
+)
+from krita.handshake import Hello
+from krita.link import Link, Links, LinkState
+from krita.parking import Parking
+from krita.retry import GiveUp, Trial
+from krita.ring import ShardMap
+from krita.routing import Router
+from krita.session import Session, Sessions
+
+if TYPE_CHECKING:
+    import random
+
+    from krita.requests import Request
+
+ATTEMPT_TIMEOUT_S = 2.0  # without an answer; then another node is tried
+DIAL_TIMEOUT_S = 1.0  # until a new connection must be usable
+FETCH_TIMEOUT_S = 5.0  # of internal calls
+REFRESH_PAUSE_S = 0.25  # between two fetches of a map that was only doubted
+
+_MAP: Need = ("map", 0)
+
+
+class Dispatcher:
+    """See the module. Not thread-safe; ``now`` is seconds on any steady clock."""
+
+    def __init__(
+        self,
+        seeds: Sequence[str],
+        chance: random.Random,
+        *,
+        token: bytes | None = None,
+        sessions: bool = True,
+        attempt_timeout_s: float = ATTEMPT_TIMEOUT_S,
+        dial_timeout_s: float = DIAL_TIMEOUT_S,
+    ) -> None:
+        self.router = Router(seeds, chance)
+        self.sessions = Sessions() if sessions else None
+        self.links = Links(Hello(token=token), attempt_timeout_s, dial_timeout_s)
+        self.due = math.inf  # never later than the first thing that falls due
+        self._chance = chance
+        self._attempt_timeout_s = attempt_timeout_s
+        self._calls: set[Call] = set()  # all that have not finished
+        self._parking = Parking()
+        self._fetching: dict[Need, Call] = {}
+        self._refresh_after = -math.inf
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Dispatcher {len(self._calls)} calls, {self.links!r}, {self.router!r}>"
+
+    # What the caller does
+
+    def start(
+        self,
+        request: Request,
+        timeout_s: float,
+        now: float,
+        done: Callable[[Call], None] | None = None,
+    ) -> Call:
+        """Begin a call. ``done`` is called once, perhaps before this returns, and
+        may start further calls."""
+        assert not self._closed, "a closed client was used"
+        call = self._begin(request, timeout_s, now)
+        call.done = done
+        self._advance(call, now)
+        if self.router.map_doubtful and call.shard is not None:
+            self._refresh(now)
+        return call
+
+    def cancel(self, call: Call, now: float) -> None:
+        """Nobody wants the result any more; ``done`` is not called. A write that was
+        sent may still be applied; its sequence is given up."""
+        if call.state is not CallState.FINISHED:
+            call.done = None
+            self._detach(call)
+            self._finish(call, now, error=OutcomeUnknown("the call was cancelled"))
+
+    def close(self, now: float) -> None:
+        """End every call and every link, for good. Idempotent."""
+        self._closed = True
+        self._fetching.clear()
+        for call in list(self._calls):
+            call.fetches = None
+            self._finish(call, now, error=call.interrupted("the client was closed"))
+        for link in self.links:
+            self.links.drop(link)
+
+    # What the driver reports
+
+    def dialed(self, link: Link) -> None:
+        """The link's transport is connected."""
+        if link.state is LinkState.DIALING:
+            link.dialed()
+
+    def received(self, link: Link, data: bytes, now: float) -> None:
+        """Bytes have come. Never raises for what they are."""
+        if link.state is LinkState.DEAD:
+            return
+        try:
+            events = link.receive(data, now)
+        except KritaError as error:
+            self._lost(link, error, now)
+            return
+        for event in events:
+            if type(event) is Reply:
+                call = link.calls.pop(event.id, None)
+                if call is not None:  # else nobody waits for it any more
+                    self._replied(call, event, now)
+            else:
+                self._handle(link, event, now)
+        if link.waiting:
+            self._pump(link, now)
+
+    def closed(self, link: Link, reason: str, now: float) -> None:
+        """The transport could not be connected, or has ended."""
+        self._lost(link, ConnectionFailed(f"{link.address}: {reason}"), now)
+
+    def tick(self, now: float) -> None:
+        """Do what has fallen due. Nothing before ``due``; O(calls) after it, which
+        comes about once per timeout when the timeouts are alike."""
+        if now < self.due:
+            return
+        self.due = math.inf
+        for link in self.links:
+            if link.state is LinkState.READY:
+                continue
+            if link.ready_due <= now:
+                self.closed(link, "no connection in time", now)
+            else:
+                self._wake_at(link.ready_due)
+        for call in [call for call in self._calls if call.due <= now]:
+            if call.state is not CallState.FINISHED and call.due <= now:
+                self._overdue(call, now)
+        if self._calls:
+            self._wake_at(min(call.due for call in self._calls))
+
+    # A call on its way
+
+    def _begin(self, request: Request, timeout_s: float, now: float) -> Call:
+        deadline = now + timeout_s
+        call = Call(request, now, deadline, deadline)
+        self._calls.add(call)
+        return call
+
+    def _advance(self, call: Call, now: float) -> None:
+        """Take a call as far as it gets by itself: to a link, or to what it needs."""
+        request = call.request
+        key = request.key
+        if key is not None or request.shard is not None or type(request.node) is int:
+            if self.router.map is None or (call.wants_map and _MAP in self._fetching):
+                self._park(call, _MAP, now)
+                return
+            call.wants_map = False
+            shard = self.router.shard_of(key) if key is not None else request.shard
+            if call.shard != shard and not self._move(call, shard, now):
+                return
+        if not call.body and not self._prepare(call, now):
+            return
+        self._route(call, now)
+
+    def _move(self, call: Call, shard: int | None, now: float) -> bool:
+        """The call belongs to this shard (now). False: that was the end of it."""
+        if call.ticket is not None:
+            # Its session is the old shard's and says nothing to the new one.
+            if call.in_doubt:
+                error = OutcomeUnknown(
+                    "the key moved to another shard while a write to it was in doubt",
+                    hint="read the key before you write it again",
+                )
+                self._finish(call, now, error=error)
+                return False
+            self._release(call, now)
+        call.shard = shard
+        return True
+
+    def _prepare(self, call: Call, now: float) -> bool:
+        """Encode the body, a write's with a ticket. False: parked for one."""
+        request = call.request
+        if not request.in_session:
+            call.body = encode(request.fields)
+            return True
+        if self.sessions is None:
+            call.body = encode((0, 0, 0, *request.fields))
+            return True
+        assert call.shard is not None
+        session = self.sessions.current(call.shard)
+        if session is None:
+            self._park(call, ("session", call.shard), now)
+            return False
+        if not session.has_room:
+            self._park(call, ("window", call.shard), now)
+            return False
+        call.ticket = ticket = session.take()
+        call.body = encode((session.id, ticket.sequence, session.acked_to, *request.fields))
+        return True
+
+    def _route(self, call: Call, now: float) -> None:
+        """Give the call to the link of the node that shall have it."""
+        request, trial = call.request, call.trial
+        if request.node is not None:
+            try:
+                address, call.direct = self.router.node_address(request.node), False
+            except KritaError as error:
+                self._finish(call, now, error=error)
+                return
+        else:
+            tried = trial.tried if trial is not None else ()
+            address, call.direct = self.router.choose(call.shard, tried, now, spread=request.spread)
+        link = self.links.find(address)
+        if link is None:
+            link = self.links.dial(address, now)
+            self._wake_at(link.ready_due)
+        if link.has_room and not link.waiting:
+            self._send(link, call, now)
+        else:
+            link.queue(call)
+            self._wake_at(call.due)
+
+    def _send(self, link: Link, call: Call, now: float) -> None:
+        try:
+            link.send(call, now)
+        except KritaError as error:  # too large for this cluster's frames
+            call.link = None
+            self._finish(call, now, error=error)
+            return
+        if call.due < self.due:
+            self.due = call.due
+
+    def _pump(self, link: Link, now: float) -> None:
+        while link.waiting and link.has_room:
+            self._send(link, link.waiting.popleft(), now)
+
+    # What calls need
+
+    def _park(self, call: Call, need: Need, now: float) -> None:
+        self._parking.park(call, need)
+        self._wake_at(call.due)
+        if need[0] != "window":
+            self._fetch(need, now)
+
+    def _fetch(self, need: Need, now: float) -> None:
+        """Start the internal call that brings what is needed, unless it is under way."""
+        if need in self._fetching:
+            return
+        kind, shard = need
+        request = requests.shard_map() if kind == "map" else requests.session_open(shard)
+        call = self._begin(request, FETCH_TIMEOUT_S, now)
+        call.fetches = need
+        self._fetching[need] = call
+        self._advance(call, now)
+
+    def _refresh(self, now: float) -> None:
+        """Fetch the map again, but not all the time."""
+        if now >= self._refresh_after:
+            self._refresh_after = now + REFRESH_PAUSE_S
+            self._fetch(_MAP, now)
+
+    def _fetched(self, call: Call, now: float) -> None:
+        """An internal call has finished: go on with the calls that need it."""
+        need = call.fetches
+        assert need is not None
+        del self._fetching[need]
+        if isinstance(call.result, ShardMap):
+            self.router.learn_map(call.result, now)
+        elif isinstance(call.result, int) and self.sessions is not None:
+            self._admit(self.sessions.opened(need[1], call.result), now)
+        useless = call.error is not None and (need != _MAP or self.router.map is None)
+        for parked in self._parking.release(need):
+            if useless:
+                assert call.error is not None
+                self._failed(parked, _as_not_applied(call.error), None, now)
+            else:
+                self._advance(parked, now)
+
+    def _release(self, call: Call, now: float) -> None:
+        """Give up the call's sequence, which may let others into the window."""
+        ticket, call.ticket = call.ticket, None
+        call.body = b""
+        if ticket is None:
+            return
+        ticket.settle()
+        self._admit(ticket.session, now)
+
+    def _admit(self, session: Session, now: float) -> None:
+        for call in self._parking.admit(session):
+            self._advance(call, now)
+
+    # What becomes of a call
+
+    def _handle(self, link: Link, event: Event, now: float) -> None:
+        """Whatever comes on a link besides replies."""
+        if isinstance(event, Welcomed):
+            link.welcomed()
+            self.router.reached(link.address, event.welcome.identity.node)
+            self._pump(link, now)
+        elif isinstance(event, Goodbye):
+            self._lost(link, event.error, now)
+        else:
+            raise AssertionError(f"a client's connection cannot have {event!r}")
+
+    def _replied(self, call: Call, reply: Reply, now: float) -> None:
+        link, call.link = call.link, None
+        assert link is not None
+        if reply.status:
+            self._failed(call, from_wire(reply.status, reply.body), link.address, now)
+            return
+        try:
+            result = call.request.read(reply.body)
+        except ProtocolError as error:
+            if call.request.write:
+                error.outcome = Outcome.APPLIED
+            self._finish(call, now, error=error)
+            return
+        self._finish(call, now, result=result)
+
+    def _lost(self, link: Link, error: KritaError, now: float) -> None:
+        """A link has ended: its calls fail, each by whether it may have been sent."""
+        if link.state is LinkState.DEAD:
+            return
+        if link.state is not LinkState.READY or not link.idle:
+            self.router.failed(link.address, now)
+        if link.state is LinkState.READY:
+            error = ConnectionFailed(error.message, hint=error.hint)
+        sent, unsent = self.links.drop(link)
+        for call in sent:
+            lost = OutcomeUnknown(f"the connection was lost: {error.message}", hint=error.hint)
+            self._failed(call, lost, link.address, now)
+        for call in unsent:
+            self._failed(call, error, link.address, now)
+
+    def _overdue(self, call: Call, now: float) -> None:
+        if call.state is CallState.PAUSED and now < call.deadline:
+            self._advance(call, now)
+            return
+        link, sent_at = call.link, call.sent_at
+        silent = call.state is CallState.SENT and now >= sent_at + self._attempt_timeout_s
+        if now >= call.deadline:
+            error = self._expire(call, now)
+            self._detach(call)
+            self._finish(call, now, error=error)
+        if not silent or link is None:
+            return
+        if link.heard_at <= sent_at:
+            # Not a word since: the node is gone or stopped, and every call on this
+            # link would find out in turn.
+            self._lost(link, ConnectionFailed(f"{link.address} has fallen silent"), now)
+        elif call.state is CallState.SENT:
+            link.forget(call)
+            late = OutcomeUnknown(f"{link.address} did not answer in time")
+            self._failed(call, late, link.address, now)
+
+    def _failed(self, call: Call, error: KritaError, address: str | None, now: float) -> None:
+        """An attempt has failed, at this address if at any: again, or the end."""
+        call.link = None
+        call.state = CallState.PAUSED
+        trial = call.trial
+        if trial is None:
+            trial = call.trial = self._trial(call)
+        verdict = trial.judge(error, now)
+        if isinstance(verdict, GiveUp):
+            self._finish(call, now, error=verdict.error)
+            return
+        if verdict.rebind:
+            self._renew_session(call, now)
+        call.wants_map = isinstance(error, WrongShard)
+        pause = address is None or call.request.node is not None or verdict.rule.pause
+        if address is not None and not pause:
+            pause = self.router.learn_failure(call.shard, address, error, verdict.rule, trial)
+        if verdict.rule.refresh:
+            self._refresh(now)
+        if pause:
+            call.due = min(now + trial.pause_s(self._chance), call.deadline)
+            self._wake_at(call.due)
+        else:
+            self._advance(call, now)
+
+    def _renew_session(self, call: Call, now: float) -> None:
+        assert call.ticket is not None, "only a write with a session can miss it"
+        assert self.sessions is not None
+        self.sessions.expire(call.ticket.session)
+        self._release(call, now)
+
+    def _trial(self, call: Call) -> Trial:
+        request = call.request
+        repeatable = request.harmless or (request.in_session and self.sessions is not None)
+        return Trial(request.write, repeatable, call.started, call.deadline)
+
+    def _expire(self, call: Call, now: float) -> KritaError:
+        """The deadline has passed: the error that says the most."""
+        trial = call.trial
+        if trial is None:
+            trial = self._trial(call)
+        fetch = self._fetching.get(call.needs) if call.needs is not None else None
+        if trial.error is None and fetch is not None and fetch.trial is not None:
+            assert fetch.trial.error is not None
+            trial.tries = fetch.trial.tries
+            trial.error = _as_not_applied(fetch.trial.error)
+        return trial.expire(now, waiting=call.state is CallState.SENT)
+
+    def _detach(self, call: Call) -> None:
+        """Take an unfinished call out of wherever it is."""
+        if call.link is not None:
+            call.link.forget(call)
+        elif call.state is CallState.PARKED:
+            self._parking.leave(call)
+
+    def _finish(
+        self, call: Call, now: float, *, result: object = None, error: KritaError | None = None
+    ) -> None:
+        call.state = CallState.FINISHED
+        call.result, call.error = result, error
+        self._calls.remove(call)
+        if call.ticket is not None:
+            self._release(call, now)
+        if call.fetches is not None:
+            self._fetched(call, now)
+        elif call.done is not None:
+            call.done(call)
+
+    def _wake_at(self, when: float) -> None:
+        if when < self.due:
+            self.due = when
+
+
+def _as_not_applied(error: KritaError) -> KritaError:
+    """What a failed errand means for the call that needed it: not applied, for sure."""
+    if error.outcome is Outcome.NOT_APPLIED:
+        return error
+    return Unavailable(error.message, hint=error.hint)

@@ -1,0 +1,223 @@
+"""One connection to one node, with the calls that travel on it. Sans-IO.
+
+    DIALING ──dialed()──► GREETING ──Welcomed──► READY ──drop()──► DEAD
+
+A link is dialled once: when it ends, the next call to that node makes a new one.
+So whatever still refers to the old connection can be told by its being DEAD.
+
+Calls queue in ``waiting`` until the link is READY and while as many are in flight
+as the server reads ahead; ``outgoing`` collects bytes until the driver takes them
+all at once, which is what batches the requests of one turn into one send.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from krita.call import Call, CallState
+from krita.connection import FLAG_FORWARDED, Connection, Event
+from krita.limits import REQUESTS_IN_FLIGHT_MAX
+
+if TYPE_CHECKING:
+    from krita.handshake import Hello
+
+
+class LinkState(enum.Enum):
+    DIALING = "dialing"
+    GREETING = "greeting"
+    READY = "ready"
+    DEAD = "dead"
+
+
+class Link:
+    """See the module. ``touched`` is told when ``outgoing`` stops being empty."""
+
+    __slots__ = (
+        "address",
+        "attempt_timeout_s",
+        "calls",
+        "connection",
+        "heard_at",
+        "outgoing",
+        "ready_due",
+        "replies_last",
+        "state",
+        "touched",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        address: str,
+        hello: Hello,
+        attempt_timeout_s: float,
+        ready_due: float,
+        touched: Callable[[Link], None],
+    ) -> None:
+        self.address = address
+        self.state = LinkState.DIALING
+        self.connection = Connection.client(hello)
+        self.attempt_timeout_s = attempt_timeout_s
+        self.ready_due = ready_due  # when it has to be READY
+        self.heard_at = 0.0  # when the node last said anything
+        self.replies_last = 0  # how many events that was
+        self.touched = touched
+        self.outgoing: list[bytes] = []
+        self.waiting: deque[Call] = deque()
+        self.calls: dict[int, Call] = {}  # by request id, in the order sent
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for this link."""
+        return not self.calls and not self.waiting
+
+    def dialed(self) -> None:
+        """The transport stands: say hello."""
+        assert self.state is LinkState.DIALING
+        self.state = LinkState.GREETING
+        self._write(self.connection.greeting())
+
+    def welcomed(self) -> None:
+        """The handshake is over; requests may go out (``pump`` sends them)."""
+        assert self.state is LinkState.GREETING
+        self.state = LinkState.READY
+
+    @property
+    def has_room(self) -> bool:
+        """Whether ``send`` may be called now."""
+        return self.state is LinkState.READY and len(self.calls) < REQUESTS_IN_FLIGHT_MAX
+
+    def queue(self, call: Call) -> None:
+        """The call waits its turn here."""
+        call.link = self
+        call.state = CallState.QUEUED
+        call.due = call.deadline
+        self.waiting.append(call)
+
+    def send(self, call: Call, now: float) -> None:
+        """Put a call's request among the outgoing bytes. 3 µs.
+
+        Raises TooLarge when the node would not take it.
+        """
+        left_ms = int((call.deadline - now) * 1000)
+        call.id, data = self.connection.request(
+            call.request.op,
+            call.body,
+            left_ms if left_ms > 0 else 0,
+            FLAG_FORWARDED if call.direct else 0,
+        )
+        call.link = self
+        call.state = CallState.SENT
+        call.sent_at = now
+        call.due = min(call.deadline, now + self.attempt_timeout_s)
+        self.calls[call.id] = call
+        self._write(data)
+
+    def receive(self, data: bytes, now: float) -> Sequence[Event]:
+        """Raises ProtocolError; the link is of no more use then."""
+        self.heard_at = now
+        events = self.connection.receive_data(data)
+        self.replies_last = len(events)
+        return events
+
+    def forget(self, call: Call) -> None:
+        """Nobody waits for this call here any more; a late reply is ignored."""
+        assert call.link is self
+        if call.state is CallState.SENT:
+            self.calls.pop(call.id, None)
+        elif call.state is CallState.QUEUED:
+            self.waiting.remove(call)
+        call.link = None
+
+    def take_outgoing(self) -> bytes:
+        """Everything that is to be sent; it is the caller's from now on."""
+        outgoing = self.outgoing
+        data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
+        outgoing.clear()
+        return data
+
+    def drop(self) -> tuple[list[Call], list[Call]]:
+        """The connection has ended: the calls that may have been sent, the others."""
+        self.state = LinkState.DEAD
+        sent, unsent = list(self.calls.values()), list(self.waiting)
+        self.calls.clear()
+        self.waiting.clear()
+        self.outgoing.clear()
+        for call in (*sent, *unsent):
+            call.link = None
+        return sent, unsent
+
+    def _write(self, data: bytes) -> None:
+        if not self.outgoing:
+            self.touched(self)
+        self.outgoing.append(data)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Link {self.address} {self.state.value}:"
+            f" {len(self.calls)} in flight, {len(self.waiting)} waiting>"
+        )
+
+
+class Links:
+    """All links of a client, one per address, and what their driver has to do."""
+
+    def __init__(self, hello: Hello, attempt_timeout_s: float, dial_timeout_s: float) -> None:
+        self._hello = hello
+        self._attempt_timeout_s = attempt_timeout_s
+        self._dial_timeout_s = dial_timeout_s
+        self._by_address: dict[str, Link] = {}
+        self._to_dial: list[Link] = []
+        self._to_send: list[Link] = []
+        self._to_close: list[Link] = []
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(list(self._by_address.values()))
+
+    @property
+    def has_errands(self) -> bool:
+        """Whether any of the ``take_`` methods would return something."""
+        return bool(self._to_send or self._to_dial or self._to_close)
+
+    def find(self, address: str) -> Link | None:
+        """The live link to an address."""
+        return self._by_address.get(address)
+
+    def dial(self, address: str, now: float) -> Link:
+        """A new link to an address that has none, for the driver to connect."""
+        assert address not in self._by_address
+        due = now + self._dial_timeout_s
+        link = Link(address, self._hello, self._attempt_timeout_s, due, self._to_send_append)
+        self._by_address[address] = link
+        self._to_dial.append(link)
+        return link
+
+    def drop(self, link: Link) -> tuple[list[Call], list[Call]]:
+        """Take a link out of use: the calls that may have been sent, the others."""
+        del self._by_address[link.address]
+        self._to_close.append(link)
+        return link.drop()
+
+    def take_dials(self) -> list[Link]:
+        """Links to connect, each once."""
+        links, self._to_dial = self._to_dial, []
+        return [link for link in links if link.state is not LinkState.DEAD]
+
+    def take_sends(self) -> list[Link]:
+        """Links with bytes outgoing, each once until they are taken from it."""
+        links, self._to_send = self._to_send, []
+        return links
+
+    def take_closes(self) -> list[Link]:
+        """Links that have ended: their transports are to be closed."""
+        links, self._to_close = self._to_close, []
+        return links
+
+    def _to_send_append(self, link: Link) -> None:
+        self._to_send.append(link)
+
+    def __repr__(self) -> str:
+        return f"<Links {list(self._by_address.values())}>"

@@ -1,0 +1,96 @@
+"""What completion offers, by table: | is the cursor."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kritash.commands import COMMANDS, COMMON_OPTIONS
+from kritash.recent import RECENT_KEYS_MAX, Recent
+from kritash.suggest import Suggestion, suggest
+
+
+def seen() -> Recent:
+    recent = Recent()
+    for key in (b"user:1", b"a b", b"user:2"):
+        recent.saw_key(key)
+    recent.saw_nodes([{"node": 1, "address": "h:1"}, {"node": 2, "address": "h:2"}])
+    recent.saw_shards([{"shard": 3, "leader": 2}, {"shard": 4, "leader": 0}])
+    return recent
+
+
+def offered(line: str) -> list[Suggestion]:
+    cursor = line.index("|")
+    return suggest(line.replace("|", ""), cursor, COMMANDS, COMMON_OPTIONS, seen())
+
+
+@pytest.mark.parametrize(
+    ("line", "texts"),
+    [
+        ("clu|", ["cluster"]),
+        ("CLU|", ["cluster"]),
+        ("key |", ["get", "put", "delete"]),
+        ("key g|", ["get"]),
+        ("shard tr|", ["transfer"]),
+        ("get us|", ["user:2", "user:1"]),
+        ("get |", ["user:2", '"a b"', "user:1", "--stale"]),
+        ('get "a|', ['"a b"']),
+        ("key get user:1 |", ["--stale"]),
+        ("get user:1 --js|", ["--json"]),
+        ("get --json --js|", []),
+        ("shard transfer |", ["3", "4"]),
+        ("shard transfer 3 |", ["1", "2"]),
+        ("shard transfer --yes 3 |", ["1", "2"]),
+        ("bench put --conn|", ["--connections"]),
+        ("bench put --connections |", []),
+        ("bench put --connections 8 --conn|", []),
+        ("bench put --in_flight 3 --in|", []),
+        ("help key g|", ["get"]),
+        ("help clu|", ["cluster"]),
+        ("nonsense |", []),
+        ("# clu|", []),
+        (r"get \q|", []),
+        ("clu| status", ["cluster"]),
+    ],
+)
+def test_the_cursor_is_offered_what_may_stand_there(line: str, texts: list[str]) -> None:
+    assert [found.text for found in offered(line)] == texts
+
+
+def test_the_menu_shows_what_each_word_means() -> None:
+    metas = {found.text: found.meta for found in offered("|")}
+    assert metas["key"] == "get, put, delete"
+    assert metas["get"] == "read a key"
+    assert metas["ping"].startswith("ask a node")
+    assert [found.meta for found in offered("shard transfer |")] == ["led by node 2", "no leader"]
+    assert [found.meta for found in offered("shard transfer 3 |")] == ["h:1", "h:2"]
+    assert offered("bench put --keys|")[0].meta == "number of different keys (default 10000)"
+
+
+def test_a_suggestion_replaces_the_whole_word_under_the_cursor() -> None:
+    assert offered("get us|")[0].start == 4
+    assert offered('get "a|')[0].start == 4
+    assert offered("get |")[0].start == 4
+
+
+@given(st.text(alphabet="keygtpu bench-\"'\\x#0 "), st.integers(0, 30))
+def test_completion_never_fails_whatever_stands_on_the_line(line: str, cursor: int) -> None:
+    for found in suggest(line, cursor, COMMANDS, COMMON_OPTIONS, seen()):
+        assert 0 <= found.start <= len(line)
+
+
+def test_the_oldest_keys_are_forgotten_first() -> None:
+    recent = Recent()
+    for number in range(RECENT_KEYS_MAX + 1):
+        recent.saw_key(b"%d" % number)
+    assert b"0" not in recent.keys
+    assert len(recent.keys) == RECENT_KEYS_MAX
+
+
+def test_documents_in_an_unknown_shape_teach_nothing_and_break_nothing() -> None:
+    recent = Recent()
+    for document in (None, 3, [None], [{}], [{"node": "x", "shard": None}]):
+        recent.saw_nodes(document)
+        recent.saw_shards(document)
+    assert (recent.nodes, recent.shards) == ({}, {})

@@ -1,0 +1,150 @@
+"""The prompt, in a real terminal."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kritash.server import Cluster
+from tests.kritash.terminal import CTRL_C, CTRL_D, ENTER, TAB, UP, Terminal
+from tests.kritash.test_cli import closed_port
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with Cluster(3, token=b"sesame") as running:
+        yield running
+
+
+@pytest.fixture
+def terminal(cluster: Cluster, tmp_path: Path) -> Iterator[Terminal]:
+    with Terminal(
+        KRITA_NODES=cluster.addresses, XDG_STATE_HOME=str(tmp_path), KRITA_ADMIN_TOKEN="sesame"
+    ) as shown:
+        shown.wait_for("Ctrl-D leaves")
+        shown.wait_for(f"krita {cluster.nodes[0].address}>")
+        yield shown
+
+
+def test_a_command_works_and_ctrl_d_leaves_with_0(terminal: Terminal) -> None:
+    terminal.type("put greeting 'hello there'" + ENTER)
+    terminal.wait_for("ok  revision 1  new")
+    terminal.type("get greeting" + ENTER)
+    terminal.wait_for("\nhello there\n")
+    terminal.wait_for(">")
+    terminal.type(CTRL_D)
+    assert terminal.wait_for_exit() == 0
+
+
+def test_the_toolbar_shows_health_and_leaders(terminal: Terminal) -> None:
+    terminal.wait_to_see("healthy")
+    terminal.wait_to_see("3/3 nodes | 4 shards | leaders n1:1 n2:2 n3:1")
+
+
+def test_typing_opens_a_menu_that_says_what_the_words_mean(terminal: Terminal) -> None:
+    terminal.type("sh")
+    terminal.wait_to_see("list, map, transfer")
+    terminal.type("ard m")
+    terminal.wait_to_see("which shard and leader a key belongs to")
+    terminal.type(TAB + " somekey" + ENTER)
+    terminal.wait_for("token")
+    terminal.wait_for("leader")
+
+
+def test_tables_are_drawn(terminal: Terminal) -> None:
+    terminal.type("cluster status" + ENTER)
+    terminal.wait_for("healthy  3 nodes, 4 shards, survives the loss of 1 node")
+    terminal.wait_for("───")
+    terminal.wait_for("1 +0, 2 leader, 3 +0")
+
+
+def test_an_error_has_its_hint_and_outcome_and_the_prompt_goes_on(terminal: Terminal) -> None:
+    terminal.type("get fail:forbidden" + ENTER)
+    terminal.wait_for("error: the test asked for it")
+    terminal.wait_for("hint: ask for something else")
+    terminal.wait_for("outcome: not applied")
+    terminal.type(r"get a\q" + ENTER)
+    terminal.wait_for("       ^")
+    terminal.type("exit" + ENTER)
+    assert terminal.wait_for_exit() == 0
+
+
+def test_ctrl_c_clears_the_line_and_does_not_leave(terminal: Terminal) -> None:
+    terminal.type("put a 1")
+    terminal.wait_for("put a 1")
+    terminal.type(CTRL_C)
+    terminal.wait_for(">")
+    terminal.type("get a" + ENTER)
+    terminal.wait_for(">")
+    terminal.type(CTRL_D)
+    assert terminal.wait_for_exit() == 0
+
+
+def test_a_transfer_asks_and_takes_no_for_an_answer(cluster: Cluster, terminal: Terminal) -> None:
+    terminal.type("shard transfer 1 3" + ENTER)
+    terminal.wait_for("Hand the leadership of shard 1 to node 3? [y/N]")
+    terminal.type("\n")
+    terminal.wait_for("not done")
+    assert cluster.leaders[1] == 2
+    terminal.wait_for(">")
+    terminal.type("shard transfer 1 3" + ENTER)
+    terminal.wait_for("[y/N]")
+    terminal.type("y\n")
+    terminal.wait_for("shard 1 is led by node 3")
+    assert cluster.leaders[1] == 3
+
+
+def test_history_is_private_and_holds_no_secrets(terminal: Terminal, tmp_path: Path) -> None:
+    for line in ("put plain 1", "put db/password hunter2", " put hidden 2"):
+        terminal.type(line + ENTER)
+        terminal.wait_for("ok  revision")
+        terminal.wait_for(">")
+    terminal.type(CTRL_D)
+    assert terminal.wait_for_exit() == 0
+    history = tmp_path / "krita" / "history"
+    assert stat.S_IMODE(history.stat().st_mode) == 0o600
+    text = history.read_text()
+    assert "+put plain 1\n" in text
+    assert "hunter2" not in text
+    assert "hidden" not in text
+
+
+def test_the_arrow_brings_back_the_last_line(terminal: Terminal) -> None:
+    terminal.type("put a 1" + ENTER)
+    terminal.wait_for("revision 1  new")
+    terminal.wait_for(">")
+    terminal.type(UP + ENTER)
+    terminal.wait_for("revision 2  replaced")
+
+
+def test_a_dead_cluster_shows_in_the_toolbar_and_typing_goes_on(tmp_path: Path) -> None:
+    with Terminal(KRITA_NODES=closed_port(), XDG_STATE_HOME=str(tmp_path)) as terminal:
+        terminal.wait_to_see("unreachable")
+        terminal.type("help ping" + ENTER)
+        terminal.wait_for("ask a node whether it is there")
+        terminal.type("ping" + ENTER)
+        terminal.wait_for("no node can be reached")
+        terminal.type(CTRL_D)
+        assert terminal.wait_for_exit() == 0
+
+
+def test_a_one_shot_at_a_terminal_draws_tables_without_escapes_when_colour_is_unwanted(
+    cluster: Cluster,
+) -> None:
+    with Terminal("node", "list", KRITA_NODES=cluster.addresses, NO_COLOR="1") as terminal:
+        terminal.wait_for("address")
+        terminal.wait_for(cluster.nodes[2].address)
+        assert terminal.wait_for_exit() == 0
+
+
+def test_ctrl_c_ends_a_one_shot_with_130(cluster: Cluster) -> None:
+    arguments = ("bench", "put", "--seconds", "60", "--connections", "1", "--in-flight", "1")
+    with Terminal(*arguments, KRITA_NODES=cluster.addresses) as terminal:
+        terminal.wait_for("put  1 of 60 s")
+        terminal.type(CTRL_C)
+        terminal.wait_for("throughput")
+        terminal.wait_for("interrupted before its time")
+        assert terminal.wait_for_exit() == 130

@@ -1,0 +1,282 @@
+"""The async client on trio and on asyncio, against a cluster on real sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+
+import anyio
+import pytest
+
+from krita import requests
+from krita.aio import AsyncClient
+from krita.call import Call
+from krita.errors import (
+    BadRequest,
+    Busy,
+    ConditionFailed,
+    ConnectionFailed,
+    KritaError,
+    Outcome,
+    OutcomeUnknown,
+    Unavailable,
+)
+from krita.operations import Op
+from tests.protocol import server
+from tests.protocol.server import Cluster
+
+Run = Callable[[Callable[[], Awaitable[None]]], None]
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with server.running() as one:
+        yield one
+
+
+@pytest.fixture
+def three() -> Iterator[Cluster]:
+    with server.running(nodes=3) as nodes:
+        yield nodes
+
+
+@pytest.fixture(params=["trio", "asyncio"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Runs an async function to its end, within ten seconds."""
+
+    async def limited(main: Callable[[], Awaitable[None]]) -> None:
+        with anyio.fail_after(10):
+            await main()
+
+    return lambda main: anyio.run(limited, main, backend=request.param)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait, within the ten seconds of the test, for the cluster's thread."""
+    while not condition():  # noqa: ASYNC110 (another thread's doing has no event)
+        await anyio.sleep(0.001)
+
+
+def once(cluster: Cluster) -> bool:
+    """Whether no (session, sequence) was executed twice, and something was."""
+    return set(cluster.executed.values()) == {1}
+
+
+def test_operations_do_what_those_of_the_blocking_client_do(run: Run, cluster: Cluster) -> None:
+    async def main() -> None:
+        async with AsyncClient(cluster.seeds) as db:
+            revision = (await db.put("k", "1", content_type="text/plain")).revision
+            value = await db.get("k")
+            assert value is not None
+            assert (value.text(), value.revision) == ("1", revision)
+            with pytest.raises(ConditionFailed):
+                await db.put("k", "2", if_revision=0)
+            assert (await db.delete("k")).existed
+            assert await db.get("k", consistency="stale") is None
+            assert (await db.ping()).node == 1
+            assert (await db.shard_map()).version == 1
+            assert await db.call("node_status", node=1) == [{"node": 1}]
+
+    run(main)
+
+
+def test_many_tasks_share_one_connection(run: Run, cluster: Cluster) -> None:
+    async def main() -> None:
+        async with AsyncClient(cluster.seeds) as db:
+
+            async def work(name: str) -> None:
+                for number in range(20):
+                    await db.put(name, str(number))
+                    value = await db.get(name)
+                    assert value is not None
+                    assert value.text() == str(number)
+
+            async with anyio.create_task_group() as tasks:
+                for number in range(50):
+                    tasks.start_soon(work, f"k{number}")
+
+    run(main)
+    assert cluster.connections == 1
+    assert once(cluster)
+    assert len(cluster.executed) == 1000
+
+
+def test_what_the_tasks_of_one_turn_ask_for_leaves_in_one_send(run: Run, cluster: Cluster) -> None:
+    async def main() -> None:
+        async with AsyncClient(cluster.seeds) as db:
+            await db.get("k")
+            before = cluster.receives
+            async with anyio.create_task_group() as tasks:
+                for _ in range(200):
+                    tasks.start_soon(db.get, "k")
+            # The first may go ahead alone; the others make one batch.
+            assert cluster.receives - before <= 3
+
+    run(main)
+    assert cluster.count(Op.GET) == 201
+
+
+def test_a_cancelled_call_is_forgotten_and_disturbs_nobody(run: Run, cluster: Cluster) -> None:
+    async def main() -> None:
+        async with AsyncClient(cluster.seeds) as db:
+            await db.put("k", "0")
+            held = server.Hold()
+            cluster.on(Op.PUT, held)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(db.put, "k", "cancelled")
+                await until(lambda: held.held == 1)
+                tasks.cancel_scope.cancel()
+            await db.put("k", "1")
+            await db.put("k", "2")
+            cluster.do(held.release)  # too late: its sequence was given up
+            value = await db.get("k")
+            assert value is not None
+            assert value.text() == "2"
+
+    run(main)
+    assert cluster.connections == 1
+
+
+def test_a_call_cancelled_before_it_was_sent_is_never_sent(run: Run, cluster: Cluster) -> None:
+    async def main() -> None:
+        async with AsyncClient(cluster.seeds) as db:
+            with anyio.move_on_after(0):
+                await db.put("k", "1")
+            assert await db.get("k") is None
+
+    run(main)
+    assert not cluster.executed
+
+
+def test_a_write_whose_answer_is_lost_is_repeated_and_happens_once(
+    run: Run, cluster: Cluster
+) -> None:
+    async def main() -> None:
+        async with AsyncClient(cluster.seeds) as db:
+            await db.put("k", "0")
+            cluster.on(Op.PUT, server.apply_then_drop)
+            await db.put("k", "1")
+
+    run(main)
+    assert cluster.count(Op.PUT) == 3
+    assert once(cluster)
+
+
+def test_writes_of_many_tasks_happen_once_although_their_connection_breaks(
+    run: Run, three: Cluster
+) -> None:
+    async def main() -> None:
+        async with AsyncClient(three.seeds) as db:
+
+            async def work(name: str) -> None:
+                for number in range(10):
+                    await db.put(name, str(number))
+
+            three.on(Op.PUT, server.apply_then_drop, times=3)
+            async with anyio.create_task_group() as tasks:
+                for number in range(30):
+                    tasks.start_soon(work, f"k{number}")
+                await until(lambda: three.count(Op.PUT) > 100)
+                three.lead(2, term=2)
+
+    run(main)
+    assert once(three)
+    assert len(three.executed) == 300
+
+
+def test_a_call_ends_at_its_deadline(run: Run, cluster: Cluster) -> None:
+    async def main() -> None:
+        async with AsyncClient(cluster.seeds) as db:
+            await db.put("k", "0")
+            cluster.on(Op.PUT, server.ignore)
+            with pytest.raises(OutcomeUnknown):
+                await db.put("k", "1", timeout_ms=30)
+            cluster.on(Op.GET, server.answer(Busy("full")), times=1000)
+            with pytest.raises(Busy):
+                await db.get("k", timeout_ms=30)
+
+    run(main)
+
+
+def test_a_cluster_that_is_not_there_is_told_with_the_reason(run: Run) -> None:
+    async def main() -> None:
+        async with AsyncClient("127.0.0.1:1", timeout_ms=60) as db:
+            with pytest.raises(ConnectionFailed, match=r"Connection refused; gave up"):
+                await db.get("k")
+
+    run(main)
+
+
+def test_a_pipeline_is_carried_out_in_order(run: Run, cluster: Cluster) -> None:
+    async def main() -> None:
+        async with AsyncClient(cluster.seeds) as db:
+            async with db.pipeline() as p:
+                for number in range(100):
+                    p.put(f"k{number % 10}", str(number))
+                last = p.get("k9")
+            assert getattr(last.value(), "data", None) == b"99"
+            assert len(p.results) == 101
+            async with db.pipeline() as empty:
+                pass
+            assert empty.results == []
+
+    run(main)
+    assert once(cluster)
+
+
+def test_more_is_sent_than_a_socket_holds(run: Run, cluster: Cluster) -> None:
+    async def main() -> None:
+        async with AsyncClient(cluster.seeds) as db:
+            async with db.pipeline() as p:
+                for number in range(40):
+                    p.put(f"k{number}", bytes([number]) * 500_000)
+            assert not p.errors
+            value = await db.get("k39")
+            assert value is not None
+            assert value.data == bytes([39]) * 500_000
+
+    run(main)
+
+
+def test_a_submitted_request_calls_back_once(run: Run, cluster: Cluster) -> None:
+    async def main() -> None:
+        outcomes: list[Call] = []
+        event = anyio.Event()
+
+        async with AsyncClient(cluster.seeds) as db:
+
+            def done(call: Call) -> None:
+                outcomes.append(call)
+                if len(outcomes) < 50:
+                    db.submit(requests.put("k", str(len(outcomes))), done)
+                else:
+                    event.set()
+
+            db.submit(requests.put("k", "0"), done)
+            await event.wait()
+            forgotten = db.submit(requests.get("k"), done)
+            db.cancel(forgotten)
+            await db.get("k")
+        assert len(outcomes) == 50
+        assert all(call.error is None for call in outcomes)
+
+    run(main)
+
+
+def test_leaving_the_block_ends_what_is_under_way(run: Run, cluster: Cluster) -> None:
+    outcomes: list[KritaError | None] = []
+
+    async def main() -> None:
+        async with AsyncClient(cluster.seeds) as db:
+            await db.put("k", "0")
+            held = server.Hold()
+            cluster.on(Op.PUT, held)
+            cluster.on(Op.GET, held)
+            db.submit(requests.put("k", "1"), lambda call: outcomes.append(call.error))
+            db.submit(requests.get("k"), lambda call: outcomes.append(call.error))
+            await until(lambda: held.held == 2)
+        with pytest.raises(BadRequest, match="not open"):
+            await db.get("k")
+
+    run(main)
+    assert {type(error) for error in outcomes} == {OutcomeUnknown, Unavailable}
+    assert {error.outcome for error in outcomes if error} == {Outcome.UNKNOWN, Outcome.NOT_APPLIED}

@@ -1,0 +1,169 @@
+"""The outcome rules: what a failed attempt means for a request."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from krita.errors import (
+    BadRequest,
+    Busy,
+    ConditionFailed,
+    ConnectionFailed,
+    DeadlineExceeded,
+    Forbidden,
+    InternalError,
+    KritaError,
+    NoSpace,
+    NotLeader,
+    Outcome,
+    OutcomeUnknown,
+    ProtocolError,
+    SessionExpired,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    Unsupported,
+    WrongShard,
+)
+from krita.retry import BACKOFF_MAX_S, GiveUp, Retry, Trial, Where
+
+DEADLINE = 5.0
+RETRIED = [NotLeader, WrongShard, Busy, Unavailable, ConnectionFailed, DeadlineExceeded]
+FINAL = [
+    BadRequest, Unauthenticated, Forbidden, ConditionFailed, TooLarge, NoSpace, Unsupported,
+    ProtocolError,
+]  # fmt: skip
+
+
+def trial(*, write: bool = True, repeatable: bool = True, in_doubt: bool = False) -> Trial:
+    return Trial(write, repeatable, started=0.0, deadline=DEADLINE, in_doubt=in_doubt)
+
+
+@pytest.mark.parametrize("cls", RETRIED)
+@pytest.mark.parametrize("write", [True, False])
+def test_an_error_that_says_not_applied_and_may_pass_is_retried(
+    cls: type[KritaError], write: bool
+) -> None:
+    attempt = trial(write=write, repeatable=False)
+    assert isinstance(attempt.judge(cls("no"), 1.0), Retry)
+    assert not attempt.in_doubt
+
+
+@pytest.mark.parametrize("cls", FINAL)
+def test_an_error_that_will_not_pass_is_told_as_it_is(cls: type[KritaError]) -> None:
+    error = cls("no")
+    verdict = trial().judge(error, 1.0)
+    assert isinstance(verdict, GiveUp)
+    assert verdict.error is error
+
+
+@pytest.mark.parametrize("cls", [Unauthenticated, Forbidden, TooLarge, NoSpace, ProtocolError])
+def test_a_write_in_doubt_does_not_become_not_applied_by_a_later_refusal(
+    cls: type[KritaError],
+) -> None:
+    error = cls("no")
+    verdict = trial(in_doubt=True).judge(error, 1.0)
+    assert isinstance(verdict, GiveUp)
+    assert type(verdict.error) is OutcomeUnknown
+    assert verdict.error.__cause__ is error
+
+
+def test_a_failed_condition_settles_a_write_in_doubt() -> None:
+    error = ConditionFailed("differs")
+    verdict = trial(in_doubt=True).judge(error, 1.0)
+    assert isinstance(verdict, GiveUp)
+    assert verdict.error is error
+
+
+def test_a_lost_answer_puts_a_write_in_doubt_and_a_session_lets_it_be_repeated() -> None:
+    attempt = trial(repeatable=True)
+    verdict = attempt.judge(OutcomeUnknown("lost"), 1.0)
+    assert isinstance(verdict, Retry)
+    assert verdict.rule.where is Where.ELSEWHERE
+    assert attempt.in_doubt
+
+
+def test_a_lost_answer_ends_a_write_without_a_session_as_unknown() -> None:
+    verdict = trial(repeatable=False).judge(OutcomeUnknown("lost"), 1.0)
+    assert isinstance(verdict, GiveUp)
+    assert verdict.error.outcome is Outcome.UNKNOWN
+
+
+def test_a_lost_answer_never_puts_a_read_in_doubt() -> None:
+    attempt = trial(write=False)
+    assert isinstance(attempt.judge(OutcomeUnknown("lost"), 1.0), Retry)
+    assert not attempt.in_doubt
+    assert attempt.expire(6.0, waiting=True).outcome is Outcome.NOT_APPLIED
+
+
+def test_an_expired_session_on_a_first_try_is_replaced() -> None:
+    verdict = trial().judge(SessionExpired("gone"), 1.0)
+    assert isinstance(verdict, Retry)
+    assert verdict.rebind
+
+
+def test_an_expired_session_after_refusals_only_is_still_a_first_try() -> None:
+    attempt = trial()
+    attempt.judge(NotLeader("elsewhere"), 1.0)
+    assert isinstance(attempt.judge(SessionExpired("gone"), 1.1), Retry)
+
+
+def test_an_expired_session_on_a_write_in_doubt_is_unknown() -> None:
+    verdict = trial(in_doubt=True).judge(SessionExpired("gone"), 1.0)
+    assert isinstance(verdict, GiveUp)
+    assert type(verdict.error) is OutcomeUnknown
+
+
+def test_an_error_after_the_effect_is_told_and_not_retried() -> None:
+    error = Unavailable("stopping", outcome=Outcome.APPLIED)
+    verdict = trial().judge(error, 1.0)
+    assert isinstance(verdict, GiveUp)
+    assert verdict.error is error
+
+
+def test_an_internal_error_of_unknown_outcome_is_told_as_it_is() -> None:
+    error = InternalError("a bug")
+    verdict = trial().judge(error, 1.0)
+    assert isinstance(verdict, GiveUp)
+    assert verdict.error is error
+
+
+@pytest.mark.parametrize(
+    ("last", "in_doubt", "waiting", "cls"),
+    [
+        (None, False, False, DeadlineExceeded),
+        (None, False, True, OutcomeUnknown),
+        (Unavailable("no quorum"), False, False, Unavailable),
+        (Busy("full"), False, False, Busy),
+        (ConnectionFailed("refused"), False, False, ConnectionFailed),
+        (Unavailable("no quorum"), True, False, OutcomeUnknown),
+    ],
+)
+def test_a_write_whose_deadline_passed_says_whether_it_may_have_been_applied(
+    last: KritaError | None, in_doubt: bool, waiting: bool, cls: type[KritaError]
+) -> None:
+    attempt = trial(in_doubt=in_doubt)
+    attempt.error = last
+    assert type(attempt.expire(6.0, waiting=waiting)) is cls
+
+
+def test_the_error_at_the_deadline_names_the_cause_and_the_effort() -> None:
+    attempt = trial()
+    attempt.judge(ConnectionFailed("10.0.0.1:8080: Connection refused"), 1.0)
+    verdict = attempt.judge(ConnectionFailed("10.0.0.1:8080: Connection refused"), 5.0)
+    assert isinstance(verdict, GiveUp)
+    assert str(verdict.error) == (
+        "10.0.0.1:8080: Connection refused; gave up after 5000 ms and 2 attempts"
+    )
+
+
+def test_pauses_grow_up_to_their_limit_and_are_jittered() -> None:
+    attempt = trial()
+    attempt.tried.add("a:1")
+    pauses = [attempt.pause_s(random.Random(7)) for _ in range(12)]
+    assert pauses[0] < 0.02 < pauses[3] < pauses[-1] <= BACKOFF_MAX_S
+    assert pauses[-1] >= BACKOFF_MAX_S / 2
+    assert not attempt.tried  # after a pause every node is worth a try again
+    assert trial().pause_s(random.Random(1)) != trial().pause_s(random.Random(2))

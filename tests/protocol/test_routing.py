@@ -1,0 +1,173 @@
+"""The router: where a request goes by what is known."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from krita.errors import BadRequest, NotLeader
+from krita.ring import ShardInfo, ShardMap
+from krita.routing import DOWN_S, Router
+
+HALF = 1 << 31
+PLACES = {1: "a:1", 2: "b:1", 3: "c:1"}
+
+
+def shard_map(
+    leader: int = 1,
+    term: int = 5,
+    version: int = 1,
+    places: dict[int, str] | None = None,
+    holders: tuple[int, ...] = (1, 2, 3),
+) -> ShardMap:
+    shards = (
+        ShardInfo(1, 0, HALF, leader, term, holders),
+        ShardInfo(2, HALF, 2 * HALF, leader, term, holders),
+    )
+    return ShardMap(version, shards, places or PLACES)
+
+
+def router(seeds: tuple[str, ...] = ("seed:1",), known: ShardMap | None = None) -> Router:
+    made = Router(seeds, random.Random(1))
+    made.learn_map(known or shard_map(), 0.0)
+    return made
+
+
+def hint(node: object, term: object, address: object = None) -> NotLeader:
+    return NotLeader("not me", detail={"node": node, "term": term, "address": address})
+
+
+def test_before_there_is_a_map_the_seeds_are_asked_in_order() -> None:
+    bare = Router(("x:1", "y:1"), random.Random(1))
+    assert bare.choose(None, (), 0.0) == ("x:1", False)
+    assert bare.choose(None, {"x:1"}, 0.0) == ("y:1", False)
+    assert bare.map_doubtful
+
+
+def test_the_leader_of_the_map_is_asked_directly() -> None:
+    assert router().choose(1, (), 0.0) == ("a:1", True)
+
+
+def test_a_leader_already_tried_is_not_asked_again_at_once() -> None:
+    assert router().choose(1, {"a:1"}, 0.0) == ("b:1", False)
+
+
+def test_when_everything_was_tried_the_first_replica_is_tried_again() -> None:
+    tried = {"a:1", "b:1", "c:1", "seed:1"}
+    assert router().all_tried(1, tried)
+    assert not router().all_tried(1, tried - {"seed:1"})
+    assert router().choose(1, tried, 0.0) == ("a:1", False)
+
+
+def test_a_hint_of_a_newer_term_is_followed() -> None:
+    routes = router()
+    assert routes.learn_hint(1, hint(2, 6)) == "b:1"
+    assert routes.choose(1, (), 0.0) == ("b:1", True)
+    assert routes.choose(2, (), 0.0) == ("a:1", True)  # it was about shard 1
+
+
+@pytest.mark.parametrize("term", [4, 5, None, "6"])
+def test_a_hint_without_a_newer_term_is_not_followed(term: object) -> None:
+    routes = router()
+    assert routes.learn_hint(1, hint(2, term)) is None
+    assert routes.choose(1, (), 0.0) == ("a:1", True)
+
+
+def test_a_hint_to_a_node_that_the_map_lacks_is_followed_by_its_address() -> None:
+    routes = router()
+    assert routes.learn_hint(1, hint(9, 6)) is None
+    assert routes.learn_hint(1, hint(9, 6, "z:1")) == "z:1"
+    assert routes.choose(1, (), 0.0) == ("z:1", True)
+
+
+def test_a_map_of_an_older_version_gives_leaders_of_newer_terms_and_nothing_else() -> None:
+    routes = router(known=shard_map(version=7))
+    routes.learn_map(shard_map(leader=2, term=6, version=3, places={2: "old:1"}), 0.0)
+    assert routes.map is not None
+    assert routes.map.version == 7
+    assert routes.choose(1, (), 0.0) == ("b:1", True)
+
+
+def test_a_map_of_an_older_term_does_not_undo_a_hint() -> None:
+    routes = router()
+    routes.learn_hint(1, hint(2, 6))
+    routes.learn_map(shard_map(leader=1, term=5, version=2), 0.0)
+    assert routes.choose(1, (), 0.0) == ("b:1", True)
+
+
+def test_a_leader_that_denies_it_is_no_longer_asked_directly() -> None:
+    routes = router()
+    routes.doubt(1, "a:1")
+    assert routes.map_doubtful
+    assert routes.choose(1, (), 0.0)[1] is False
+    routes.learn_map(shard_map(leader=1, term=5), 0.0)  # it was right after all
+    assert routes.choose(1, (), 0.0) == ("a:1", True)
+
+
+def test_a_doubt_about_another_node_leaves_the_leader_alone() -> None:
+    routes = router()
+    routes.doubt(1, "b:1")
+    assert routes.choose(1, (), 0.0) == ("a:1", True)
+
+
+def test_a_node_that_failed_is_tried_last_for_a_while() -> None:
+    routes = router()
+    routes.failed("a:1", 10.0)
+    assert routes.choose(1, (), 10.0) == ("b:1", False)
+    assert routes.choose(1, (), 10.0 + DOWN_S) == ("a:1", True)
+
+
+def test_a_node_that_failed_and_came_back_is_used_at_once() -> None:
+    routes = router()
+    routes.failed("a:1", 10.0)
+    routes.reached("a:1", 1)
+    assert routes.choose(1, (), 10.0) == ("a:1", True)
+
+
+def test_when_all_nodes_failed_one_is_tried_nevertheless() -> None:
+    routes = router()
+    for address in ("a:1", "b:1", "c:1", "seed:1"):
+        routes.failed(address, 10.0)
+    assert routes.choose(1, (), 10.0) == ("a:1", False)
+
+
+def test_the_map_stays_doubtful_while_it_names_no_leader_that_answers() -> None:
+    routes = router()
+    assert not routes.map_doubtful
+    routes.learn_map(shard_map(leader=0, term=6), 0.0)
+    assert routes.map_doubtful
+    routes.learn_map(shard_map(leader=2, term=7), 0.0)
+    assert not routes.map_doubtful
+    routes.failed("b:1", 1.0)
+    routes.learn_map(shard_map(leader=2, term=7), 1.0)
+    assert routes.map_doubtful
+
+
+def test_a_node_reached_through_a_seed_is_addressed_as_that_seed() -> None:
+    routes = router()
+    routes.reached("seed:1", 1)
+    assert routes.choose(1, (), 0.0) == ("seed:1", True)
+    assert routes.address_of(2) == "b:1"
+
+
+def test_a_seed_that_leads_to_another_node_each_time_stands_for_the_last() -> None:
+    routes = router()
+    routes.reached("seed:1", 1)
+    routes.reached("seed:1", 2)
+    assert (routes.address_of(1), routes.address_of(2)) == ("a:1", "seed:1")
+    routes.failed("seed:1", 0.0)
+    assert routes.address_of(2) == "b:1"
+
+
+def test_a_read_from_any_replica_is_spread_over_those_that_hold_the_shard() -> None:
+    routes = router(known=shard_map(holders=(2, 3)))
+    chosen = {routes.choose(1, (), 0.0, spread=True) for _ in range(50)}
+    assert chosen == {("b:1", False), ("c:1", False)}
+
+
+def test_a_node_is_named_by_id_or_address() -> None:
+    assert router().node_address(2) == "b:1"
+    assert router().node_address("x:1") == "x:1"
+    with pytest.raises(BadRequest, match="no node 7"):
+        router().node_address(7)

@@ -1,0 +1,36 @@
+"""What a node says of itself over HTTP."""
+
+from __future__ import annotations
+
+from tests.server.raw import ask, request
+from tests.server.service import Health, running
+
+
+async def test_a_healthy_node_says_so_everywhere() -> None:
+    async with running() as node:
+        for path, word in (("/health", b"healthy"), ("/livez", b"live"), ("/readyz", b"ready")):
+            answer = await ask(node, request("GET", path))
+            assert (answer.code, answer.body) == (200, word)
+
+
+async def test_a_node_without_a_quorum_is_unhealthy_but_stays_alive() -> None:
+    async with running() as node:
+        node.service.status = Health(ready=False, healthy=False, problems=["shard 3 has no leader"])
+        sick = await ask(node, request("GET", "/health"))
+        assert sick.code == 500
+        assert "shard 3 has no leader" in str(sick.document["message"])
+        assert (await ask(node, request("GET", "/readyz"))).code == 503
+        assert (await ask(node, request("GET", "/livez"))).code == 200
+
+
+async def test_metrics_count_requests_and_connections() -> None:
+    async with running() as node:
+        await ask(node, request("GET", "/nothing"))
+        await ask(node, b"GET /a HTTP/1.1\r\n\r\n")
+        await ask(node, request("BREW", "/pot"))
+        text = (await ask(node, request("GET", "/metrics"))).body.decode()
+        assert 'krita_http_requests_total{method="GET",code="404"} 1' in text
+        assert 'krita_http_requests_total{method="invalid",code="400"} 2' in text
+        assert 'krita_connections{protocol="http"} 1' in text
+        assert "krita_connections_accepted_total 4" in text
+        assert "nothing" not in text, "a key is in the metrics"

@@ -1,0 +1,245 @@
+"""One HTTP connection over a real socket: order, deadlines, ends."""
+
+from __future__ import annotations
+
+import logging
+from typing import NoReturn
+
+import pytest
+import trio
+
+from krita.errors import NoSpace, Outcome, Unavailable
+from kritad.server.limits import ServerLimits
+from tests.server.raw import RawHttp, ask, http, is_alive, request
+from tests.server.service import running, until
+
+GET = request("GET", "/a")
+
+
+async def drip(raw: RawHttp) -> NoReturn:
+    """A byte now and then, for ever."""
+    while True:
+        await raw.send(b"X")
+        await trio.sleep(0.5)
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    async with running() as node, http(node) as raw:
+        data = b"".join(request("PUT", f"/k{i}", b"value=%d" % i) for i in range(40))
+        data += b"".join(request("GET", f"/k{i}") for i in range(40))
+        await raw.send(data)
+        for i in range(40):
+            assert (await raw.answer()).document["key"] == f"k{i}"
+        for i in range(40):
+            assert (await raw.answer()).document["value"] == str(i)
+
+
+async def test_a_read_pipelined_behind_a_write_sees_it_although_the_write_takes_its_time() -> None:
+    async with running() as node, http(node) as raw:
+        node.service.hold()
+        await raw.send(request("PUT", "/a", b"value=1") + GET + GET)
+        await until(lambda: node.service.held == 1)
+        assert node.service.submitted == 1, "the read did not wait for the write"
+        node.service.release()
+        assert (await raw.answer()).code == 200
+        assert (await raw.answer()).document["value"] == "1"
+        assert (await raw.answer()).document["value"] == "1"
+
+
+async def test_pipelined_reads_are_served_side_by_side() -> None:
+    async with running() as node, http(node) as raw:
+        node.service.hold()
+        await raw.send(GET * 3)
+        await until(lambda: node.service.held == 3)
+        node.service.release()
+        for _ in range(3):
+            assert (await raw.answer()).code == 404
+
+
+async def test_what_was_whole_is_answered_before_the_refusal_and_then_the_server_closes() -> None:
+    async with running() as node, http(node) as raw:
+        await raw.send(GET + b"GET /b HTTP/1.1\r\n\r\n" + request("PUT", "/smuggled", b"value=1"))
+        assert (await raw.answer()).code == 404
+        refused = await raw.answer()
+        assert refused.code == 400
+        assert refused.headers["connection"] == "close"
+        assert refused.document["outcome"] == "not applied"
+        assert await raw.rest() == b""
+        assert b"smuggled" not in node.service.rows
+        assert await is_alive(node)
+
+
+async def test_head_is_answered_with_the_length_and_without_the_body() -> None:
+    async with running() as node, http(node) as raw:
+        await raw.send(request("PUT", "/a", b"value=1") + GET)
+        await raw.answer()
+        get = await raw.answer()
+        await raw.send(request("HEAD", "/a") + GET)
+        head = await raw.answer(to_head=True)
+        assert head.headers["content-length"] == str(len(get.body))
+        assert (await raw.answer()).body == get.body
+
+
+async def test_a_client_that_asks_first_is_told_to_continue() -> None:
+    async with running() as node, http(node) as raw:
+        head = b"PUT /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 7\r\n\r\n"
+        await raw.send(head)
+        assert (await raw.answer()).code == 100
+        await raw.send(b"value=1")
+        assert (await raw.answer()).code == 200
+
+
+async def test_a_client_that_asks_first_with_too_much_is_refused_at_once() -> None:
+    async with running(ServerLimits(value_bytes_max=10)) as node, http(node) as raw:
+        head = b"PUT /v1/kv/a HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\nExpect: 100-continue\r\n"
+        await raw.send(head + b"Content-Length: 11\r\n\r\n")
+        refused = await raw.answer()
+        assert refused.code == 413
+        assert "value_bytes_max" in str(refused.document["message"])
+        assert await raw.rest() == b""
+
+
+async def test_the_refusal_of_a_large_body_arrives_although_the_client_goes_on_sending() -> None:
+    async with running(ServerLimits(value_bytes_max=1000)) as node, http(node) as raw:
+        head = b"PUT /v1/kv/a HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\n"
+        await raw.send(head + b"Content-Length: 1000000\r\n\r\n" + b"x" * 1_000_000)
+        assert (await raw.answer()).code == 413
+        assert await is_alive(node)
+
+
+async def test_http_1_0_is_closed_after_the_answer_unless_it_asks_otherwise() -> None:
+    async with running() as node:
+        async with http(node) as raw:
+            await raw.send(b"GET /a HTTP/1.0\r\n\r\n")
+            assert (await raw.answer()).headers["connection"] == "close"
+            assert await raw.rest() == b""
+        async with http(node) as raw:
+            for _ in range(2):
+                await raw.send(b"GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+                assert (await raw.answer()).headers["connection"] == "keep-alive"
+
+
+@pytest.mark.usefixtures("quick_clock")
+async def test_a_person_at_a_telnet_prompt_is_served() -> None:
+    async with running() as node:
+        await ask(node, request("PUT", "/a", b"value=typed"))
+        async with http(node) as raw:
+            for line in (b"GET /key?value=a HTTP/1.0\r\n", b"X-Mood: patient\r\n", b"\r\n"):
+                await trio.sleep(9)
+                await raw.send(line)
+            assert (await raw.answer()).document["value"] == "typed"
+
+
+@pytest.mark.parametrize(
+    ("sent", "answers", "late_s"),
+    [
+        (b"GET /a HT", 0, 30),
+        (GET + b"GET /a HT", 1, 5),
+        (request("PUT", "/a", b"value=1")[:-1], 0, 30),
+        (GET + request("PUT", "/a", b"value=1")[:-1], 1, 30),
+    ],
+    ids=["the first head", "a later head", "a body", "a later body"],
+)
+@pytest.mark.usefixtures("quick_clock")
+async def test_what_does_not_arrive_in_time_is_answered_408(
+    sent: bytes, answers: int, late_s: float
+) -> None:
+    async with running() as node, http(node) as raw:
+        await raw.send(sent)
+        for _ in range(answers):
+            assert (await raw.answer()).code == 404
+        since = trio.current_time()
+        assert (await raw.answer()).code == 408
+        assert late_s - 0.3 < trio.current_time() - since < late_s + 0.5
+        assert await raw.rest() == b""
+        assert node.service.rows == {}
+
+
+@pytest.mark.parametrize("before", [b"", GET], ids=["the first", "a later"])
+@pytest.mark.usefixtures("quick_clock")
+async def test_a_head_that_drips_is_cut_at_its_absolute_deadline(before: bytes) -> None:
+    async with running() as node, http(node) as raw:
+        if before:
+            await raw.send(before)
+            await raw.answer()
+        since = trio.current_time()
+        with pytest.raises(trio.BrokenResourceError):
+            await drip(raw)
+        assert trio.current_time() - since < (8 if before else 33)
+        assert await is_alive(node)
+
+
+@pytest.mark.parametrize(
+    ("sent", "idle_s"), [(b"", 30), (GET, 60)], ids=["a silent connection", "an idle one"]
+)
+@pytest.mark.usefixtures("quick_clock")
+async def test_a_connection_that_asks_nothing_is_closed_without_a_word(
+    sent: bytes, idle_s: float
+) -> None:
+    async with running() as node, http(node) as raw:
+        if sent:
+            await raw.send(sent)
+            await raw.answer()
+        since = trio.current_time()
+        assert await raw.rest() == b""
+        assert idle_s - 0.3 < trio.current_time() - since < idle_s + 0.5
+
+
+@pytest.mark.usefixtures("quick_clock")
+async def test_a_client_that_does_not_take_its_answer_is_closed() -> None:
+    async with running() as node, http(node) as raw:
+        put = request("PUT", "/v1/kv/a", b"x" * 1_000_000, {"Content-Type": "a/b"})
+        await raw.send(put)
+        assert (await raw.answer()).code == 201
+        await raw.send(request("GET", "/v1/kv/a") * 30)
+        await node.until_quiet()
+        assert await is_alive(node)
+
+
+async def test_a_bug_in_the_database_is_a_500_with_a_trace_and_the_server_lives(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running() as node:
+        node.service.bug = ZeroDivisionError("planted")
+        with caplog.at_level(logging.ERROR):
+            answer = await ask(node, request("PUT", "/a", b"value=1"))
+        assert answer.code == 500
+        assert answer.document["outcome"] == "unknown"
+        trace = str(answer.document["message"]).split("trace ")[1].rstrip(")")
+        assert trace in caplog.text
+        assert "planted" in caplog.text
+        assert "planted" not in str(answer.document)
+        node.service.bug = None
+        node.service.malformed_replies = True
+        assert (await ask(node, GET)).code == 500
+        node.service.malformed_replies = False
+        assert await is_alive(node)
+
+
+async def test_a_write_that_surely_failed_is_503_and_one_that_may_not_have_is_504() -> None:
+    async with running() as node:
+        node.service.fail_with = Unavailable("no leader")
+        answer = await ask(node, request("PUT", "/a", b"value=1"))
+        assert answer.code == 503
+        assert answer.headers["krita-outcome"] == "not-applied"
+        assert "retry-after" in answer.headers
+        node.service.fail_with = Unavailable("no leader any more", outcome=Outcome.UNKNOWN)
+        answer = await ask(node, request("PUT", "/a", b"value=1"))
+        assert answer.code == 504
+        assert answer.headers["krita-outcome"] == "unknown"
+        assert "retry-after" not in answer.headers
+        node.service.fail_with = NoSpace("below disk_reserve_bytes", hint="make room")
+        answer = await ask(node, request("PUT", "/a", b"value=1"))
+        assert answer.code == 507
+        assert answer.document["hint"] == "make room"
+
+
+async def test_a_client_that_goes_away_while_it_waits_leaves_nothing_behind() -> None:
+    async with running() as node:
+        async with http(node) as raw:
+            node.service.hold()
+            await raw.send(request("PUT", "/a", b"value=1"))
+            await until(lambda: node.service.held == 1)
+        node.service.release()
+        await node.until_quiet()
+        assert await is_alive(node)

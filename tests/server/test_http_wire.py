@@ -1,0 +1,194 @@
+"""Requests out of bytes, and the bytes that are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from kritad.server.http_wire import HttpWire, Phase
+from kritad.server.limits import ServerLimits
+
+LIMITS = ServerLimits(value_bytes_max=1000)
+GOOD = b"GET /good HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def wire_of(*pieces: bytes) -> HttpWire:
+    wire = HttpWire(LIMITS)
+    for piece in pieces:
+        wire.receive(piece)
+    return wire
+
+
+def test_a_request_is_the_same_whether_it_comes_whole_or_byte_by_byte() -> None:
+    data = b"PUT /a%20b?x=1 HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nx-a: 2\r\nContent-Length: 3\r\n\r\nabc"
+    for pieces in ([data], [data[i : i + 1] for i in range(len(data))]):
+        wire = wire_of(*pieces)
+        (request,) = wire.requests
+        assert wire.refusal is None
+        assert (request.method, request.path, request.query) == (b"PUT", b"/a%20b", b"x=1")
+        assert request.headers[b"x-a"] == b"1, 2"
+        assert request.body == b"abc"
+        assert request.keep_alive
+        assert wire.phase is Phase.IDLE
+
+
+def test_pipelined_requests_come_out_in_order() -> None:
+    wire = wire_of(b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % i for i in range(50)))
+    assert [request.path for request in wire.requests] == [b"/%d" % i for i in range(50)]
+
+
+def test_a_chunked_body_is_put_together_and_its_trailers_are_not_believed() -> None:
+    wire = wire_of(
+        b"PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"3\r\nabc\r\n2;ext=1\r\nde\r\n0\r\nAuthorization: Bearer x\r\n\r\n"
+    )
+    (request,) = wire.requests
+    assert request.body == b"abcde"
+    assert b"authorization" not in request.headers
+
+
+def test_the_path_of_an_absolute_url_is_taken() -> None:
+    (request,) = wire_of(b"GET http://h:1/a/b?c HTTP/1.1\r\nHost: h\r\n\r\n").requests
+    assert (request.path, request.query) == (b"/a/b", b"c")
+
+
+def test_an_offer_to_upgrade_is_ignored_and_the_connection_closed_after_it() -> None:
+    wire = wire_of(
+        b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n" + GOOD
+    )
+    (request,) = wire.requests
+    assert wire.refusal is None
+    assert not request.keep_alive
+
+
+def test_what_follows_connection_close_is_ignored() -> None:
+    wire = wire_of(b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" + GOOD, GOOD)
+    assert [request.path for request in wire.requests] == [b"/a"]
+    assert wire.refusal is None
+
+
+def test_an_http_1_0_request_needs_no_host() -> None:
+    (request,) = wire_of(b"GET /a HTTP/1.0\r\n\r\n").requests
+    assert request.http_1_0
+    assert not request.keep_alive
+
+
+def _put(*lines: bytes, version: bytes = b"1.1") -> bytes:
+    head = b"\r\n".join((b"PUT /a HTTP/" + version, b"Host: a", *lines))
+    return head + b"\r\n\r\nabc"
+
+
+REFUSED = {
+    "Content-Length and Transfer-Encoding": (
+        400,
+        _put(b"Content-Length: 3", b"Transfer-Encoding: chunked"),
+    ),
+    "Transfer-Encoding and Content-Length": (
+        400,
+        _put(b"Transfer-Encoding: chunked", b"Content-Length: 3"),
+    ),
+    "two equal Content-Lengths": (400, _put(b"Content-Length: 3", b"Content-Length: 3")),
+    "two different Content-Lengths": (400, _put(b"Content-Length: 3", b"Content-Length: 4")),
+    "a list of Content-Lengths": (400, _put(b"Content-Length: 3, 3")),
+    "a signed Content-Length": (400, _put(b"Content-Length: +3")),
+    "a negative Content-Length": (400, _put(b"Content-Length: -3")),
+    "a Content-Length of 23 digits": (400, _put(b"Content-Length: 99999999999999999999999")),
+    "another coding before chunked": (400, _put(b"Transfer-Encoding: gzip, chunked")),
+    "two Transfer-Encodings": (
+        400,
+        _put(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"),
+    ),
+    "a coding that is not chunked": (400, _put(b"Transfer-Encoding: xchunked")),
+    "chunked in HTTP/1.0": (400, _put(b"Transfer-Encoding: chunked", version=b"1.0")),
+    "a body with an upgrade": (
+        400,
+        _put(b"Connection: Upgrade", b"Upgrade: h2c", b"Content-Length: 3"),
+    ),
+    "lines that end in a bare LF": (400, b"GET /a HTTP/1.1\nHost: a\n\n"),
+    "a header that ends in a bare LF": (400, b"GET /a HTTP/1.1\r\nHost: a\nX: y\r\n\r\n"),
+    "a folded header": (400, _put(b"X: a\r\n b")),
+    "a space before the colon": (400, _put(b"X : a")),
+    "a NUL in a header": (400, _put(b"X: a\x00b")),
+    "a chunk size that is no number": (
+        400,
+        b"PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    ),
+    "junk in a chunk extension": (
+        400,
+        b"PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;\x01\r\nabc\r\n0\r\n",
+    ),
+    "no Host": (400, b"GET /a HTTP/1.1\r\n\r\n"),
+    "two Hosts": (400, b"GET /a HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
+    "two Authorizations": (400, _put(b"Authorization: Bearer a", b"Authorization: Bearer b")),
+    "two Hosts in HTTP/1.0": (400, b"GET /a HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n"),
+    "the preface of HTTP/2": (400, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    "HTTP/2.0 in a request line": (505, b"GET /a HTTP/2.0\r\nHost: a\r\n\r\n"),
+    "HTTP/0.9": (505, b"GET /a\r\n\r\n"),
+    "HTTP/1.9": (400, b"GET /a HTTP/1.9\r\nHost: a\r\n\r\n"),
+    "a method in small letters": (400, b"get /a HTTP/1.1\r\nHost: a\r\n\r\n"),
+    "a space in the URL": (400, b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n"),
+    "a URL beyond ASCII": (400, "GET /ключ HTTP/1.1\r\nHost: a\r\n\r\n".encode()),
+    "an unknown expectation": (417, _put(b"Expect: the-unexpected", b"Content-Length: 3")),
+    "a body over the limit": (
+        413,
+        _put(b"Content-Type: text/plain", b"Content-Length: 1001"),
+    ),
+    "a form over its limit": (413, _put(b"Content-Length: 999999")),
+    "a URL over its limit": (414, b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"),
+    "a header of 64 KB": (431, _put(b"X: " + b"a" * 65_536)),
+    "5,000 headers": (431, _put(*[b"X: y"] * 5_000)),
+    "something that is not HTTP": (400, b"SSH-2.0-OpenSSH_9.2\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_request_is_refused_and_nothing_behind_it_is_read(name: str) -> None:
+    code, data = REFUSED[name]
+    wire = wire_of(GOOD + data + GOOD, GOOD)
+    assert wire.refusal is not None
+    assert wire.refusal.code == code
+    assert [request.path for request in wire.requests] == [b"/good"]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_request_is_refused_also_when_it_comes_byte_by_byte(name: str) -> None:
+    code, data = REFUSED[name]
+    wire = wire_of(*[data[i : i + 1] for i in range(len(data))], GOOD)
+    assert wire.refusal is not None
+    assert wire.refusal.code == code
+    assert not wire.requests
+
+
+def test_a_chunked_body_over_the_limit_is_refused_while_it_comes() -> None:
+    head = b"PUT /a HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\nTransfer-Encoding: chunked\r\n\r\n"
+    wire = wire_of(head, b"200\r\n" + b"x" * 512 + b"\r\n")
+    assert wire.refusal is None
+    wire.receive(b"200\r\n" + b"x" * 512)
+    assert wire.refusal is not None
+    assert wire.refusal.code == 413
+    assert "value_bytes_max is 1000" in wire.refusal.message
+
+
+def test_a_header_that_never_ends_is_refused_before_it_is_whole() -> None:
+    wire = wire_of(b"GET /a HTTP/1.1\r\nHost: a\r\nX: ")
+    pieces = 0
+    while wire.refusal is None:
+        wire.receive(b"a" * 1000)
+        pieces += 1
+        assert pieces < 100, "an endless header was taken"
+    assert wire.refusal.code == 431
+
+
+def test_a_full_read_of_small_requests_with_the_head_of_one_more_is_no_huge_head() -> None:
+    wire = wire_of(GOOD * 2000 + b"GET /", b"last HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert wire.refusal is None
+    assert len(wire.requests) == 2001
+
+
+def test_it_is_known_that_a_client_waits_for_a_100() -> None:
+    wire = wire_of(
+        b"PUT /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n"
+    )
+    assert wire.expects_continue
+    wire.receive(b"x")
+    assert not wire.expects_continue
+    assert len(wire.requests) == 1

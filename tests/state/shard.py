@@ -1,0 +1,110 @@
+"""One replica of one shard over a real data.db, and the log that it was given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from krita.codec import encode_body
+from krita.operations import Op
+from kritad.raft.types import Entry, EntryKind
+from kritad.state.command import pack_command
+from kritad.state.machine import Handler, ShardState
+from kritad.state.results import Result
+from kritad.state.sessions import SESSIONS_MAX
+from kritad.storage.cache import RowCache
+from kritad.storage.data_db import DataDatabase
+from kritad.storage.digests import HASH_MODULUS, row_digest, session_digest
+from kritad.storage.rows import Applied
+from kritad.storage.table import Table
+
+SHARD = 1
+REPLICA = 7
+
+
+class Shard:
+    """Applies entries, flushes, and crashes when it is told to."""
+
+    def __init__(
+        self, path: Path, shard: int = SHARD, handlers: Mapping[int, Handler] | None = None
+    ) -> None:
+        self.path = path
+        self.shard = shard
+        self.handlers = handlers
+        self.log: list[Entry] = []
+        self.clock_ms = 0
+        self.db = DataDatabase.open(path)
+        if shard not in self.db.applied():
+            generation = self.db.create_generation()
+            self.db.install(Applied(shard, REPLICA, generation, 0, 0, 0, 0, b"first"))
+        self._restore()
+
+    def close(self) -> None:
+        self.db.close()
+
+    def apply(self, entry: Entry) -> Result:
+        self.log.append(entry)
+        return self.state.apply(entry)
+
+    def command(self, data: bytes) -> Result:
+        """Apply a command of any bytes."""
+        return self.apply(Entry(self.state.index + 1, 1, EntryKind.COMMAND, data))
+
+    def call(self, op: Op, *fields: object) -> Result:
+        """Apply an operation, stamped with ``clock_ms``."""
+        return self.command(pack_command(self.clock_ms, op, encode_body(op, *fields)))
+
+    def put(self, key: bytes, value: bytes, if_revision: int | None = None) -> Result:
+        return self.call(Op.PUT, 0, 0, 0, key, value, None, if_revision)
+
+    def delete(self, key: bytes, if_revision: int | None = None) -> Result:
+        return self.call(Op.DELETE, 0, 0, 0, key, if_revision)
+
+    def open_session(self) -> int:
+        result = self.call(Op.SESSION_OPEN, self.shard)
+        assert isinstance(result.body, list)
+        session: int = result.body[0]
+        return session
+
+    def flush(self) -> None:
+        """Store what changed."""
+        self.db.flush([self.state.freeze()])
+        self.table.flushed()
+
+    def crash(self) -> None:
+        """Lose what is in memory; read what was flushed; replay the rest of the log."""
+        self.db.close()
+        self.db = DataDatabase.open(self.path)
+        self._restore()
+        for entry in self.log[self.state.index :]:
+            self.state.apply(entry)
+
+    def scanned_hash(self) -> int:
+        """The state hash of what is stored, computed from every byte of it."""
+        applied = self.db.applied()[self.shard]
+        rows = Table(self.db, applied.generation, RowCache(0)).scan(None, 1 << 20)
+        total = sum(row_digest(key, r.revision, r.value, r.content_type) for key, r in rows)
+        for session, blob in self.stored_sessions(applied.generation):
+            total += session_digest(session, blob)
+        return total % HASH_MODULUS
+
+    def stored_sessions(self, generation: int) -> list[tuple[int, bytes]]:
+        return self.db.scan_sessions(generation, 0, SESSIONS_MAX)
+
+    def _restore(self) -> None:
+        applied = self.db.applied()[self.shard]
+        self.table = Table(self.db, applied.generation, RowCache(1 << 20))
+        sessions = self.stored_sessions(applied.generation)
+        self.state = ShardState(self.shard, self.table, applied, sessions, self.handlers)
+
+
+@contextmanager
+def open_shard(
+    path: Path, shard: int = SHARD, handlers: Mapping[int, Handler] | None = None
+) -> Iterator[Shard]:
+    opened = Shard(path, shard, handlers)
+    try:
+        yield opened
+    finally:
+        opened.close()
