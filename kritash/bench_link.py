@@ -6,6 +6,8 @@ call costs more than encoding ten requests.
 
 from __future__ import annotations
 
+import errno
+import os
 import selectors
 import socket
 
@@ -56,8 +58,11 @@ class Link:
             raise LinkClosed(f"{address}: {error}") from error
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # EINPROGRESS is the normal answer; a failure shows when it is writable.
-        self.socket.connect_ex(target)
+        failure = self.socket.connect_ex(target)
+        # EINPROGRESS is the normal answer; how it ends shows when it is writable.
+        if failure not in (0, errno.EINPROGRESS):
+            self.socket.close()
+            raise LinkClosed(f"{address}: {os.strerror(failure)}")
         self._interest = selectors.EVENT_READ | selectors.EVENT_WRITE
         selector.register(self.socket, self._interest, self)
 
@@ -65,6 +70,11 @@ class Link:
     def is_open(self) -> bool:
         """Whether requests leave at once instead of waiting for the welcome."""
         return self.connection.state is State.OPEN
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self.socket.fileno() < 0
 
     def request(self, issued: float, work: Work, flags: int) -> None:
         """Queues a request; ``flush`` sends it."""
@@ -97,7 +107,7 @@ class Link:
         if not self._connected:
             failure = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if failure:
-                raise LinkClosed(f"{self.address}: {OSError(failure, 'cannot connect')}")
+                raise LinkClosed(f"{self.address}: {os.strerror(failure)}")
             self._connected = True
         self.flush()
         self._watch(bool(self._out))
@@ -159,7 +169,7 @@ class Link:
 
     def close(self) -> None:
         """Idempotent."""
-        if self.socket.fileno() >= 0:
+        if not self.is_closed:
             self._selector.unregister(self.socket)
             self.socket.close()
 

@@ -83,7 +83,7 @@ class Load:
         """``following`` gives the next request, None when there is no more.
         ``repeatable``: sending a put twice does no harm."""
         self.tally = Tally()
-        self._router = router
+        self.router = router
         self._following = following
         self._in_flight = in_flight
         self._token = token
@@ -127,6 +127,8 @@ class Load:
     def _turn(self, now: float) -> None:
         for key, mask in self._selector.select(PAUSE_S):
             link: Link = key.data
+            if link.is_closed:
+                continue  # lost a moment ago, while an earlier event was served
             try:
                 if mask & selectors.EVENT_WRITE:
                     link.writable()
@@ -145,7 +147,7 @@ class Load:
         logical = link.owner
         assert isinstance(logical, Logical)
         if link.node and not was_open:
-            self._router.reached(link.address, link.node)
+            self.router.reached(link.address, link.node)
             logical.routes.clear()
         now = time.perf_counter()
         latencies, pending, freed = self.tally.latencies, link.pending, 0
@@ -192,20 +194,20 @@ class Load:
 
     def _route(self, logical: Logical, shard: int, now: float) -> tuple[Link, int] | None:
         """Where the shard's requests go; None while nobody can be connected to."""
-        address, direct = self._router.choose(shard, (), now)
+        address, direct = self.router.choose(shard, (), now)
         link = logical.links.get(address)
         if link is None:
             try:
                 link = Link(address, self._token, self._selector, logical)
             except LinkClosed:
-                self._router.failed(address, now)
+                self.router.failed(address, now)
                 return None
             logical.links[address] = link
         # Direct: a node that does not lead shall say so instead of forwarding.
         route = (link, FLAG_FORWARDED if direct else 0)
         if link.is_open and direct:
             logical.routes[shard] = route
-        elif self._router.map_doubtful:
+        elif self.router.map_doubtful:
             self._ask_map(link, now)
         return route
 
@@ -216,8 +218,8 @@ class Load:
             return 0
         error = from_wire(reply.status, reply.body)
         if isinstance(error, NotLeader):
-            self._router.doubt(work[0], link.address)
-            self._router.learn_hint(work[0], error)
+            self.router.doubt(work[0], link.address)
+            self.router.learn_hint(work[0], error)
             self._forget_routes()
         return self._fail(link, error, issued, work, now)
 
@@ -268,13 +270,15 @@ class Load:
 
     def _lose(self, link: Link, closed: LinkClosed) -> None:
         """A connection ended: what was on it is unknown, what waited is not."""
+        if link.is_closed:
+            return
         if closed.reason is not None and not closed.reason.retryable:
             raise closed.reason
         now = time.perf_counter()
         logical = link.owner
         assert isinstance(logical, Logical)
         logical.links.pop(link.address, None)
-        self._router.failed(link.address, now)
+        self.router.failed(link.address, now)
         self._forget_routes()
         sent, unsent = link.abandon()
         lost = OutcomeUnknown(str(closed))
@@ -296,7 +300,7 @@ class Load:
 
     def _learn_map(self, reply: Reply, now: float) -> None:
         if not reply.status:
-            self._router.learn_map(ShardMap.from_wire(reply.body), now)
+            self.router.learn_map(ShardMap.from_wire(reply.body), now)
             self._forget_routes()
 
     def _forget_routes(self) -> None:

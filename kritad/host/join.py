@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
+from contextlib import closing
 
 import trio
 
@@ -27,12 +28,12 @@ from krita.operations import Op
 from kritad.host.bootstrap import Membership, parse_membership
 from kritad.host.link import dial, peer_hello
 from kritad.host.transport import REQUESTS
+from kritad.server.stream import Stream
 
 log = logging.getLogger(__name__)
 
 _ATTEMPT_TIMEOUT_S = 10.0
 _PAUSE_S = 0.3
-_RECEIVE_BYTES = 64 << 10
 
 
 async def join(
@@ -57,7 +58,7 @@ async def join(
                     return await _ask(seed, store_uuid, address, zone, peer_key)
                 except (Foreign, Unauthenticated):
                     raise
-                except (OSError, trio.TooSlowError, trio.BrokenResourceError, KritaError) as why:
+                except (OSError, trio.TooSlowError, KritaError) as why:
                     text = str(why) or type(why).__name__
                     if said.get(seed) != text:
                         said[seed] = text
@@ -75,16 +76,16 @@ async def _ask(
 ) -> Membership:
     newcomer = Identity(b"", 0, store_uuid, 0, address)
     stream, connection, _ = await dial(seed, peer_hello(newcomer, REQUESTS), peer_key)
-    async with stream:
+    with closing(stream):
         with trio.fail_after(_ATTEMPT_TIMEOUT_S):
             body = encode_body(Op.NODE_JOIN, store_uuid, address, zone)
             _, data = connection.request(Op.NODE_JOIN, body, int(_ATTEMPT_TIMEOUT_S * 1000))
-            await stream.send_all(data)
+            await stream.send(data)
             return parse_membership(await _reply(stream, connection, seed))
 
 
-async def _reply(stream: trio.SocketStream, connection: Connection, seed: Address) -> object:
-    while data := await stream.receive_some(_RECEIVE_BYTES):
+async def _reply(stream: Stream, connection: Connection, seed: Address) -> object:
+    while data := await stream.receive():
         for event in connection.receive_data(data):
             if isinstance(event, Goodbye):
                 raise event.error

@@ -4,7 +4,9 @@ Rules:
 * Whoever has something to send never waits: it goes into a bounded queue, or,
   when the queue is full or the link is down, it is refused at once. Raft sends
   again what matters; a request that was refused was surely not sent.
-* All that is queued when the writer comes round leaves in one send.
+* A turn's messages leave at once, without waiting for a task to be scheduled,
+  when nothing waits in front of them; requests, which come one by one, are
+  gathered until the writer comes round, and leave in one send.
 * A connection that ends answers every request in flight on it as *lost*.
 * Reconnecting backs off from 50 ms to 1 s with jitter: a restarted node is found
   quickly, and a dead one costs next to nothing.
@@ -29,12 +31,12 @@ from krita.errors import Foreign, KritaError, ProtocolError
 from krita.events import Goodbye, Reply, SendData, Welcomed
 from krita.framing import pack_frame
 from krita.handshake import NONCE_BYTES, Hello, Identity, Role
+from kritad.server.stream import Stream
 
 log = logging.getLogger(__name__)
 
 _BACKOFF_MIN_S, _BACKOFF_MAX_S = 0.05, 1.0
 _HANDSHAKE_TIMEOUT_S = 5.0
-_RECEIVE_BYTES = 256 << 10
 
 # (status, body); status None: the connection was lost and nobody knows.
 OnReply = Callable[[int | None, object], None]
@@ -42,27 +44,36 @@ OnReply = Callable[[int | None, object], None]
 
 async def dial(
     address: Address, hello: Hello, peer_key: bytes
-) -> tuple[trio.SocketStream, Connection, Welcomed]:
+) -> tuple[Stream, Connection, Welcomed]:
     """Connect and shake hands. Raises OSError, trio.TooSlowError or KritaError."""
     with trio.fail_after(_HANDSHAKE_TIMEOUT_S):
-        stream = await trio.open_tcp_stream(address.host, address.port)
+        stream = await _connect(address)
         try:
             connection = Connection.client(hello, peer_key)
-            await stream.send_all(connection.greeting())
+            await stream.send(connection.greeting())
             while True:
-                data = await stream.receive_some(_RECEIVE_BYTES)
+                data = await stream.receive()
                 if not data:
                     raise ProtocolError(f"{address} closed the connection during the handshake")
                 for event in connection.receive_data(data):
                     if isinstance(event, SendData):
-                        await stream.send_all(event.data)
+                        await stream.send(event.data)
                     elif isinstance(event, Goodbye):
                         raise event.error
                     elif isinstance(event, Welcomed):
                         return stream, connection, event
         except BaseException:
-            await trio.aclose_forcefully(stream)
+            stream.close()
             raise
+
+
+async def _connect(address: Address) -> Stream:
+    """Raises OSError."""
+    connected = await trio.open_tcp_stream(address.host, address.port)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    plain = socket.socket(fileno=connected.socket.detach())
+    plain.setblocking(False)
+    return Stream(plain, address.host)
 
 
 def peer_hello(identity: Identity, lane: str) -> Hello:
@@ -95,6 +106,8 @@ class Link:
         self._queue_bytes_max = queue_bytes_max
         self._silence_max_ms = silence_max_ms
         self._connection: Connection | None = None
+        self._stream: Stream | None = None
+        self._writing = False
         self._queue: list[bytes] = []
         self._queued_bytes = 0
         self._wake = trio.Event()
@@ -109,11 +122,29 @@ class Link:
         )
 
     def send(self, op: int, body: bytes) -> bool:
-        """Queue a one-way frame. False: refused, not sent. Cost: a copy."""
+        """Send a one-way frame, or queue it. False: refused, not sent."""
         if not self.connected or self._queued_bytes > self._queue_bytes_max:
             return False
-        self._put(pack_frame(encode([0, op, body])))
+        data = pack_frame(encode([0, op, body]))
+        if self.idle:
+            data = self._send_now(data)
+        if data:
+            self._put(data)
         return True
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits in front of what would be sent now."""
+        return not self._queue and not self._writing
+
+    def _send_now(self, data: bytes) -> bytes:
+        """What the kernel did not take. A broken connection takes nothing; the
+        writer will find out as well."""
+        assert self._stream is not None
+        try:
+            return data[self._stream.send_now(data) :]
+        except OSError:
+            return data
 
     def request(
         self, op: int, body: bytes, deadline_ms: int, flags: int, on_reply: OnReply
@@ -129,9 +160,10 @@ class Link:
         return True
 
     def _put(self, data: bytes) -> None:
+        if not self._queue:
+            self._wake.set()
         self._queue.append(data)
         self._queued_bytes += len(data)
-        self._wake.set()
 
     async def run(self) -> None:
         """Keep the connection for as long as this task lives."""
@@ -155,36 +187,37 @@ class Link:
         level = logging.WARNING if isinstance(problem, KritaError) else logging.INFO
         log.log(level, "node %d at %s (%s): %s", self.node, self.address, self.lane, text)
 
-    async def _connect(self) -> trio.SocketStream:
+    async def _connect(self) -> Stream:
         hello = peer_hello(self._identity, self.lane)
         stream, connection, event = await dial(self.address, hello, self._peer_key)
         other = event.welcome.identity
         if (other.cluster_id, other.node) != (self._identity.cluster_id, self.node):
-            await trio.aclose_forcefully(stream)
+            stream.close()
             raise Foreign(f"node {self.node} was expected at {self.address}, not {other}")
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._silence_max_ms)
+        stream.close_when_silent(self._silence_max_ms)
         self._connection = connection
+        self._stream = stream
         self._problem = ""
         self.connected = True
         return stream
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
+    async def _serve(self, stream: Stream) -> None:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, stream, nursery.cancel_scope)
                 nursery.start_soon(self._read, stream, nursery.cancel_scope)
         finally:
             self.connected = False
-            self._connection = None
+            self._connection = self._stream = None
+            self._writing = False
             self._queue.clear()
             self._queued_bytes = 0
-            await trio.aclose_forcefully(stream)
+            stream.close()
             lost, self._in_flight = self._in_flight, {}
             for on_reply in lost.values():
                 on_reply(None, None)
 
-    async def _write(self, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+    async def _write(self, stream: Stream, scope: trio.CancelScope) -> None:
         try:
             while True:
                 if not self._queue:
@@ -192,21 +225,23 @@ class Link:
                     await self._wake.wait()
                 queue, self._queue = self._queue, []
                 data = queue[0] if len(queue) == 1 else b"".join(queue)
-                await stream.send_all(data)
+                self._writing = True
+                await stream.send(data)
+                self._writing = False
                 self._queued_bytes -= len(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as problem:
+        except (OSError, trio.ClosedResourceError) as problem:
             self._note(problem)
             scope.cancel()
 
-    async def _read(self, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+    async def _read(self, stream: Stream, scope: trio.CancelScope) -> None:
         assert self._connection is not None
         try:
-            while data := await stream.receive_some(_RECEIVE_BYTES):
+            while data := await stream.receive():
                 for event in self._connection.receive_data(data):
                     if isinstance(event, Reply):
                         self._in_flight.pop(event.id)(event.status, event.body)
                     elif isinstance(event, Goodbye):
                         raise event.error
-        except (trio.BrokenResourceError, trio.ClosedResourceError, KritaError) as problem:
+        except (OSError, trio.ClosedResourceError, KritaError) as problem:
             self._note(problem)
         scope.cancel()

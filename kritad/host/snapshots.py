@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import closing
 from typing import TypeVar
 
 import attrs
@@ -40,6 +41,7 @@ from kritad.host.writer import Finished
 from kritad.raft.configuration import decode_configuration
 from kritad.raft.messages import SnapshotInstalled
 from kritad.raft.types import SnapshotMeta
+from kritad.server.stream import Stream
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.errors import StorageError
 from kritad.storage.snapshots import (
@@ -56,7 +58,6 @@ T = TypeVar("T")
 SENDS_MAX = 2
 CHUNK_BYTES = 256 << 10
 _CHUNK_TIMEOUT_S = 30.0
-_RECEIVE_BYTES = 64 << 10
 _ATTEMPTS_MAX = 5
 _PAUSE_S = 0.5
 
@@ -82,7 +83,7 @@ class SnapshotSender:
         try:
             async with self._slots:
                 sent = await self._send(replica, recipient, node)
-        except (OSError, trio.TooSlowError, trio.BrokenResourceError) as problem:
+        except (OSError, trio.TooSlowError) as problem:
             self._note(replica, node, problem)
         except (KritaError, StorageError) as problem:
             self._note(replica, node, problem)
@@ -138,7 +139,7 @@ class _Transfer:
         for attempt in range(1, _ATTEMPTS_MAX + 1):
             try:
                 await self._attempt()
-            except (OSError, trio.TooSlowError, trio.BrokenResourceError, Unavailable):
+            except (OSError, trio.TooSlowError, Unavailable):
                 if attempt == _ATTEMPTS_MAX or not self._replica.leads:
                     raise
                 await trio.sleep(_PAUSE_S)
@@ -149,7 +150,7 @@ class _Transfer:
         transport = self._host.transport
         hello = peer_hello(transport.identity, BULK)
         stream, connection, _ = await dial(self._address, hello, transport.peer_key)
-        async with stream:
+        with closing(stream):
             next_chunk = await self._ask(stream, connection, Op.SNAPSHOT_OPEN, self._opening())
             self._reader.seek(next_chunk)
             while True:
@@ -191,14 +192,12 @@ class _Transfer:
             chunk.last,
         )
 
-    async def _ask(
-        self, stream: trio.SocketStream, connection: Connection, op: Op, body: bytes
-    ) -> int:
+    async def _ask(self, stream: Stream, connection: Connection, op: Op, body: bytes) -> int:
         """One request and its answer: the number of the chunk to send next."""
         with trio.fail_after(_CHUNK_TIMEOUT_S):
             _, data = connection.request(op, body, int(_CHUNK_TIMEOUT_S * 1000))
-            await stream.send_all(data)
-            while data := await stream.receive_some(_RECEIVE_BYTES):
+            await stream.send(data)
+            while data := await stream.receive():
                 for event in connection.receive_data(data):
                     if isinstance(event, Goodbye):
                         raise event.error

@@ -9,9 +9,9 @@ none waits behind another's bytes:
     requests   client requests forwarded to a leader, and their answers
     bulk       snapshots (dialled by whoever sends one: host/snapshots.py)
 
-All Raft messages of one turn for one peer make one frame a lane (usually one
-frame: a leader's turn is mostly appends, a follower's acknowledgements). Order
-between lanes is not kept; Raft does not ask for it.
+All Raft messages of one turn for one peer make one frame a lane, and one frame in
+all while the entries lane has no backlog. Order between lanes is not kept; Raft
+does not ask for it.
 """
 
 from __future__ import annotations
@@ -140,6 +140,9 @@ class Transport:
         entries: list[Message] = []
         for message in messages:
             (entries if type(message) is Append else urgent).append(message)
+        if urgent and entries and peer.links[ENTRIES].idle:
+            # Nothing is in the way on that lane either: one frame instead of two.
+            return self._send(peer.links[ENTRIES], urgent + entries)
         sent = self._send(peer.links[URGENT], urgent)
         return self._send(peer.links[ENTRIES], entries) and sent
 

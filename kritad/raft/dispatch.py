@@ -94,7 +94,7 @@ def _heard(raft: RaftState, replica: int, read_sequence: int) -> Progress | None
     progress = raft.progress.get(replica)
     if progress is not None:
         progress.heard = progress.recent_active = True
-        if read_sequence > progress.read_sequence:
+        if progress.read_sequence < read_sequence <= raft.reads.sequence:
             progress.read_sequence = read_sequence
             replication.confirm_reads(raft)
     return progress

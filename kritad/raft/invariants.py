@@ -22,6 +22,7 @@ class Watcher:
         self._vote = NOBODY
         self._commit = 0
         self._applied = 0
+        self._led = 0  # the term that this replica led at the last check
 
     def check(self, raft: RaftState) -> None:
         """Raises InvariantBroken, naming what is."""
@@ -42,6 +43,11 @@ class Watcher:
             raise InvariantBroken("the applied index went back")
         if raft.term == self._term and self._vote not in (NOBODY, raft.vote):
             raise InvariantBroken(f"voted for {self._vote} and {raft.vote} in term {raft.term}")
+        leads = raft.term if raft.role is Role.LEADER else 0
+        if leads and self._led == leads and raft.commit > self._commit:
+            if raft.log.term(raft.commit) != leads:
+                raise InvariantBroken("an entry of an earlier term was committed by counting")
+        self._led = leads
         self._term, self._vote = raft.term, raft.vote
         self._commit, self._applied = raft.commit, raft.applied_index
 

@@ -172,7 +172,7 @@ class Log:
                 term = entry.term
                 self._runs.append((entry.index, term))
             if entry.kind is _CONF:
-                self.configurations.append((entry.index, decode_configuration(entry.data)))
+                self.configurations.append((entry.index, _configuration_of(entry)))
         self._entries += entries
         self.bytes_last = end
         self.last_term = self._runs[-1][1] if self._runs else self.last_term
@@ -278,6 +278,13 @@ class Log:
         """Bytes up to ``index``, which is in memory or right before it."""
         position = index - self.first_held
         return self._ends[position] if position >= 0 else self._base
+
+
+def _configuration_of(entry: Entry) -> Configuration:
+    try:
+        return decode_configuration(entry.data)
+    except ValueError as error:
+        raise InvariantBroken(f"conf entry {entry.index}@{entry.term}: {error}") from error
 
 
 def _check_boot(boot: Boot) -> None:

@@ -246,20 +246,20 @@ def on_append_reply(raft: RaftState, progress: Progress, message: AppendReply) -
 
 
 def _on_refused(raft: RaftState, progress: Progress, message: AppendReply) -> None:
-    """Steps back to where the logs may agree; old refusals change nothing."""
-    log = raft.log
-    if progress.state is ProgressState.REPLICATE:
-        if message.index <= progress.match:
-            return
-        progress.become_probe(progress.match + 1)
-    elif progress.state is ProgressState.PROBE:
-        if message.index != progress.next - 1:
-            return
-        guess = log.guess(message.hint_index, message.hint_term)
-        progress.become_probe(min(message.index, guess + 1))
-    else:
+    """Steps back to where the logs may agree; old refusals change nothing.
+
+    What was acknowledged cannot be refused: such a refusal is old, or that replica
+    has lost its disk, which the next heartbeat's commit index makes it notice.
+    """
+    if message.index <= progress.match:
         return
-    raft.replicate_due = True
+    if progress.state is ProgressState.REPLICATE:
+        progress.become_probe(progress.match + 1)
+        raft.replicate_due = True
+    elif progress.state is ProgressState.PROBE and message.index == progress.next - 1:
+        guess = raft.log.guess(message.hint_index, message.hint_term)
+        progress.become_probe(min(message.index, guess + 1))
+        raft.replicate_due = True
 
 
 def on_heartbeat_reply(raft: RaftState, progress: Progress) -> None:

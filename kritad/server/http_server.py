@@ -93,8 +93,10 @@ class HttpConnection:
                 return
 
     def drain(self) -> None:
-        """The server is stopping: the next answer is the last."""
+        """The server is stopping: what has begun is answered, nothing behind it is."""
         self._draining = True
+        if self._pending:
+            self._pending[-1].close = True
         if self.idle:
             self._watched.scope.cancel()
 

@@ -244,8 +244,8 @@ class Server:
         if words:
             stream.send_now(words)
         stream.finish()
-        if watched.reason == "write":
-            return  # it reads nothing
+        if watched.reason and not words:
+            return  # late, and nothing to be read by it
         watched.scope = trio.CancelScope()
         watched.expect("end", self.limits.linger_s)
         with watched.scope:

@@ -63,6 +63,11 @@ class Stream:
             await wait_writable(self._socket)
             sent = self.send_now(rest)
 
+    def close_when_silent(self, silence_ms: int) -> None:
+        """Have the kernel end the connection when bytes that were sent have not been
+        acknowledged for so long."""
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, silence_ms)
+
     def finish(self) -> None:
         """Say that nothing more will be sent; receiving goes on."""
         with contextlib.suppress(OSError):  # the other side may be gone already

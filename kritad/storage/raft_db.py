@@ -56,7 +56,7 @@ RUN_BYTES_MAX = 512 << 10
 # Rows that one compact() deletes: 6 ms with 2 KiB each, for which a save may have to wait.
 COMPACT_ROWS_MAX = 256
 # Pages in the WAL after which a checkpoint is due, and after which save() makes one
-# unasked. A checkpoint of 1000 pages took 8 ms.
+# unasked. A checkpoint of 1000 pages takes about 8 ms.
 CHECKPOINT_PAGES = 1000
 CHECKPOINT_PAGES_FORCED = 2 * CHECKPOINT_PAGES
 
@@ -104,7 +104,8 @@ class RaftDatabase:
             migrate(writer, path, RAFT)
             # A fresh WAL for every start: walscan's proof needs that what a torn
             # transaction left behind is gone before the next one is written.
-            checkpoint(writer, "TRUNCATE")
+            if not checkpoint(writer, "TRUNCATE").complete:
+                raise StoreFailed(f"{path} is open in another program", "close it and start again")
             database = cls(path, writer, open_reader(path))
             database._catalog.read(database._reader, path)
             database._log_reader.read_headers()

@@ -204,6 +204,8 @@ class SnapshotWriter:
                 self._digest_sum, self._last_seen = digest_sum % HASH_MODULUS, bool(last)
             else:
                 generation = self._db.insert_generation(connection)
+                self.next_chunk = self._count = self._digest_sum = 0
+                self._last_seen = False
             self.applied = attrs.evolve(wanted, generation=generation)
             self._db.hold(wanted.shard, generation)
             self._note(connection, complete=bool(found and found[0][4]))

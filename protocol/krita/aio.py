@@ -146,11 +146,12 @@ class AsyncClient:
 
         ``done(call)`` is called once, in the event loop's thread, perhaps before this
         returns; ``call.error`` and ``call.result`` hold the outcome. It must not raise
-        or block, and may submit more. Not called after the client was closed.
+        or block, and may submit more. Whatever is unfinished when the client closes
+        fails then, and what is submitted later fails at once.
         It costs about half of what ``await client.put`` does.
         """
-        if self._tasks is None:
-            raise BadRequest("the client is not open", hint="use it in `async with`")
+        if self._flush_event is None:
+            raise BadRequest("the client was never opened", hint="use it in `async with`")
         timeout_s = (self.timeout_ms if timeout_ms is None else check_timeout(timeout_ms)) / 1000
         call = self._dispatcher.start(request, timeout_s, time.monotonic(), done)
         link = call.link
@@ -185,9 +186,12 @@ class AsyncClient:
     ) -> bool | None:
         tasks, self._tasks = self._tasks, None
         assert tasks is not None
-        self._dispatcher.close(time.monotonic())
         tasks.cancel_scope.cancel()
-        return await tasks.__aexit__(kind, error, traceback)
+        try:
+            self._dispatcher.close(time.monotonic())
+        finally:  # whatever the caller's functions raised: the tasks end here
+            swallowed = await tasks.__aexit__(kind, error, traceback)
+        return swallowed
 
     def __repr__(self) -> str:
         state = "" if self._tasks is not None else "closed "
@@ -196,6 +200,8 @@ class AsyncClient:
     # Waiting for calls
 
     async def _run(self, request: Request, timeout_ms: float | None) -> object:
+        if self._tasks is None:
+            raise BadRequest("the client is not open", hint="use it in `async with`")
         event = anyio.Event()
         call = self.submit(request, lambda _: event.set(), timeout_ms)
         try:

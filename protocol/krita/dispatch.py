@@ -94,10 +94,12 @@ class Dispatcher:
         done: Callable[[Call], None] | None = None,
     ) -> Call:
         """Begin a call. ``done`` is called once, perhaps before this returns, and
-        may start further calls."""
-        assert not self._closed, "a closed client was used"
+        may start further calls. After ``close`` every call fails at once."""
         call = self._begin(request, timeout_s, now)
         call.done = done
+        if self._closed:
+            self._finish(call, now, error=call.interrupted("the client is closed"))
+            return call
         self._advance(call, now)
         if self.router.map_doubtful and call.shard is not None:
             self._refresh(now)
@@ -117,7 +119,8 @@ class Dispatcher:
         self._fetching.clear()
         for call in list(self._calls):
             call.fetches = None
-            self._finish(call, now, error=call.interrupted("the client was closed"))
+            if call.state is not CallState.FINISHED:  # one may cancel another
+                self._finish(call, now, error=call.interrupted("the client was closed"))
         for link in self.links:
             self.links.drop(link)
 
@@ -315,7 +318,8 @@ class Dispatcher:
         if ticket is None:
             return
         ticket.settle()
-        self._admit(ticket.session, now)
+        if not self._closed:
+            self._admit(ticket.session, now)
 
     def _admit(self, session: Session, now: float) -> None:
         for call in self._parking.admit(session):
@@ -387,6 +391,8 @@ class Dispatcher:
 
     def _failed(self, call: Call, error: KritaError, address: str | None, now: float) -> None:
         """An attempt has failed, at this address if at any: again, or the end."""
+        if call.state is CallState.FINISHED:
+            return  # cancelled by the ``done`` of another that failed with it
         call.link = None
         call.state = CallState.PAUSED
         trial = call.trial

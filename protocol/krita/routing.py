@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from krita.address import parse
 from krita.errors import BadRequest, NotLeader
 from krita.retry import Where
 from krita.ring import ShardMap
@@ -71,14 +72,17 @@ class Router:
         self.map_doubtful = any(self.leader(info.shard, now) is None for info in shard_map.shards)
 
     def learn_hint(self, shard: int, error: KritaError) -> str | None:
-        """Take the hint of a ``NotLeader`` about the shard if it is newer.
+        """Take the hint of a ``NotLeader`` about the shard if it is newer than what
+        we know, or if we know of no leader in its term.
 
         Returns the new leader's address, or None. What a hint lacks or has wrong
         makes it no hint; it is never an error.
         """
         term, node, address = (error.detail.get(name) for name in ("term", "node", "address"))
-        known_term, _ = self._leaders.get(shard, (-1, 0))
-        if not isinstance(term, int) or term <= known_term or not isinstance(node, int):
+        known_term, known = self._leaders.get(shard, (-1, 0))
+        if not isinstance(term, int) or not isinstance(node, int):
+            return None
+        if term < known_term or (term == known_term and known):
             return None
         if isinstance(address, str) and address:
             self._told.setdefault(node, address)
@@ -105,8 +109,12 @@ class Router:
             return trial.tries > 1
         if shard is not None:
             if isinstance(error, NotLeader):
+                known_term, _ = self._leaders.get(shard, (-1, 0))
                 hinted = self.learn_hint(shard, error)
-                if hinted is not None:
+                # To a node that was tried already only a newer term leads back.
+                if hinted is not None and (
+                    hinted not in trial.tried or self._leaders[shard][0] > known_term
+                ):
                     trial.tried.discard(hinted)
                     return False
             if rule.where is Where.ELSEWHERE or isinstance(error, NotLeader):
@@ -175,10 +183,10 @@ class Router:
     def node_address(self, node: int | str) -> str:
         """The address of a node that the caller named, by id or address.
 
-        Raises BadRequest for an id that the map does not have.
+        Raises BadRequest for an id that the map does not have, or for no address.
         """
         if isinstance(node, str):
-            return node
+            return str(parse(node))
         address = self.address_of(node)
         if address is None:
             raise BadRequest(f"the cluster has no node {node}", hint="`node list` shows them")

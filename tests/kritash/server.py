@@ -1,10 +1,10 @@
 """A cluster small enough to hold in the head: a dict behind the real protocol.
 
 One thread, one selector, any number of nodes that share the dict and the
-shards' leaders. A key ``fail:NAME`` is answered with that error, a key
-``drop:…`` by closing the connection, so that a test says in its key what should
-go wrong. Run as a program it serves until its stdin closes, for the load
-generator to be measured against.
+shards' leaders. A test says in its key what should go wrong: ``fail:NAME`` is
+answered with that error, ``drop:…`` by closing the connection, ``hang:…`` not at
+all, and a put to ``lose:…`` is executed and its first answer lost. Run as a
+program it serves until its stdin closes, to measure the load generator against.
 """
 
 from __future__ import annotations
@@ -184,12 +184,14 @@ class Cluster:
                 if reply is None:
                     keep = False
                     break
+                if not reply:
+                    continue
                 out.append(client.connection.reply(event.id, 0, reply))
         client.socket.sendall(b"".join(out))
         return keep
 
     def _execute(self, client: Client, request: Request) -> list[object] | None:
-        """The reply's fields; None closes the connection."""
+        """The reply's fields; None closes the connection, none at all is silence."""
         fields = decode(request.body)
         assert isinstance(fields, list)
         op = request.op
@@ -197,8 +199,13 @@ class Cluster:
             key = fields[0] if op == Op.GET else fields[3]
             if key.startswith(b"drop:"):
                 return None
+            if key.startswith(b"hang:"):
+                return []
             self._check(client, request, key)
-            return self._data(op, key, fields)
+            known = self.repeated
+            reply = self._data(op, key, fields)
+            lost = op == Op.PUT and key.startswith(b"lose:") and self.repeated == known
+            return None if lost else reply
         if op == Op.PING:
             return [client.node.number, CLUSTER_ID, "0.1.0", 0]
         if op == Op.SHARD_MAP:

@@ -44,7 +44,7 @@ class Terminal:
             env=environment(**variables),
             start_new_session=True,
             # So that Ctrl-C is a signal for it, as in a real terminal.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(slave)
 

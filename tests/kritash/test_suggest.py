@@ -90,7 +90,8 @@ def test_the_oldest_keys_are_forgotten_first() -> None:
 
 def test_documents_in_an_unknown_shape_teach_nothing_and_break_nothing() -> None:
     recent = Recent()
-    for document in (None, 3, [None], [{}], [{"node": "x", "shard": None}]):
+    documents: list[object] = [None, 3, [None], [{}], [{"node": "x", "shard": None}]]
+    for document in documents:
         recent.saw_nodes(document)
         recent.saw_shards(document)
     assert (recent.nodes, recent.shards) == ({}, {})

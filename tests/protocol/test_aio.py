@@ -21,6 +21,7 @@ from krita.errors import (
     Unavailable,
 )
 from krita.operations import Op
+from krita.pipeline import Batch
 from tests.protocol import server
 from tests.protocol.server import Cluster
 
@@ -274,6 +275,14 @@ def test_leaving_the_block_ends_what_is_under_way(run: Run, cluster: Cluster) ->
             db.submit(requests.put("k", "1"), lambda call: outcomes.append(call.error))
             db.submit(requests.get("k"), lambda call: outcomes.append(call.error))
             await until(lambda: held.held == 2)
+            late = Batch()
+            late.put("k", "2")
+            late.put("k", "3")  # to be started when the one before has ended
+            held_put = server.Hold()
+            cluster.on(Op.PUT, held_put)
+            late.begin(db.submit)
+            await until(lambda: held_put.held == 1)
+        assert [type(error) for error in late.errors] == [OutcomeUnknown, Unavailable]
         with pytest.raises(BadRequest, match="not open"):
             await db.get("k")
 

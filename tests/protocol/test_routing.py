@@ -7,6 +7,7 @@ import random
 import pytest
 
 from krita.errors import BadRequest, NotLeader
+from krita.retry import Retry, Trial
 from krita.ring import ShardInfo, ShardMap
 from krita.routing import DOWN_S, Router
 
@@ -72,6 +73,26 @@ def test_a_hint_without_a_newer_term_is_not_followed(term: object) -> None:
     routes = router()
     assert routes.learn_hint(1, hint(2, term)) is None
     assert routes.choose(1, (), 0.0) == ("a:1", True)
+
+
+def test_a_hint_of_the_known_term_is_followed_when_its_leader_is_not_known() -> None:
+    routes = router(known=shard_map(leader=0, term=6))
+    assert routes.learn_hint(1, hint(2, 6)) == "b:1"
+
+
+def test_nodes_that_point_at_each_other_in_one_term_end_in_a_pause() -> None:
+    routes = router()
+    trial = Trial(write=False, repeatable=True, started=0.0, deadline=9.0)
+    rounds = 0
+    while True:
+        rounds += 1
+        address, _ = routes.choose(1, trial.tried, 0.0)
+        error = hint(1 if address == "b:1" else 2, 5)
+        verdict = trial.judge(error, 0.0)
+        assert isinstance(verdict, Retry)
+        if routes.learn_failure(1, address, error, verdict.rule, trial):
+            break
+    assert rounds == 4  # three nodes and the seed
 
 
 def test_a_hint_to_a_node_that_the_map_lacks_is_followed_by_its_address() -> None:

@@ -23,9 +23,7 @@ CASES_EXPECTED = 58
 REFUSALS = {
     "config is already joint": "configuration is already joint",
     "can't leave a non-joint config": "configuration is not joint",
-    "can't make a zero-voter config joint": (
-        "cannot make a configuration without voters joint"
-    ),
+    "can't make a zero-voter config joint": ("cannot make a configuration without voters joint"),
     "can't apply simple config change in joint config": (
         "cannot make a simple change to a joint configuration"
     ),

@@ -56,6 +56,8 @@ class MemoryService:
         self.principals: list[Principal] = []
         self.submitted = 0
         self.options: tuple[float | None, int] = (None, 0)  # of the last request
+        self.admitted: list[Identity] = []
+        self.turn_away: KritaError | None = None
         self.fail_with: KritaError | None = None
         self.bug: Exception | None = None
         self.malformed_replies = False
@@ -64,6 +66,11 @@ class MemoryService:
 
     def health(self) -> Health:
         return self.status
+
+    def admit_peer(self, identity: Identity) -> None:
+        if self.turn_away is not None:
+            raise self.turn_away
+        self.admitted.append(identity)
 
     def deliver(self, principal: Principal, op: int, body: bytes) -> None:
         self.delivered.append((principal, op, body))
@@ -191,10 +198,10 @@ class Running:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until the condition holds, which it has to within 100 seconds."""
-    for _ in range(20_000):
+    for i in range(1000):
         if condition():
             return
-        await trio.sleep(0.005)
+        await trio.sleep(min(0.1, 0.001 * i))
     raise AssertionError("the condition did not come true")
 
 

@@ -6,6 +6,7 @@ import struct
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from krita.codec import encode, encode_body
 from krita.errors import Busy, Foreign, KritaError, Status, Unauthenticated
@@ -93,8 +94,24 @@ async def test_a_peer_of_another_cluster_is_refused_and_told_which() -> None:
         with pytest.raises(Foreign, match=CLUSTER.hex()):
             async with cbor(node, peer_hello(b"x" * 16), derive_peer_key(TOKEN)):
                 pass
+        assert node.service.admitted == []
         async with cbor(node, peer_hello(b""), derive_peer_key(TOKEN)) as raw:
             assert (await raw.request(Op.PING)).status == 0, "a node that joins has no cluster yet"
+
+
+async def until_refused(node: Running, hello: Hello) -> None:
+    """Connect, and raise what the server says when it ends the connection."""
+    async with cbor(node, hello, derive_peer_key(TOKEN)) as raw:
+        goodbye = await raw.until_closed()
+    assert goodbye is not None
+    raise goodbye
+
+
+async def test_a_peer_that_the_cluster_does_not_know_so_is_told_why() -> None:
+    async with running() as node:
+        node.service.turn_away = Foreign("node 7 has another store")
+        with pytest.raises(Foreign, match="another store"):
+            await until_refused(node, peer_hello())
 
 
 async def test_a_peer_without_the_key_is_refused_before_it_may_send_anything() -> None:
@@ -198,20 +215,19 @@ async def test_a_bad_hello_is_refused_with_a_reason(sent: bytes, says: str) -> N
         assert await is_served(node)
 
 
-@pytest.mark.usefixtures("quick_clock")
-async def test_a_hello_that_does_not_come_in_time_is_refused() -> None:
+async def test_a_hello_that_does_not_come_in_time_is_refused(quick_clock: MockClock) -> None:
     async with running() as node:
-        since = trio.current_time()
+        since = quick_clock.current_time()
         error = await last_words(node, MAGIC + b"\x00\x00")
         assert "hello" in error.message
-        assert 4.7 < trio.current_time() - since < 5.5
+        assert 4.7 < quick_clock.current_time() - since < 5.5
 
 
-@pytest.mark.usefixtures("quick_clock")
-async def test_a_client_that_is_idle_stays_connected() -> None:
+async def test_a_client_that_is_idle_stays_connected(quick_clock: MockClock) -> None:
     async with running() as node, cbor(node) as raw:
-        await trio.sleep(3600)
+        await trio.sleep(90)  # longer than any deadline there is
         assert (await raw.request(Op.PING)).status == 0
+        assert quick_clock.current_time() >= 90
 
 
 async def send_pings(raw: RawCbor, count: int) -> list[int]:
@@ -249,14 +265,17 @@ async def test_a_client_that_has_finished_sending_still_gets_its_replies() -> No
         assert await raw.until_closed() is None
 
 
-@pytest.mark.usefixtures("quick_clock")
-async def test_a_client_that_does_not_read_is_not_read_either_and_then_closed() -> None:
+async def test_a_client_that_does_not_read_is_not_read_either_and_then_closed(
+    quick_clock: MockClock,
+) -> None:
     async with running() as node:
         async with cbor(node) as raw:
             await raw.request(Op.PUT, None, None, None, b"k", b"x" * 1_000_000, None, None)
             gets = [raw.connection.request(Op.GET, get(b"k"))[1] for _ in range(900)]
             await raw.stream.send_all(b"".join(gets))
+            since = quick_clock.current_time()
             await node.until_quiet()
+            assert 29 < quick_clock.current_time() - since < 33
             assert node.service.submitted < 100, "replies were gathered without end"
         assert 'krita_cbor_refusals_total{code="slow_consumer"} 1' in node.service.metrics.render()
         assert await is_served(node)

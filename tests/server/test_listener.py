@@ -8,6 +8,7 @@ import struct
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from krita.operations import Op
 from kritad.server.limits import ServerLimits, fit_descriptors
@@ -91,30 +92,33 @@ async def test_an_http_client_too_many_is_told_so_and_the_next_is_served() -> No
 
 
 async def test_beyond_the_reserve_a_connection_is_closed_unread() -> None:
-    async with running(ServerLimits(connections_max=1, connections_reserved=1)) as node:
-        async with http(node), http(node):
-            await until(lambda: node.server.connection_count == 2)
-            async with await node.connect() as third:
-                assert await third.receive_some() == b""
+    limits = ServerLimits(connections_max=1, connections_reserved=1)
+    async with running(limits) as node, http(node), http(node):
+        await until(lambda: node.server.connection_count == 2)
+        async with await node.connect() as third:
+            assert await third.receive_some() == b""
 
 
-@pytest.mark.usefixtures("quick_clock")
-async def test_hundreds_of_slow_clients_do_not_keep_a_good_one_out_and_are_cut() -> None:
+async def test_hundreds_of_slow_clients_do_not_keep_a_good_one_out_and_are_cut(
+    quick_clock: MockClock,
+) -> None:
     async with running() as node, trio.open_nursery() as nursery:
         streams = [await node.connect() for _ in range(300)]
         for stream in streams:
             await stream.send_all(b"GET /slow HTTP/1.1\r\nX-Slow: ")
         await until(lambda: node.server.connection_count == 300)
         assert await is_alive(node)
-        since = trio.current_time()
+        since = quick_clock.current_time()
         await node.until_quiet()
-        assert trio.current_time() - since < 33
+        assert quick_clock.current_time() - since < 33
         for stream in streams:
             await stream.aclose()
         nursery.cancel_scope.cancel()
 
 
-async def test_a_drained_server_answers_what_it_has_begun_and_closes() -> None:
+async def test_a_drained_server_answers_what_it_has_begun_and_closes(
+    quick_clock: MockClock,
+) -> None:
     async with running() as node, http(node) as busy, http(node) as idle, cbor(node) as raw:
         await idle.send(request("GET", "/a"))
         await idle.answer()
@@ -132,6 +136,7 @@ async def test_a_drained_server_answers_what_it_has_begun_and_closes() -> None:
             answer = await busy.answer()
             assert answer.code == 200
             assert await busy.rest() == b""
+        assert quick_clock.current_time() < 5, "draining waited for its whole grace"
         assert list(node.service.rows) == [b"a"], "a request behind the last answer was done"
         with pytest.raises(OSError, match="connect"):
             await node.connect()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kritad.raft.types import Boot, EntryKind, HardState, Save, SnapshotMeta
+from kritad.raft.types import Boot, Entry, EntryKind, HardState, Save, SnapshotMeta
 from kritad.storage import raft_db
 from kritad.storage.errors import Corrupt, StoreFailed, Tombstoned
 from kritad.storage.raft_db import Identity, RaftDatabase, ReplicaRow
@@ -54,7 +54,7 @@ def count_rows(path: Path) -> int:
     return count
 
 
-def save_of(entries: list[raft_db.Entry], term: int = 1, truncate_from: int = 0) -> Save:
+def save_of(entries: list[Entry], term: int = 1, truncate_from: int = 0) -> Save:
     return Save(1, HardState(term, 1, 0), None, truncate_from, entries, sync_hard_state=True)
 
 

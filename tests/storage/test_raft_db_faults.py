@@ -2,17 +2,17 @@ from __future__ import annotations
 
 import contextlib
 import random
-import resource
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kritad.raft.types import HardState, Save, SnapshotMeta
+from kritad.storage import database
 from kritad.storage.errors import Corrupt, FormatUnknown, StorageError, StoreFailed
 from kritad.storage.raft_db import RaftDatabase
-from tests.storage.model import ReplicaModel, configuration, run
+from tests.storage.faults import damage, file_size_limit
+from tests.storage.model import ReplicaModel, configuration, copy_store, run
 
 FIRST = SnapshotMeta(0, 0, configuration(1))
 
@@ -31,23 +31,6 @@ def make(path: Path, shards: int = 3) -> dict[int, ReplicaModel]:
             model.apply(save)
     db.close()
     return models
-
-
-@contextlib.contextmanager
-def file_size_limit(limit_bytes: int) -> Iterator[None]:
-    """A disk that takes no more than this in any one file."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def damage(path: Path, query: str, *values: object) -> None:
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        assert connection.execute(query, values).rowcount == 1
-        connection.commit()
 
 
 def load_error(path: Path, shard: int) -> Corrupt:
@@ -203,7 +186,7 @@ def test_a_failed_checkpoint_is_as_fatal_as_a_failed_save(tmp_path: Path) -> Non
     path = tmp_path / "raft.db"
     make(path, shards=1)
     db = RaftDatabase.open(path)
-    db.save([(1, Save(1, HardState(2, 1, 0), None, 0, run(41, 90, 2, 9000)))])
+    db.save([(1, Save(1, HardState(2, 1, 0), None, 0, run(41, 90, 2, 25_000)))])
     with file_size_limit(path.stat().st_size), pytest.raises(StoreFailed, match="checkpoint"):
         db.maybe_checkpoint()
     with pytest.raises(StoreFailed):
@@ -234,3 +217,31 @@ def test_a_file_of_a_newer_kritad_is_refused_with_its_format_named(tmp_path: Pat
         connection.execute("PRAGMA user_version=9")
     with pytest.raises(FormatUnknown, match="has format 9; this kritad knows formats up to 1"):
         RaftDatabase.open(path)
+
+
+def test_every_start_begins_a_fresh_wal_so_that_no_torn_leftover_lies_in_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "raft.db"
+    make(path, shards=1)
+    db = RaftDatabase.open(path)
+    db.save([(1, Save(1, HardState(2, 1, 0), None, 0, run(41, 60, 2)))])
+    crashed = RaftDatabase.open(copy_store(path, tmp_path / "crashed"))
+    assert crashed.path.with_name("raft.db-wal").stat().st_size == 0
+    assert crashed.load(1, 0).last_index == 60
+    crashed.close()
+    db.close()
+
+
+def test_a_store_that_another_program_reads_is_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_S", 0.0)
+    path = tmp_path / "raft.db"
+    make(path, shards=1)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM store").fetchall()
+        damage(path, "DELETE FROM store")  # any change that the reader does not see yet
+        with pytest.raises(StoreFailed, match="open in another program"):
+            RaftDatabase.open(path)

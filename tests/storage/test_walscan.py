@@ -98,7 +98,7 @@ def test_every_bit_of_the_parts_that_matter_most_is_guarded(
     recording.close()
     wal = recording.wals[-1]
     last = len(wal) - 4096 - 24
-    start, size = {"header": (0, 32), "frame header": (last, 24), "last page": (last + 24, 40)}[
+    start, size = {"header": (0, 32), "frame header": (last, 24), "last page": (last + 24, 12)}[
         part
     ]
     for bit in range(start * 8, (start + size) * 8):

@@ -1,0 +1,388 @@
+"""The dispatcher by virtual clock: deadlines, silence, what calls wait for."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import attrs
+import pytest
+
+from krita import requests
+from krita.call import Call, CallState
+from krita.codec import decode
+from krita.connection import FLAG_FORWARDED, Connection, HelloReceived, Request, ServerConnection
+from krita.dispatch import (
+    ATTEMPT_TIMEOUT_S,
+    DIAL_TIMEOUT_S,
+    Dispatcher,
+)
+from krita.errors import (
+    ConnectionFailed,
+    DeadlineExceeded,
+    Forbidden,
+    KritaError,
+    Outcome,
+    OutcomeUnknown,
+    SessionExpired,
+    Unauthenticated,
+    Unavailable,
+    WrongShard,
+    to_wire,
+)
+from krita.handshake import Identity
+from krita.limits import REQUESTS_IN_FLIGHT_MAX
+from krita.link import Link
+from krita.operations import Op
+from krita.ring import ShardInfo, ShardMap
+from krita.session import WINDOW
+
+PLACES = {1: "a:1", 2: "b:1"}
+
+
+def map_of(shard: int, version: int = 1) -> ShardMap:
+    """One shard owns the whole ring; node 1 leads it."""
+    return ShardMap(version, (ShardInfo(shard, 0, 1 << 32, 1, 1, (1, 2)),), PLACES)
+
+
+@attrs.define(eq=False, slots=False)
+class World:
+    """A dispatcher, two nodes in memory, and a clock that moves when told."""
+
+    dispatcher: Dispatcher = attrs.field(
+        factory=lambda: Dispatcher(["a:1", "b:1"], random.Random(1))
+    )
+    now: float = 100.0
+    mute: set[str] = attrs.field(factory=set)  # nodes that read and do nothing
+    gone: set[str] = attrs.field(factory=set)  # nodes that cannot be connected to
+    unanswered: set[Op] = attrs.field(factory=set)
+    errors: dict[Op, list[KritaError]] = attrs.field(factory=dict)
+    refusal: KritaError | None = None
+    map: ShardMap = attrs.field(factory=lambda: map_of(1))
+    seen: list[tuple[str, Op, list[object], int]] = attrs.field(factory=list)
+    servers: dict[Link, ServerConnection] = attrs.field(factory=dict)
+    closed: list[Link] = attrs.field(factory=list)
+
+    def start(
+        self, request: requests.Request, timeout_s: float = 5.0,
+        done: Callable[[Call], None] | None = None,
+    ) -> Call:  # fmt: skip
+        call = self.dispatcher.start(request, timeout_s, self.now, done)
+        self.settle()
+        return call
+
+    def settle(self) -> None:
+        """Run the driver's errands until there are none."""
+        links = self.dispatcher.links
+        while links.has_errands:
+            self.closed += links.take_closes()
+            for link in links.take_dials():
+                if link.address in self.gone:
+                    self.dispatcher.closed(link, "refused", self.now)
+                elif link.address not in self.mute:
+                    self.servers[link] = Connection.server()
+                    self.dispatcher.dialed(link)
+            for link in links.take_sends():
+                self.serve(link, link.take_outgoing())
+
+    def serve(self, link: Link, data: bytes) -> None:
+        if link.address in self.mute or not data:
+            return
+        server = self.servers[link]
+        out = b""
+        for event in server.receive_data(data):
+            if isinstance(event, HelloReceived):
+                node = 1 if link.address == "a:1" else 2
+                identity = Identity(bytes(16), node, bytes(16), 1, link.address)
+                if self.refusal is not None:
+                    out += server.refuse(self.refusal)
+                else:
+                    out += server.accept(identity, 1 << 21)
+            else:
+                assert isinstance(event, Request)
+                answer = self.answer(link, event)
+                out += b"" if answer is None else server.reply(event.id, *answer)
+        self.dispatcher.received(link, out, self.now)
+
+    def answer(self, link: Link, request: Request) -> tuple[int, object] | None:
+        op, fields = Op(request.op), decode(request.body)
+        assert isinstance(fields, list)
+        self.seen.append((link.address, op, fields, request.flags))
+        if op in self.unanswered:
+            return None
+        if self.errors.get(op):
+            error = self.errors[op].pop(0)
+            return error.status, to_wire(error)
+        bodies: dict[Op, object] = {
+            Op.SHARD_MAP: self.map.to_wire(),
+            Op.SESSION_OPEN: [len(self.seen)],
+            Op.PUT: [9, False],
+            Op.GET: [b"v", 9, None, 9, 0],
+            Op.PING: [1, bytes(16), "t", 0],
+        }
+        return 0, bodies[op]
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, waking the dispatcher whenever it asked to be."""
+        until = self.now + seconds
+        while self.dispatcher.due <= until:
+            self.now = max(self.now, self.dispatcher.due)
+            self.dispatcher.tick(self.now)
+            self.settle()
+        self.now = until
+
+    def count(self, op: Op) -> int:
+        return sum(1 for _, seen, *_ in self.seen if seen is op)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def error_of(call: Call) -> KritaError:
+    assert call.finished
+    assert call.error is not None
+    return call.error
+
+
+def test_the_first_write_fetches_the_map_and_opens_a_session(world: World) -> None:
+    call = world.start(requests.put("k", "v"))
+    assert call.finished
+    assert call.error is None
+    assert [op for _, op, *_ in world.seen] == [Op.SHARD_MAP, Op.SESSION_OPEN, Op.PUT]
+    session = world.seen[-1][2][0]
+    assert world.seen[-1][2][:3] == [session, 1, 0]
+    world.start(requests.put("k", "v"))
+    assert world.seen[-1][2][:3] == [session, 2, 1]
+
+
+def test_many_first_writes_open_one_session(world: World) -> None:
+    world.unanswered.add(Op.SESSION_OPEN)
+    for _ in range(10):
+        world.start(requests.put("k", "v"))
+    assert world.count(Op.SESSION_OPEN) == 1
+    assert world.count(Op.PUT) == 0
+
+
+def test_the_leader_is_asked_not_to_forward_and_others_are_allowed_to(world: World) -> None:
+    world.start(requests.get("k"))
+    assert world.seen[-1][::3] == ("a:1", FLAG_FORWARDED)
+    world.errors[Op.GET] = [Unavailable("no quorum")]
+    world.start(requests.get("k"))
+    gets = [(address, flags) for address, op, _, flags in world.seen if op is Op.GET]
+    assert gets[-2:] == [("a:1", FLAG_FORWARDED), ("b:1", 0)]
+
+
+def test_a_node_that_falls_silent_is_left_for_another_and_the_write_keeps_its_number(
+    world: World,
+) -> None:
+    world.start(requests.put("k", "v"))
+    world.mute.add("a:1")
+    call = world.start(requests.put("k", "w"))
+    world.advance(ATTEMPT_TIMEOUT_S - 0.01)
+    assert not call.finished
+    world.advance(0.1)
+    assert call.finished
+    assert call.error is None
+    assert [link.address for link in world.closed] == ["a:1"]
+    address, op, fields, _ = next(seen for seen in reversed(world.seen) if seen[1] is Op.PUT)
+    assert (address, op, fields[1]) == ("b:1", Op.PUT, 2)
+
+
+def test_a_node_that_answers_others_in_time_keeps_its_connection(world: World) -> None:
+    world.start(requests.get("k"))
+    world.unanswered.add(Op.PUT)
+    call = world.start(requests.put("k", "v"))
+    world.advance(ATTEMPT_TIMEOUT_S / 2)
+    world.start(requests.get("k"))
+    world.unanswered.clear()
+    world.advance(ATTEMPT_TIMEOUT_S)
+    assert call.finished
+    assert not world.closed
+    puts = [fields[:2] for _, op, fields, _ in world.seen if op is Op.PUT]
+    assert puts[0] == puts[1]
+
+
+def test_a_write_never_answered_is_unknown_at_its_deadline(world: World) -> None:
+    world.unanswered.add(Op.PUT)
+    call = world.start(requests.put("k", "v"), timeout_s=5.0)
+    world.advance(4.9)
+    assert not call.finished
+    world.advance(0.2)
+    assert type(error_of(call)) is OutcomeUnknown
+    assert world.dispatcher.due > world.now
+
+
+def test_a_write_that_waits_for_its_session_is_not_applied_at_its_deadline(world: World) -> None:
+    world.unanswered.add(Op.SESSION_OPEN)
+    call = world.start(requests.put("k", "v"), timeout_s=1.0)
+    world.advance(1.0)
+    assert error_of(call).outcome is Outcome.NOT_APPLIED
+
+
+def test_a_connection_that_is_not_usable_in_time_is_given_up(world: World) -> None:
+    world.mute.add("a:1")
+    call = world.start(requests.get("k"))
+    world.advance(DIAL_TIMEOUT_S + 0.01)
+    assert call.finished
+    assert call.error is None
+    assert {address for address, *_ in world.seen} == {"b:1"}
+
+
+def test_a_deadline_before_the_first_answer_says_what_stood_in_the_way(world: World) -> None:
+    world.gone |= {"a:1", "b:1"}
+    call = world.start(requests.put("k", "v"), timeout_s=0.5)
+    world.advance(0.6)
+    error = error_of(call)
+    assert isinstance(error, ConnectionFailed)
+    assert "refused; gave up after 500 ms" in str(error)
+
+
+def test_attempts_at_nodes_that_are_gone_get_rarer(world: World) -> None:
+    world.gone |= {"a:1", "b:1"}
+    world.start(requests.ping(), timeout_s=10.0)
+    world.advance(8.0)
+    before = len(world.closed)
+    world.advance(1.0)
+    # Two calls, the ping and one for a map, try two addresses each.
+    assert 0 < len(world.closed) - before <= 16
+
+
+def test_a_refused_hello_fails_what_waits_for_a_map(world: World) -> None:
+    world.refusal = Unauthenticated("the token is unknown")
+    assert isinstance(error_of(world.start(requests.put("k", "v"))), Unauthenticated)
+
+
+def test_a_refused_session_fails_what_waits_for_it(world: World) -> None:
+    world.errors[Op.SESSION_OPEN] = [Forbidden("no")]
+    assert isinstance(error_of(world.start(requests.put("k", "v"))), Forbidden)
+    assert world.count(Op.PUT) == 0
+
+
+def test_a_session_that_expires_again_and_again_does_not_spin(world: World) -> None:
+    world.errors[Op.PUT] = [SessionExpired("gone")] * 10_000
+    call = world.start(requests.put("k", "v"), timeout_s=1.0)
+    world.advance(1.0)
+    assert error_of(call).outcome is Outcome.NOT_APPLIED
+    assert world.count(Op.PUT) < 20
+
+
+def test_writes_beyond_the_window_wait_until_the_oldest_is_answered(world: World) -> None:
+    world.start(requests.put("k", "v"))
+    world.unanswered.add(Op.PUT)
+    calls = [world.start(requests.put(f"k{number}", "v")) for number in range(WINDOW + 2)]
+    assert calls[WINDOW].state is CallState.PARKED
+    world.dispatcher.cancel(calls[5], world.now)
+    world.settle()
+    assert calls[WINDOW].state is CallState.PARKED  # the oldest still holds the window
+    world.dispatcher.cancel(calls[0], world.now)
+    world.settle()
+    assert calls[WINDOW].state is CallState.SENT
+    assert calls[WINDOW + 1].state is CallState.PARKED
+
+
+def test_no_more_is_in_flight_on_a_connection_than_the_server_reads_ahead(world: World) -> None:
+    world.start(requests.get("k"))
+    world.unanswered.add(Op.GET)
+    calls = [world.start(requests.get("k")) for _ in range(REQUESTS_IN_FLIGHT_MAX + 1)]
+    assert world.count(Op.GET) == 1 + REQUESTS_IN_FLIGHT_MAX
+    assert calls[-1].state is CallState.QUEUED
+
+
+def test_a_cancelled_call_is_forgotten_wherever_it_is(world: World) -> None:
+    heard: list[Call] = []
+    world.unanswered |= {Op.SESSION_OPEN, Op.GET}
+    world.start(requests.get("k"))
+    parked = world.start(requests.put("k", "v"), done=heard.append)
+    sent = world.start(requests.get("k"), done=heard.append)
+    assert (parked.state, sent.state) == (CallState.PARKED, CallState.SENT)
+    for call in (parked, sent):
+        world.dispatcher.cancel(call, world.now)
+    world.unanswered.clear()
+    world.advance(10.0)
+    assert not heard
+    assert world.count(Op.PUT) == 0
+
+
+def test_a_call_may_be_cancelled_by_another_that_fails_with_it(world: World) -> None:
+    world.dispatcher = Dispatcher(["a:1"], random.Random(1), sessions=False)
+    world.start(requests.get("k"))
+    world.unanswered.add(Op.PUT)
+    heard: list[Call] = []
+
+    def fail(call: Call) -> None:
+        heard.append(call)
+        world.dispatcher.cancel(second, world.now)
+
+    world.start(requests.put("a", "v"), done=fail)
+    second = world.start(requests.put("b", "v"), done=heard.append)
+    for link in world.dispatcher.links:
+        world.dispatcher.closed(link, "reset", world.now)
+    assert len(heard) == 1
+    assert type(heard[0].error) is OutcomeUnknown
+
+
+def test_closing_ends_every_call_and_says_which_may_have_been_applied(world: World) -> None:
+    world.start(requests.get("k"))
+    world.unanswered |= {Op.PUT, Op.GET}
+    write, read = world.start(requests.put("k", "v")), world.start(requests.get("k"))
+    world.dispatcher.close(world.now)
+    assert type(error_of(write)) is OutcomeUnknown
+    assert type(error_of(read)) is Unavailable
+    after = world.start(requests.put("k", "v"))
+    assert type(error_of(after)) is Unavailable
+
+
+def test_a_call_sent_to_the_wrong_shard_waits_for_the_new_map(world: World) -> None:
+    world.start(requests.get("k"))
+    world.errors[Op.GET] = [WrongShard("moved")]
+    world.unanswered.add(Op.SHARD_MAP)
+    call = world.start(requests.get("k"))
+    assert (call.state, world.count(Op.GET)) == (CallState.PARKED, 2)
+    world.unanswered.clear()
+    world.advance(ATTEMPT_TIMEOUT_S * 1.1)
+    assert call.finished
+    assert world.count(Op.GET) == 3
+
+
+def test_a_write_whose_key_moved_gets_a_session_in_its_new_shard(world: World) -> None:
+    world.start(requests.put("k", "v"))
+    world.map = map_of(2, version=2)
+    world.errors[Op.PUT] = [WrongShard("moved")]
+    call = world.start(requests.put("k", "v"))
+    assert call.finished
+    assert call.error is None
+    assert [fields for _, op, fields, _ in world.seen if op is Op.SESSION_OPEN] == [[1], [2]]
+    assert world.seen[-1][2][1] == 1  # the new session's first sequence
+
+
+def test_a_write_in_doubt_whose_key_moved_is_unknown(world: World) -> None:
+    world.start(requests.put("k", "v"))
+    world.map = map_of(2, version=2)
+    world.errors[Op.PUT] = [OutcomeUnknown("leadership lost"), WrongShard("moved")]
+    call = world.start(requests.put("k", "v"))
+    world.advance(1.0)
+    assert type(error_of(call)) is OutcomeUnknown
+    assert world.count(Op.PUT) == 3
+
+
+def test_a_read_never_answered_exceeds_its_deadline(world: World) -> None:
+    world.start(requests.get("k"))
+    world.unanswered.add(Op.GET)
+    call = world.start(requests.get("k"), timeout_s=1.0)
+    world.advance(1.0)
+    assert type(error_of(call)) is DeadlineExceeded
+
+
+def test_the_deadline_that_the_node_is_told_is_what_is_left_of_it(world: World) -> None:
+    told: list[int | None] = []
+    answer = world.answer
+
+    def listen(link: Link, request: Request) -> tuple[int, object] | None:
+        told.append(request.deadline_ms)
+        return answer(link, request)
+
+    world.answer = listen  # type: ignore[method-assign]
+    world.start(requests.ping(), timeout_s=3.0)
+    assert told == [3000]
