@@ -113,7 +113,7 @@ class Result:
         """A row for each workload; rows of Krita end in the ratio."""
         head = (
             f"{'':<30}{'median /s':>10}{'min - max':>17}{'p50 ms':>9}{'p99 ms':>9}"
-            f"{'CPUs':>6}{'errors':>8}{'ratio':>8}"
+            f"{'CPUs':>6}{'us CPU':>8}{'errors':>8}{'ratio':>8}"
         )
         lines = [head]
         lines += [_row(f"etcd   {w.name}", self.etcd[w.name], "") for w in ETCD]
@@ -122,6 +122,7 @@ class Result:
             lines.append(_row(f"krita  {workload.name}", self.krita[workload.name], ratio))
         put, get = (self.best_of_etcd(operation)[0] for operation in ("put", "get"))
         lines.append(f"ratio: to etcd's better median, {put} and {get}")
+        lines.append("CPUs: kept busy by the servers; us CPU: the same for each request")
         return "\n".join(lines)
 
 
@@ -129,8 +130,8 @@ def _row(name: str, series: Series, ratio: str) -> str:
     extent = f"{min(series.throughputs):,.0f} - {max(series.throughputs):,.0f}"
     return (
         f"{name:<30}{series.median:>10,.0f}{extent:>17}{series.p50_ms:>9.1f}{series.p99_ms:>9.1f}"
-        f"{series.server_cpus:>6.2f}{series.errors:>8}{ratio:>8}"
-    )
+        f"{series.server_cpus:>6.2f}{series.cpu_us:>8.0f}{series.errors:>8}{ratio:>8}"
+    ).rstrip()
 
 
 def measure(cluster: System, workload: Workload, load: Load, options: argparse.Namespace) -> Sample:

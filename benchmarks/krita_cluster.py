@@ -139,9 +139,11 @@ def is_ready(port: int) -> bool:
         connection.close()
 
 
-def wait_ready(node: Process, port: int) -> float:
-    """Seconds from now until /readyz answers 200, to two milliseconds."""
+def start_ready(node: Process, port: int) -> float:
+    """Start the node; seconds from before that until /readyz answers 200, to a few
+    milliseconds. Raises BenchmarkError."""
     start = time.perf_counter()
+    node.start()
     wait_until(f"{node.name} is ready", lambda: is_ready(port), [node], poll_s=0.002)
     return time.perf_counter() - start
 

@@ -22,7 +22,7 @@ def describe(directory: Path, commands: Sequence[Sequence[str]] = ()) -> dict[st
     """Facts by name. ``commands`` print a version each; the first line of it counts.
     Writes a small file into the directory to time fdatasync; takes well under a second."""
     facts = {
-        "processor": f"{os.cpu_count()} × {_processor()}",
+        "processor": f"{os.cpu_count()} x {_processor()}",
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
         "system": f"{_system()}, Linux {platform.release()}",
         "file system": _file_system(directory),

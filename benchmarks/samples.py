@@ -62,17 +62,23 @@ class Series:
         return statistics.median(sample.server_cpus for sample in self.samples)
 
     @property
+    def cpu_us(self) -> float:
+        """Processor time of all servers together for one request, microseconds."""
+        return 1e6 * self.server_cpus / self.median if self.median else 0.0
+
+    @property
     def errors(self) -> int:
         return sum(sample.errors for sample in self.samples)
 
     def to_document(self) -> dict[str, Any]:
         return {
-            "throughput_per_s": self.median,
-            "throughput_per_s_min": min(self.throughputs),
-            "throughput_per_s_max": max(self.throughputs),
+            "throughput_per_s": round(self.median, 1),
+            "throughput_per_s_min": round(min(self.throughputs), 1),
+            "throughput_per_s_max": round(max(self.throughputs), 1),
             "p50_ms": self.p50_ms,
             "p99_ms": self.p99_ms,
-            "server_cpus": self.server_cpus,
+            "server_cpus": round(self.server_cpus, 3),
+            "server_cpu_us_per_request": round(self.cpu_us, 1),
             "errors": self.errors,
             "samples": [asdict(sample) for sample in self.samples],
         }

@@ -114,7 +114,10 @@ class Cluster:
                     helpers.start_soon(self._stop_on_signal, signals)
                     async with trio.open_nursery() as followers:
                         for number, node in enumerate(self.plan.nodes):
-                            followers.start_soon(self._follow, await self._start(number, node))
+                            child = await self._start(number, node)
+                            followers.start_soon(self._follow, child)
+                            if self.plan.fresh:
+                                await self._wait_for_membership(child)
                         helpers.start_soon(self._announce)
                     helpers.cancel_scope.cancel()
             finally:
@@ -181,6 +184,14 @@ class Cluster:
 
     # -- Starting --
 
+    async def _wait_for_membership(self, child: Child) -> None:
+        """Until the node is a member: it answers nobody before. The cluster numbers
+        its nodes as they come, and node2 should be called 2 there as well."""
+        while child.running and not self.stopping:
+            if await answers_200(child.node.host, child.node.port, "/livez"):
+                return
+            await trio.sleep(POLL_S)
+
     async def _announce(self) -> None:
         """Wait until every node that runs is ready, then say what to try."""
         async with trio.open_nursery() as nursery:
@@ -190,7 +201,8 @@ class Cluster:
                 if not waiting:
                     break
                 for child in waiting:
-                    child.ready = await is_ready(child.node.host, child.node.port)
+                    node = child.node
+                    child.ready = await answers_200(node.host, node.port, "/readyz")
                 await trio.sleep(POLL_S)
             nursery.cancel_scope.cancel()
         ready = [child.node for child in self.children if child.running and child.ready]
@@ -219,16 +231,16 @@ async def lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[str]:
         yield held.decode("utf-8", "replace")
 
 
-async def is_ready(host: str, port: int) -> bool:
-    """Whether GET /readyz answers 200."""
+async def answers_200(host: str, port: int, path: str) -> bool:
+    """Whether GET ``path`` answers 200."""
     with trio.move_on_after(POLL_TIMEOUT_S):
         try:
             async with await trio.open_tcp_stream(host, port) as stream:
-                await stream.send_all(
-                    b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-                )
+                await stream.send_all(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
                 # The status line comes in one piece: it is the first thing written.
-                return (await stream.receive_some(64)).startswith(b"HTTP/1.1 200")
+                return (await stream.receive_some(64)).startswith(
+                    (b"HTTP/1.1 200", b"HTTP/1.0 200")
+                )
         except (OSError, trio.BrokenResourceError):
             return False
     return False

@@ -47,6 +47,7 @@ class Plan:
 
     nodes: tuple[NodePlan, ...]
     data_dir: Path
+    fresh: bool = False  # none of them has data: a cluster begins
 
 
 def make_plan(arguments: Sequence[str], environment: Mapping[str, str]) -> Plan:
@@ -72,7 +73,7 @@ def make_plan(arguments: Sequence[str], environment: Mapping[str, str]) -> Plan:
             own.append(f"--join_ip={Address(host, base.port + (seed or 0))}")
         command = (sys.executable, "-m", "kritad", "run", *flags, *own)
         nodes.append(NodePlan(f"node{i + 1}", host, base.listen_ip, base.port + i, path, command))
-    return Plan(tuple(nodes), base.data_dir)
+    return Plan(tuple(nodes), base.data_dir, fresh=seed is None)
 
 
 def _take_nodes(arguments: Sequence[str]) -> tuple[int, list[str]]:

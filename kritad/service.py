@@ -44,7 +44,7 @@ from kritad.host.bootstrap import META_SHARD, parse_join
 from kritad.host.host import Host
 from kritad.host.request import Request, Respond
 from kritad.host.snapshots import SnapshotReceiver
-from kritad.metrics import Metrics
+from kritad.metrics import Metrics, Series
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,11 @@ class Service:
         self._value_bytes_max = value_bytes_max
         self._timeout_ms = float(request_timeout_ms)
         self._status = ClusterStatus(host, nursery)
+        seconds = metrics.command_seconds
+        self._series: dict[int, tuple[str, Series]] = {
+            row.code: (row.name, seconds.labels(row.name)) for row in OPERATIONS.values()
+        }
+        self._unknown_series = ("unknown", seconds.labels("unknown"))
         self._handlers: dict[int, _Handler] = {
             Op.GET: self._get,
             Op.PUT: self._put,
@@ -146,14 +151,12 @@ class Service:
             respond(internal.status, to_wire(internal))
 
     def _measured(self, op: int, started_ms: float, respond: Respond) -> Respond:
-        metrics, clock = self.metrics, self._host.clock
-        operation = OPERATIONS.get(op)
-        name = "unknown" if operation is None else operation.name
+        clock, commands = self._host.clock, self.metrics.commands
+        name, series = self._series.get(op) or self._unknown_series
 
         def measured(status: int, body: object) -> None:
-            seconds = (clock.monotonic_ms() - started_ms) / 1000.0
-            metrics.command_seconds.observe(seconds, name)
-            metrics.commands.inc(name, _STATUS_NAMES.get(status, "unknown"))
+            series.observe((clock.monotonic_ms() - started_ms) / 1000.0)
+            commands.inc(name, _STATUS_NAMES.get(status, "unknown"))
             respond(status, body)
 
         return measured

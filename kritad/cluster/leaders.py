@@ -7,7 +7,7 @@ undone, while moving a replica copies the shard.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from krita.ring import META_SHARD
 from kritad.cluster.model import ShardRecord
@@ -18,7 +18,10 @@ TRANSFERS_AT_ONCE = 2
 
 
 def leader_transfers(
-    view: MetaView, leaders: Mapping[int, int], limit: int = TRANSFERS_AT_ONCE
+    view: MetaView,
+    leaders: Mapping[int, int],
+    reachable: Collection[int],
+    limit: int = TRANSFERS_AT_ONCE,
 ) -> list[tuple[int, int]]:
     """The next transfers as ``(shard, node)``, at most ``limit``.
 
@@ -26,6 +29,10 @@ def leader_transfers(
     leader, and the meta shard, are left alone. A transfer is proposed only when it
     makes two nodes' counts more equal, so an even spread stays as it is. Counts
     are not weighted: leading costs work, not room.
+
+    ``reachable`` are the nodes that can be spoken to now. A node that is down leads
+    nothing and so would be everybody's heir, and each attempt would stop its shard's
+    writes for an election timeout.
     """
     led = {
         shard: node
@@ -39,7 +46,7 @@ def leader_transfers(
         gains = [
             (counts[node] - counts[heir], -shard, -heir)
             for shard, node in led.items()
-            for heir in _heirs(view, view.shards[shard])
+            for heir in _heirs(view, view.shards[shard], reachable)
             if counts[node] - counts[heir] > 1
         ]
         if not gains:
@@ -51,8 +58,10 @@ def leader_transfers(
     return transfers
 
 
-def _heirs(view: MetaView, record: ShardRecord) -> list[int]:
-    """The nodes that may lead a shard: they vote, shall go on to, and are usable."""
+def _heirs(view: MetaView, record: ShardRecord, reachable: Collection[int]) -> list[int]:
+    """The nodes that may lead a shard: they vote, shall go on to, are usable and up."""
     return [
-        node for node in record.report.voters if node in record.nodes and view.nodes[node].usable
+        node
+        for node in record.report.voters
+        if node in record.nodes and node in reachable and view.nodes[node].usable
     ]

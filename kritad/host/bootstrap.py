@@ -6,6 +6,8 @@ Rules (design 4):
   begins a cluster of itself. It never guesses between the two.
 * A join is repeated until somebody answers or says no; the store's uuid makes
   the repetition harmless (the same store is given the same node id again).
+* The meta replica is made before the store is given its number: a crash in between
+  leaves a store that begins or joins again, not a node without its meta shard.
 * After a crash, a shard's log may begin ahead of its state: a snapshot was saved
   there and its rows were not yet installed. They are installed now. (A state
   ahead of its log is damage: the log has lost what it had promised to keep.)
@@ -17,6 +19,7 @@ import secrets
 
 import attrs
 
+from krita.address import parse as parse_address
 from krita.codec import decode_body, encode_body
 from krita.errors import Foreign, ProtocolError
 from krita.operations import Op
@@ -68,8 +71,8 @@ def begin_cluster(raft_db: RaftDatabase, store_uuid: bytes) -> bytes:
         voters=frozenset({FIRST_META_REPLICA}),
         nodes={FIRST_META_REPLICA: FIRST_NODE},
     )
+    _make_meta_replica(raft_db, FIRST_META_REPLICA, SnapshotMeta(configuration=first))
     raft_db.initialise(cluster_id, FIRST_NODE, store_uuid)
-    raft_db.create_replica(META_SHARD, FIRST_META_REPLICA, SnapshotMeta(configuration=first))
     return cluster_id
 
 
@@ -91,23 +94,44 @@ def bootstrap_body(
 def accept_membership(raft_db: RaftDatabase, store_uuid: bytes, joined: Membership) -> None:
     """Make this directory the node that the cluster says it is. The meta replica
     is empty and has no say until the meta shard's leader sends it the log."""
+    _make_meta_replica(raft_db, joined.meta_replica, None)
     raft_db.initialise(joined.cluster_id, joined.node, store_uuid)
-    raft_db.create_replica(META_SHARD, joined.meta_replica, None)
+
+
+def _make_meta_replica(raft_db: RaftDatabase, replica: int, first: SnapshotMeta | None) -> None:
+    """Make it, in place of one that an attempt which a crash has ended left behind:
+    nobody has heard of that one."""
+    left = {row.shard: row.replica for row in raft_db.replicas()}.get(META_SHARD)
+    if left == replica:
+        return
+    if left is not None:
+        raft_db.remove_replica(META_SHARD, left)
+    raft_db.create_replica(META_SHARD, replica, first)
 
 
 def parse_membership(reply: object) -> Membership:
     """The reply of ``node_join``. Raises ProtocolError."""
     match reply:
-        case [bytes(cluster_id), int(node), int(meta_replica), list(members), *_]:
-            pairs = tuple((int(member), str(address)) for member, address, *_ in members)
-            return Membership(cluster_id, node, meta_replica, pairs)
+        case [bytes(cluster_id), int(node), int(meta_replica), list(members), *_] if (
+            len(cluster_id) == 16 and node > 0 and meta_replica > 0
+        ):
+            pairs = []
+            for member in members:
+                match member:
+                    case [int(number), str(address), *_]:
+                        pairs.append((number, address))
+                    case _:
+                        raise ProtocolError("a member in the answer to node_join is malformed")
+            return Membership(cluster_id, node, meta_replica, tuple(pairs))
     raise ProtocolError("the answer to node_join is malformed")
 
 
 def parse_join(body: bytes) -> tuple[bytes, str, str]:
-    """``(store_uuid, address, zone)`` of a ``node_join`` request."""
+    """``(store_uuid, address, zone)`` of a ``node_join`` request. Raises ProtocolError, and
+    AddressError for an address that the others could not dial."""
     match decode_body(Op.NODE_JOIN, body):
         case [bytes(store_uuid), str(address), str(zone), *_] if len(store_uuid) == 16:
+            parse_address(address)
             return store_uuid, address, zone
     raise ProtocolError("node_join is [store_uuid, address, zone]")
 

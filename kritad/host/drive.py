@@ -22,6 +22,8 @@ Rules enforced here, each with a test that fails without it:
   The other order would look like a log that has lost its tail.
 * A disk that fails once is never asked again: ``on_failure`` ends the node
   before another message of any kind leaves (raft.md B5, B13).
+* A replica that was poisoned while its save was on the way attests nothing: what
+  waited for that save is dropped.
 
 This class is synchronous and knows no trio: the simulator drives it as it is.
 """
@@ -62,6 +64,7 @@ class Effects:
     snapshot: Callable[[Replica, int], None]
     on_failure: Callable[[BaseException], None]
     observe_save: Callable[[float, int], None]  # seconds, entries
+    after_save: Callable[[], None]  # the log's thread is free for a moment
     wake: Callable[[], None]  # have turn() called soon
 
 
@@ -180,14 +183,22 @@ class Drive:
         seconds = (self._clock.monotonic_ms() - self.writing_since_ms) / 1000.0
         self._effects.observe_save(seconds, sum(len(p.save.entries) for p in batch))
         for pending in batch:
-            if pending.save.snapshot is not None:
+            raft = pending.replica.raft
+            if pending.save.snapshot is not None and not raft.poisoned:
                 self._effects.installed(pending.replica, pending.save.snapshot)
-            pending.replica.raft.saved(pending.save.sequence)
+            if raft.poisoned:
+                continue
+            raft.saved(pending.save.sequence)
             self._outbox += pending.messages
             self.mark(pending.replica)
+        self._effects.after_save()
 
     def forget(self, replicas: Iterable[Replica]) -> None:
-        """These replicas are gone; what they still had to save is not wanted."""
-        gone = set(replicas)
-        self._dirty = {r: None for r in self._dirty if r not in gone}
-        self._collecting = [p for p in self._collecting if p.replica not in gone]
+        """These replicas are gone and poisoned; what they still had to save or to
+        say is not wanted. A save that is being written is only not reported."""
+        gone = {(replica.shard, replica.id) for replica in replicas}
+        self._dirty = {r: None for r in self._dirty if (r.shard, r.id) not in gone}
+        self._collecting = [
+            p for p in self._collecting if (p.replica.shard, p.replica.id) not in gone
+        ]
+        self._outbox = [m for m in self._outbox if (m.shard, m.sender) not in gone]

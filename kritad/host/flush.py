@@ -30,7 +30,9 @@ from kritad.storage.data_db import ShardFlush
 
 _FLUSH_INTERVAL_MS = 2_000.0
 _CHECKPOINT_INTERVAL_MS = 30_000.0
+_HELD_PAUSE_MS = 1_000.0
 _PIN_FACTOR = 4
+_SWEEP_ROWS = 1_000
 
 
 class Database(Protocol):
@@ -80,6 +82,8 @@ class Flusher:
         self._flushed_ms = clock.monotonic_ms()
         self._checkpointed_ms = self._flushed_ms
         self._unchecked_bytes = 0  # flushed since the last checkpoint
+        self._held_until_ms = self._flushed_ms  # a snapshot reader kept a checkpoint from ending
+        self._sweep_due = True  # a crash may have left something
         self._waiting: list[Callable[[], None]] = []
 
     @property
@@ -115,11 +119,17 @@ class Flusher:
             self._flush(dirty)
         elif self._waiting:
             self._call_waiting()
-        elif self._unchecked_bytes and (
-            self._unchecked_bytes >= self._memtable_bytes
-            or now - self._checkpointed_ms >= _CHECKPOINT_INTERVAL_MS
+        elif (
+            self._unchecked_bytes
+            and now >= self._held_until_ms
+            and (
+                self._unchecked_bytes >= self._memtable_bytes
+                or now - self._checkpointed_ms >= _CHECKPOINT_INTERVAL_MS
+            )
         ):
             self._checkpoint()
+        elif self._sweep_due:
+            self._sweep()
 
     def _call_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -136,10 +146,10 @@ class Flusher:
         batch = [(r, r.state.table, r.state.freeze()) for r in replicas]
 
         def done(finished: Finished[None]) -> None:
-            self._busy = False
             if finished.error is not None:
                 self._on_failure(finished.error)
-                return
+                return  # busy for ever: a disk that failed is not asked again
+            self._busy = False
             for replica, table, flush in batch:
                 table.flushed()
                 state = self._states.get(replica)
@@ -155,21 +165,19 @@ class Flusher:
     def _checkpoint(self) -> None:
         self._busy = True
         self._checkpointed_ms = self._clock.monotonic_ms()
+        self._sweep_due = True
         unchecked_bytes = self._unchecked_bytes
         flushed = {replica: state.flushed_index for replica, state in self._states.items()}
 
-        def work() -> bool:
-            durable = self._database.checkpoint()
-            self._database.sweep(1000)
-            return durable
-
         def done(finished: Finished[bool]) -> None:
-            self._busy = False
             if finished.error is not None:
                 self._on_failure(finished.error)
                 return
+            self._busy = False
             if not finished.unwrap():
-                return  # a reader held the file; the next one will do
+                # A reader holds the file. Asking it at every tick helps nobody.
+                self._held_until_ms = self._clock.monotonic_ms() + _HELD_PAUSE_MS
+                return
             self._unchecked_bytes -= unchecked_bytes
             for replica, index in flushed.items():
                 state = self._states.get(replica)
@@ -177,11 +185,26 @@ class Flusher:
                     state.durable_index = max(state.durable_index, index)
             self._cut_logs()
 
-        self._worker.submit(work, done)
+        self._worker.submit(self._database.checkpoint, done)
+
+    def _sweep(self) -> None:
+        """Delete a slice of what nothing refers to; the next tick goes on with it."""
+        self._busy = True
+
+        def done(finished: Finished[int]) -> None:
+            if finished.error is not None:
+                self._on_failure(finished.error)
+                return
+            self._busy = False
+            self._sweep_due = finished.unwrap() > 0
+
+        self._worker.submit(lambda: self._database.sweep(_SWEEP_ROWS), done)
 
     def _cut_logs(self) -> None:
         cuts: list[tuple[Replica, SnapshotMeta]] = []
         for replica, state in self._states.items():
+            if replica.raft.poisoned:
+                continue  # its core does not follow a cut any more
             index = min(self._cut_index(replica), state.durable_index)
             if index > replica.raft.log.snapshot.index:
                 assert index <= state.durable_index <= replica.state.index

@@ -11,6 +11,7 @@ Rules:
   dropped (raft.md 4.4, B27).
 * A replica whose rows or records are damaged is not opened (or, while running,
   is poisoned): it neither votes nor acknowledges. The node serves the others.
+* A replica is removed once its shard has surely let it go (host/upkeep.py).
 * A disk that fails ends the node: ``failure`` is set, nothing more is sent.
 """
 
@@ -40,6 +41,7 @@ from kritad.host.request import Deadlines, Request
 from kritad.host.router import Router
 from kritad.host.steward import Steward
 from kritad.host.transport import Transport
+from kritad.host.upkeep import Upkeep, was_let_go
 from kritad.host.writer import Finished, Worker
 from kritad.raft.config import RaftConfig
 from kritad.raft.core import Raft
@@ -50,7 +52,7 @@ from kritad.raft.types import Configuration, Role, SnapshotMeta
 from kritad.state.machine import ShardState
 from kritad.storage.cache import RowCache
 from kritad.storage.data_db import Applied, DataDatabase
-from kritad.storage.errors import Corrupt, StorageError
+from kritad.storage.errors import Corrupt, StorageError, Tombstoned
 from kritad.storage.raft_db import RaftDatabase
 from kritad.storage.table import Table
 
@@ -122,13 +124,14 @@ class Host:
         self._cache = RowCache(settings.cache_bytes)
         self._routes: dict[tuple[int, int], int] = {}  # (shard, replica) -> node, as heard
         self._meta_index = -1
+        self.upkeep = Upkeep(raft_db, data_db, workers.log, workers.data, self.replicas, self.fail)
         self.flusher = Flusher(
             data_db,
             workers.data,
             clock,
             memtable_bytes=settings.memtable_bytes,
             log_tail_bytes=settings.log_tail_bytes,
-            compact=self._compact,
+            compact=self.upkeep.cut,
             on_failure=self.fail,
         )
         self.drive = Drive(
@@ -142,6 +145,7 @@ class Host:
                 snapshot=self._want_snapshot,
                 on_failure=self.fail,
                 observe_save=observe_save,
+                after_save=self._checkpoint_log,
                 wake=wake,
             ),
             workers.log,
@@ -151,7 +155,14 @@ class Host:
         self.router = Router(
             self.node, self.replicas, self.leaders, transport, clock, self.drive.mark
         )
-        self.steward = Steward(self.replicas, self.leaders, clock, self.submit, self.drive.mark)
+        self.steward = Steward(
+            self.replicas,
+            self.leaders,
+            clock,
+            self.submit,
+            self.drive.mark,
+            transport.reachable,
+        )
 
     def __repr__(self) -> str:
         leads = sum(replica.leads for replica in self.replicas.values())
@@ -165,13 +176,29 @@ class Host:
         for row in self._raft_db.replicas():
             try:
                 self._open(row.shard, row.replica, applied.get(row.shard))
-            except Corrupt as damage:
-                self._damage(row.shard, damage)
+            except (Corrupt, ValueError) as damage:  # ValueError: the core's, of a boot
+                self._note_damage(row.shard, damage)
         self._refresh_view()
 
-    def _damage(self, shard: int, damage: Corrupt) -> None:
+    def _note_damage(self, shard: int, damage: Exception) -> None:
         self.damaged[shard] = str(damage)
-        log.error("shard %d is damaged here and stays closed: %s", shard, damage)
+        log.error("shard %d is damaged here and not served: %s", shard, damage)
+
+    def _on_damage(self, replica: Replica, problem: StorageError) -> None:
+        """Damage costs the replica its life, a disk that fails the node."""
+        if not isinstance(problem, Corrupt):
+            self.fail(problem)
+            return
+        self._note_damage(replica.shard, problem)
+        self._silence(replica, "the replica that had the request was found damaged")
+
+    def _silence(self, replica: Replica, why: str) -> None:
+        """The replica takes part in nothing any more. It is not flushed either: half
+        an entry may stand in its memory."""
+        replica.raft.poison(why)
+        self.flusher.forget(replica)
+        replica.abandon(why)
+        self.drive.mark(replica)  # its role has changed
 
     def _open(self, shard: int, replica_id: int, applied: Applied | None) -> None:
         if applied is None or applied.replica != replica_id:
@@ -192,6 +219,7 @@ class Host:
             self._state(shard, applied),
             on_role=self._role_changed,
             requeue=self.router.requeue,
+            on_damage=self._on_damage,
         )
         self.replicas[shard] = replica
         self.flusher.adopt(replica, applied.index)
@@ -221,25 +249,38 @@ class Host:
         if meta is None or meta.state.index == self._meta_index:
             return
         self._meta_index = meta.state.index
-        view = MetaView.load(meta.state.records)
+        try:
+            view = MetaView.load(meta.state.records)
+        except StorageError as problem:
+            self._on_damage(meta, problem)
+            return
         if view.version == self.view.version:
             return
         self.view = view
         self.transport.set_peers({n.node: n.address for n in view.nodes.values()})
+        self._remove_let_go()
         self._create_wanted()
         self.shard_map = self.build_shard_map()
         self.router.retry_parked()
 
+    def _remove_let_go(self) -> None:
+        for shard, replica in list(self.replicas.items()):
+            if was_let_go(self.view, replica):
+                log.info("shard %d: replica %d has moved away", shard, replica.id)
+                del self.replicas[shard]
+                self._silence(replica, "the replica that had the request has left its shard")
+                self.drive.forget([replica])
+                self.upkeep.remove(replica, self._create_wanted)
+
     def _create_wanted(self) -> None:
         for shard, replica_id in sorted(self.view.replicas_on(self.node).items()):
-            if shard in self.replicas or shard in self.damaged:
+            if shard in self.replicas or shard in self.damaged or shard in self.upkeep.leaving:
                 continue
             record = self.view.shards[shard]
             # The shard's very first replica begins its group; every later one
-            # waits, empty, for the leader's log. The first has the lowest id,
-            # and nobody has reported for the group before it lives.
-            first = min(r.replica for r in record.replicas)
-            begins = replica_id == first and record.report.conf_version == 0
+            # waits, empty, for the leader's log. Only the bootstrap entry places
+            # a first one: a shard that was moved since has its group elsewhere.
+            begins = record.placement_version == 1 and record.report.conf_version == 0
             configuration = (
                 Configuration(
                     version=1, voters=frozenset({replica_id}), nodes={replica_id: self.node}
@@ -249,8 +290,11 @@ class Host:
             )
             try:
                 self.create_replica(shard, replica_id, configuration)
+            except (Corrupt, Tombstoned) as problem:
+                self._note_damage(shard, problem)
             except StorageError as problem:
-                log.error("replica %d of shard %d: %s", replica_id, shard, problem)
+                self.fail(problem)
+                return
 
     def build_shard_map(self) -> ShardMap | None:
         """The map that clients get, with the leaders known now. None before
@@ -350,8 +394,7 @@ class Host:
         now = self.clock.monotonic_ms()
         for replica in self.replicas.values():
             replica.raft.tick()
-            if replica.raft.leader:
-                replica.leader_heard_ms = now
+            replica.note_leader(now, self.settings.tick_ms)
             if replica.raft.has_ready:
                 self.drive.mark(replica)
         self.deadlines.expire(now)
@@ -410,6 +453,8 @@ class Host:
         return found or self._routes.get((message.shard, message.recipient), NO_NODE)
 
     def _send(self, messages: list[Message]) -> None:
+        if self.failure is not None:
+            return  # found out in the very turn that made these
         by_node: dict[int, list[Message]] = {}
         for message in messages:
             by_node.setdefault(self._node_of(message), []).append(message)
@@ -429,44 +474,45 @@ class Host:
 
     def _installed(self, replica: Replica, meta: SnapshotMeta) -> None:
         replica.abandon("the replica was replaced by a snapshot while the request was waiting")
-        applied = self._data_db.applied()[replica.shard]
-        assert applied.index == meta.index
-        replica.state = self._state(replica.shard, applied)
-        self.flusher.adopt(replica, applied.index)
+        try:
+            applied = self._data_db.applied()[replica.shard]
+            assert applied.index == meta.index
+            replica.state = self._state(replica.shard, applied)
+        except StorageError as problem:
+            self._on_damage(replica, problem)
+        else:
+            self.flusher.adopt(replica, applied.index)
 
     def _fetch(self, replica: Replica, fetch: Fetch) -> None:
         try:
             entries = self._raft_db.entries(replica.shard, fetch.first, fetch.last, fetch.bytes_max)
-        except Corrupt as damage:
-            replica.raft.poison(str(damage))
-            self._damage(replica.shard, damage)
+        except StorageError as problem:
+            self._on_damage(replica, problem)
             return
         replica.raft.fetched(fetch, entries)
         self.drive.mark(replica)
 
-    def _want_snapshot(self, replica: Replica, recipient: int) -> None:
-        self.snapshots_wanted.append((replica, recipient))
-        self._wake()
-
-    def _compact(self, cuts: list[tuple[Replica, SnapshotMeta]]) -> None:
-        items = [(replica.shard, meta) for replica, meta in cuts]
+    def _checkpoint_log(self) -> None:
+        """Move raft.db's WAL into the file when it has grown: now, when nobody
+        waits for the batch that has just been saved."""
+        if not self._raft_db.checkpoint_due:
+            return
 
         def done(finished: Finished[None]) -> None:
             if finished.error is not None:
                 self.fail(finished.error)
 
-        def work() -> None:
-            while not self._raft_db.compact(items):
-                pass  # in slices; each is a transaction of its own
+        self.workers.log.submit(self._raft_db.maybe_checkpoint, done)
 
-        self.workers.log.submit(work, done)
+    def _want_snapshot(self, replica: Replica, recipient: int) -> None:
+        self.snapshots_wanted.append((replica, recipient))
+        self._wake()
 
     def _role_changed(self, replica: Replica) -> None:
         raft = replica.raft
         node = raft.configuration.nodes.get(raft.leader, NO_NODE) if raft.leader else NO_NODE
         if raft.role is Role.LEADER:
             log.info("shard %d: this node leads in term %d", replica.shard, raft.term)
-            replica.leader_heard_ms = self.clock.monotonic_ms()
         if node:
             self.leaders.learn(replica.shard, node, raft.term)
         else:

@@ -9,7 +9,8 @@ Rules:
   gathered until the writer comes round, and leave in one send.
 * A connection that ends answers every request in flight on it as *lost*.
 * Reconnecting backs off from 50 ms to 1 s with jitter: a restarted node is found
-  quickly, and a dead one costs next to nothing.
+  quickly, and a dead one costs next to nothing. Only a connection that has
+  lasted begins that anew: some are let in and then shown the door.
 * A peer that hangs without closing is noticed by the kernel
   (TCP_USER_TIMEOUT): bytes unacknowledged for that long end the connection.
 """
@@ -26,12 +27,12 @@ import trio
 
 from krita.address import Address
 from krita.codec import encode
-from krita.connection import Connection
+from krita.connection import Connection, State
 from krita.errors import Foreign, KritaError, ProtocolError
 from krita.events import Goodbye, Reply, SendData, Welcomed
 from krita.framing import pack_frame
 from krita.handshake import NONCE_BYTES, Hello, Identity, Role
-from kritad.server.stream import Stream
+from kritad.host.stream import Stream
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +56,16 @@ async def dial(
                 data = await stream.receive()
                 if not data:
                     raise ProtocolError(f"{address} closed the connection during the handshake")
+                welcomed: Welcomed | None = None
                 for event in connection.receive_data(data):
                     if isinstance(event, SendData):
                         await stream.send(event.data)
                     elif isinstance(event, Goodbye):
-                        raise event.error
+                        raise event.error  # also one right behind the welcome
                     elif isinstance(event, Welcomed):
-                        return stream, connection, event
+                        welcomed = event
+                if welcomed is not None:
+                    return stream, connection, welcomed
         except BaseException:
             stream.close()
             raise
@@ -134,8 +138,8 @@ class Link:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits in front of what would be sent now."""
-        return not self._queue and not self._writing
+        """Whether it is up and nothing waits in front of what would be sent now."""
+        return self.connected and not self._queue and not self._writing
 
     def _send_now(self, data: bytes) -> bytes:
         """What the kernel did not take. A broken connection takes nothing; the
@@ -154,6 +158,8 @@ class Link:
         if not self.connected or self._queued_bytes > self._queue_bytes_max:
             return False
         assert self._connection is not None
+        if self._connection.state is not State.OPEN:
+            return False  # it has just ended, and the task that reads is about to find out
         request_id, data = self._connection.request(op, body, deadline_ms, flags)
         self._in_flight[request_id] = on_reply
         self._put(data)
@@ -174,8 +180,10 @@ class Link:
             except (OSError, trio.TooSlowError, KritaError) as problem:
                 self._note(problem)
             else:
-                backoff_s = _BACKOFF_MIN_S
+                began_s = trio.current_time()
                 await self._serve(stream)
+                if trio.current_time() - began_s >= _BACKOFF_MAX_S:
+                    backoff_s, self._problem = _BACKOFF_MIN_S, ""
             await trio.sleep(backoff_s * (0.5 + random.random()))
             backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
 
@@ -191,13 +199,15 @@ class Link:
         hello = peer_hello(self._identity, self.lane)
         stream, connection, event = await dial(self.address, hello, self._peer_key)
         other = event.welcome.identity
-        if (other.cluster_id, other.node) != (self._identity.cluster_id, self.node):
+        try:
+            if (other.cluster_id, other.node) != (self._identity.cluster_id, self.node):
+                raise Foreign(f"node {self.node} was expected at {self.address}, not {other}")
+            stream.close_when_silent(self._silence_max_ms)
+        except (OSError, KritaError):
             stream.close()
-            raise Foreign(f"node {self.node} was expected at {self.address}, not {other}")
-        stream.close_when_silent(self._silence_max_ms)
+            raise
         self._connection = connection
         self._stream = stream
-        self._problem = ""
         self.connected = True
         return stream
 
@@ -231,6 +241,7 @@ class Link:
                 self._queued_bytes -= len(data)
         except (OSError, trio.ClosedResourceError) as problem:
             self._note(problem)
+            self.connected = False
             scope.cancel()
 
     async def _read(self, stream: Stream, scope: trio.CancelScope) -> None:
@@ -244,4 +255,5 @@ class Link:
                         raise event.error
         except (OSError, trio.ClosedResourceError, KritaError) as problem:
             self._note(problem)
+        self.connected = False
         scope.cancel()

@@ -10,15 +10,18 @@ message, so the simulator may deliver them one at a time.
 
 A peer has proved who it is before its frames get here, but may be a newer
 version or have a bug: whatever does not decode raises ProtocolError and costs
-that connection, nothing else.
+that connection, nothing else. So numbers that no disk could keep are refused
+here: a term of 2^63 would end the store that is told to save it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from krita.codec import decode, encode
 from krita.errors import ProtocolError
+from kritad.raft.configuration import decode_configuration
 from kritad.raft.messages import (
     Append,
     AppendReply,
@@ -32,10 +35,14 @@ from kritad.raft.messages import (
     VoteReply,
 )
 from kritad.raft.records import CorruptRecord, pack_run, unpack_run
+from kritad.raft.types import EntryKind
 
 # In the flat array: 0 heartbeat or 1 answer, shard, sender, recipient, term,
 # commit (0 in an answer), read sequence.
 _STRIDE = 7
+
+_NUMBER_MAX = (1 << 63) - 1  # what SQLite keeps
+_SHARD_MAX = (1 << 32) - 1  # what a record's checksum covers
 
 # Type codes on the wire: never renumbered.
 _PRE_VOTE, _PRE_VOTE_REPLY, _VOTE, _VOTE_REPLY = 1, 2, 3, 4
@@ -101,13 +108,16 @@ def encode_messages(messages: Iterable[Message]) -> bytes:
     return encode([flat, rows])
 
 
-def _all_int(values: Sequence[object]) -> bool:
-    return all(type(value) is int for value in values)
+def _all_numbers(values: Sequence[Any]) -> bool:
+    """Whether these are whole numbers (not booleans) within what is ever stored."""
+    if not values:
+        return True
+    return set(map(type, values)) == {int} and min(values) >= 0 and max(values) <= _NUMBER_MAX
 
 
 def _flat_messages(flat: list[object]) -> list[Message]:
-    if len(flat) % _STRIDE or not _all_int(flat):
-        raise ProtocolError("a raft frame's heartbeats are not whole rows of integers")
+    if len(flat) % _STRIDE or not _all_numbers(flat):
+        raise ProtocolError("a raft frame's heartbeats are not whole rows of numbers")
     messages: list[Message] = []
     for at in range(0, len(flat), _STRIDE):
         answer, shard, sender, recipient, term, commit, read = flat[at : at + _STRIDE]
@@ -119,13 +129,18 @@ def _flat_messages(flat: list[object]) -> list[Message]:
 
 
 def _unpack_append(head: list[int], rest: list[object]) -> Message:
-    *numbers, run = rest
-    if len(numbers) != 4 or not _all_int(numbers) or not isinstance(run, bytes):
+    if len(rest) != 5 or not _all_numbers(rest[:4]) or type(rest[4]) is not bytes:
         raise ProtocolError("a malformed append")
+    *numbers, run = rest
     try:
         entries = unpack_run(head[0], run)
+        for entry in entries:
+            if entry.kind is EntryKind.CONF:
+                decode_configuration(entry.data)  # in force on append: too late to refuse it
     except CorruptRecord as problem:
         raise ProtocolError(f"an append's entries were damaged on the way: {problem}") from problem
+    except (ValueError, RecursionError) as problem:
+        raise ProtocolError(f"an append brings no configuration: {problem}") from problem
     return Append(*head, *numbers, entries)  # type: ignore[arg-type, call-arg]
 
 
@@ -141,16 +156,18 @@ _FIXED: dict[int, tuple[type[Message], tuple[type, ...]]] = {
 
 def _unpack_row(row: object) -> Message | None:
     """One message; None for a type that only a newer version knows."""
-    if not isinstance(row, list) or len(row) < 5 or not _all_int(row[:5]):
+    if not isinstance(row, list) or len(row) < 5 or not _all_numbers(row[:5]):
         raise ProtocolError("a raft frame holds something that is no message")
     code, head, rest = row[0], row[1:5], row[5:]
+    if head[0] > _SHARD_MAX:
+        raise ProtocolError(f"shard {head[0]} is none")
     if code == _APPEND:
         return _unpack_append(head, rest[:5])
     if code not in _FIXED:
         return None
     cls, shape = _FIXED[code]
     fields = rest[: len(shape)]
-    if tuple(type(field) for field in fields) != shape:
+    if tuple(map(type, fields)) != shape or not _all_numbers([int(field) for field in fields]):
         raise ProtocolError(f"a malformed {cls.__name__}")
     return cls(*head, *fields)
 

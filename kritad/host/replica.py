@@ -7,6 +7,8 @@ Rules:
   may well commit the entry; the deadline says *unknown* if we do not hear).
 * A read is answered when the index that its ReadIndex round confirmed has been
   applied. One round serves every read that was waiting when it began.
+* A stored row that turns out to be damaged is reported (``on_damage``), and no
+  entry behind the one that met it is applied.
 * Everything here runs on the loop's thread and never waits.
 """
 
@@ -17,6 +19,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from krita.errors import Outcome, OutcomeUnknown, Status, Unavailable
+from kritad.host.clock import Clock
 from kritad.host.request import Request
 from kritad.raft.core import Raft
 from kritad.raft.errors import ProposalRefused
@@ -24,6 +27,7 @@ from kritad.raft.ready import ReadReady, Ready
 from kritad.raft.types import Entry, Role
 from kritad.state.command import pack_command
 from kritad.state.machine import ShardState
+from kritad.storage.errors import StorageError
 
 # Marks in the log every so many bytes: what compaction measures a tail with.
 _MARK_BYTES = 64 << 10
@@ -60,7 +64,8 @@ class LogMarks:
 
 class Replica:
     """See the module's docstring. ``on_role`` is told of every change of role,
-    term or leader; ``requeue`` gets reads that have to find another leader."""
+    term or leader; ``requeue`` gets reads that have to find another leader;
+    ``on_damage`` hears what the storage said when it could not read."""
 
     def __init__(
         self,
@@ -69,15 +74,17 @@ class Replica:
         *,
         on_role: Callable[[Replica], None],
         requeue: Callable[[Request], None],
+        on_damage: Callable[[Replica, StorageError], None],
     ) -> None:
         self.raft = raft
         self.state = state
         self.shard = raft.shard
         self.id = raft.replica
         self.marks = LogMarks()
-        self.leader_heard_ms = 0.0  # when a leader was last known; for staleness
+        self.leader_heard_ms: float | None = None  # for staleness; None: not yet
         self._on_role = on_role
         self._requeue = requeue
+        self._on_damage = on_damage
         self._writes: dict[int, Request] = {}  # by log index
         self._read_queue: list[Request] = []  # no round begun for these
         self._read_rounds: dict[int, list[Request]] = {}  # by token
@@ -135,7 +142,11 @@ class Replica:
     def apply(self, entries: Sequence[Entry]) -> None:
         """Apply committed entries and answer those who wait for them."""
         for entry in entries:
-            result = self.state.apply(entry)
+            try:
+                result = self.state.apply(entry)
+            except StorageError as problem:
+                self._on_damage(self, problem)
+                return
             self.marks.count(entry)
             request = self._writes.pop(entry.index, None)
             while request is not None:
@@ -173,11 +184,38 @@ class Replica:
                 self.answer_read(request, None)
         self._readable = waiting
 
+    def staleness_ms(self, clock: Clock) -> int | None:
+        """How old what is read here may be. None: it should not be read here at all,
+        because the replica is poisoned, or no voter: one that is still being filled
+        hears its leader as well as any, and has next to nothing.
+
+        NB: a follower counts from when it last heard its leader. What the leader has
+        committed since it sent that, and a backlog of the log, are not in the number;
+        a commit index that is not cut to the follower's log would put them in.
+        """
+        if self.raft.poisoned or self.id not in self.raft.configuration.voters:
+            return None
+        if self.leader_heard_ms is None:  # not since we started: by the shard's own clock
+            return max(0, clock.wall_ms() - self.state.clock_ms)
+        return max(0, int(clock.monotonic_ms() - self.leader_heard_ms))
+
+    def note_leader(self, now_ms: float, tick_ms: int) -> None:
+        """Called on each tick: notes when this replica last knew of its leader and had
+        applied all that it knew to be committed."""
+        raft = self.raft
+        if raft.leader and self.state.index >= raft.commit:
+            self.leader_heard_ms = now_ms - raft.elapsed * tick_ms
+
     def answer_read(self, request: Request, staleness_ms: int | None) -> None:
         """Read the key now. ``staleness_ms`` None: the read is linearizable."""
         if request.respond is None:
             return
-        row = self.state.read(request.key)
+        try:
+            row = self.state.read(request.key)
+        except StorageError as problem:
+            request.fail(Unavailable("the replica that was asked is damaged", hint="ask again"))
+            self._on_damage(self, problem)
+            return
         index = self.state.index
         if row is None:
             request.answer(Status.OK, [None, 0, None, index, staleness_ms])
@@ -189,16 +227,16 @@ class Replica:
     def abandon(self, why: str) -> None:
         """This replica goes away or jumps over part of the log: whoever waits
         for an entry of it can be told nothing but *unknown*."""
-        for request in self._writes.values():
+        writes, self._writes = self._writes, {}
+        for request in writes.values():
             chained: Request | None = request
             while chained is not None:
                 chained.fail(OutcomeUnknown(why, hint="read the key before you write it again"))
                 chained = chained.older
-        self._writes.clear()
-        self._read_queue += [r for requests in self._read_rounds.values() for r in requests]
-        self._read_queue += [r for _, requests in self._readable for r in requests]
+        reads, self._read_queue = self._read_queue, []
+        reads += [r for requests in self._read_rounds.values() for r in requests]
+        reads += [r for _, requests in self._readable for r in requests]
         self._read_rounds.clear()
-        self._readable.clear()
-        for request in self._read_queue:
+        self._readable = []
+        for request in reads:
             request.fail(Unavailable(why, hint="ask again", outcome=Outcome.NOT_APPLIED))
-        self._read_queue.clear()

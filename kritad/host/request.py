@@ -46,6 +46,9 @@ class Request:
         respond = self.respond
         if respond is not None:
             self.respond = None
+            # It stays in a bucket of Deadlines for up to a minute, and a body may be
+            # a megabyte.
+            self.body = b""
             respond(status, body)
 
     def fail(self, error: KritaError) -> None:

@@ -118,16 +118,18 @@ class Router:
     def _transfer(self, replica: Replica, request: Request) -> None:
         """``request.key`` holds the wanted node, in decimal."""
         wanted = int(request.key)
-        nodes = replica.raft.configuration.nodes
-        for member in sorted(replica.raft.configuration.voters):
-            if nodes.get(member) == wanted:
+        raft = replica.raft
+        for member in sorted(raft.configuration.voters):
+            if raft.configuration.nodes.get(member) == wanted:
                 if member != replica.id:
-                    replica.raft.transfer(member)
+                    if not raft.progress[member].recent_active:
+                        break  # it would stop the writes and lead to nothing
+                    raft.transfer(member)
                 request.answer(Status.OK, [wanted])
                 return
         request.fail(
             Unavailable(
-                f"node {wanted} has no voter of shard {request.shard}",
+                f"node {wanted} has no voter of shard {request.shard} that answers",
                 hint="`kritash shard list` shows who has",
             )
         )

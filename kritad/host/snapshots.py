@@ -13,6 +13,10 @@ Rules:
   for long, and heartbeats are on another connection anyway.
 * The end of a transfer, good or bad, is reported to the leader's core exactly
   once; a core that still needs the snapshot asks again.
+* A transfer has ``_TRANSFER_TIMEOUT_S``: while it reads, no checkpoint of data.db
+  ends and so no log is cut (raft.md B35).
+* While a received snapshot waits for its installation, no other is taken up: its
+  generation is the only one that nobody sweeps away.
 """
 
 from __future__ import annotations
@@ -29,20 +33,30 @@ import trio
 from krita.address import parse
 from krita.codec import decode_body, encode_body
 from krita.connection import Connection
-from krita.errors import KritaError, ProtocolError, Status, Unavailable, from_wire, to_wire
+from krita.errors import (
+    InternalError,
+    KritaError,
+    Outcome,
+    ProtocolError,
+    Status,
+    Unavailable,
+    from_wire,
+    to_wire,
+)
 from krita.events import Goodbye, Reply
 from krita.operations import Op
 from kritad.host.host import Host
 from kritad.host.link import dial, peer_hello
 from kritad.host.replica import Replica
 from kritad.host.request import Respond
+from kritad.host.stream import Stream
 from kritad.host.transport import BULK
 from kritad.host.writer import Finished
 from kritad.raft.configuration import decode_configuration
 from kritad.raft.messages import SnapshotInstalled
 from kritad.raft.types import SnapshotMeta
-from kritad.server.stream import Stream
 from kritad.storage.data_db import DataDatabase
+from kritad.storage.digests import HASH_MODULUS
 from kritad.storage.errors import StorageError
 from kritad.storage.snapshots import (
     SnapshotChunk,
@@ -58,8 +72,10 @@ T = TypeVar("T")
 SENDS_MAX = 2
 CHUNK_BYTES = 256 << 10
 _CHUNK_TIMEOUT_S = 30.0
+_TRANSFER_TIMEOUT_S = 600.0
 _ATTEMPTS_MAX = 5
 _PAUSE_S = 0.5
+_NUMBER_MAX = (1 << 63) - 1  # what SQLite keeps
 
 
 class SnapshotSender:
@@ -107,7 +123,8 @@ class SnapshotSender:
         reader = await trio.to_thread.run_sync(SnapshotReader, self._data_db.path, known)
         try:
             transfer = _Transfer(self._host, replica, recipient, node, address, reader)
-            await transfer.run()
+            with trio.fail_after(_TRANSFER_TIMEOUT_S):
+                await transfer.run()
         finally:
             reader.close()
         return True
@@ -215,13 +232,28 @@ def _next_chunk(reply: Reply) -> int:
     raise ProtocolError("the answer to a snapshot's slice is malformed")
 
 
+def _fit(*values: object) -> bool:
+    """Whether all numbers among ``values`` are such as SQLite can keep."""
+    return all(not isinstance(n, int) or -_NUMBER_MAX - 1 <= n <= _NUMBER_MAX for n in values)
+
+
+@attrs.frozen
+class _Receiving:
+    """A snapshot on its way in."""
+
+    transfer: bytes
+    sender: int  # replica id of the leader that sends it
+    term: int  # that leader's
+    writer: SnapshotWriter
+
+
 class SnapshotReceiver:
     """The other end: one writer a shard, every step on data.db's thread."""
 
     def __init__(self, host: Host, data_db: DataDatabase) -> None:
         self._host = host
         self._data_db = data_db
-        self._writers: dict[int, tuple[bytes, int, int, SnapshotWriter]] = {}
+        self._writers: dict[int, _Receiving] = {}  # by shard
 
     def open(self, body: bytes, respond: Respond) -> None:
         """``snapshot_open``: answers with the first chunk that is wanted. Raises KritaError."""
@@ -229,21 +261,27 @@ class SnapshotReceiver:
             case [
                 int(shard), int(replica_id), int(sender), int(term), bytes(transfer),
                 [int(index), int(entry_term), int(clock_ms), int(state_hash), bytes(conf), *_],
-            ]:  # fmt: skip
+            ] if _fit(sender, term, index, entry_term, clock_ms):  # fmt: skip
                 pass
             case _:
                 raise ProtocolError("a malformed snapshot_open")
+        try:
+            decode_configuration(conf)
+        except ValueError as problem:
+            raise ProtocolError(f"snapshot_open brings no configuration: {problem}") from problem
         replica = self._replica(shard, replica_id)
+        if any(applied.shard == shard for applied in self._host.received.values()):
+            raise Unavailable(f"shard {shard} is about to install a snapshot", hint="ask again")
         applied = attrs.evolve(
             replica.state.applied,
             index=index,
             term=entry_term,
             clock_ms=clock_ms,
-            state_hash=state_hash,
+            state_hash=state_hash % HASH_MODULUS,
             configuration=conf,
         )
         writer = SnapshotWriter(self._data_db, applied)
-        self._writers[shard] = (transfer, sender, term, writer)
+        self._writers[shard] = _Receiving(transfer, sender, term, writer)
         log.info("shard %d: receiving a snapshot at index %d", shard, index)
         self._do(
             lambda: writer.begin(transfer), lambda number: respond(Status.OK, [number]), respond
@@ -260,12 +298,15 @@ class SnapshotReceiver:
             case _:
                 raise ProtocolError("a malformed snapshot_chunk")
         replica = self._replica(shard, replica_id)
-        known, sender, term, writer = self._writers.get(shard, (b"", 0, 0, None))
-        if writer is None or known != transfer:
+        known = self._writers.get(shard)
+        if known is None or known.transfer != transfer:
             raise Unavailable(f"no snapshot of shard {shard} is being received", hint="open it")
+        writer = known.writer
         piece = SnapshotChunk(number, rows, crc, last)
 
         def store() -> int:
+            if not all(isinstance(row, list) and _fit(*row) for row in rows):
+                raise SnapshotRefused(f"chunk {number} has a number that no disk keeps")
             next_chunk = writer.write(piece)
             if piece.last and next_chunk == piece.number + 1:
                 writer.finish()
@@ -273,7 +314,7 @@ class SnapshotReceiver:
 
         def stored(next_chunk: int) -> None:
             if piece.last and next_chunk == piece.number + 1:
-                self._finished(replica, sender, term, writer)
+                self._finished(replica, transfer, writer)
             respond(Status.OK, [next_chunk])
 
         self._do(store, stored, respond)
@@ -284,9 +325,14 @@ class SnapshotReceiver:
             raise Unavailable(f"replica {replica_id} of shard {shard} is not here")
         return replica
 
-    def _finished(self, replica: Replica, sender: int, term: int, writer: SnapshotWriter) -> None:
+    def _finished(self, replica: Replica, transfer: bytes, writer: SnapshotWriter) -> None:
         """Every row is durable: let the core decide."""
-        self._writers.pop(replica.shard, None)
+        known = self._writers.get(replica.shard)
+        if known is None or known.transfer != transfer:
+            return  # another transfer has taken the place
+        del self._writers[replica.shard]
+        if self._host.replicas.get(replica.shard) is not replica:
+            return  # removed meanwhile, and with it whatever was received
         applied = writer.applied
         self._host.received[applied.generation] = applied
         meta = SnapshotMeta(
@@ -295,7 +341,13 @@ class SnapshotReceiver:
             decode_configuration(applied.configuration),
             applied.generation,
         )
-        replica.raft.step(SnapshotInstalled(replica.shard, sender, replica.id, term, meta))
+        replica.raft.step(
+            SnapshotInstalled(replica.shard, known.sender, replica.id, known.term, meta)
+        )
+        if replica.raft.log.snapshot.generation != applied.generation:
+            # The log has overtaken it, or the replica is poisoned.
+            del self._host.received[applied.generation]
+            self._do(writer.abandon, lambda _: None, lambda _status, _body: None)
         self._host.drive.mark(replica)
 
     def _do(self, work: Callable[[], T], then: Callable[[T], None], respond: Respond) -> None:
@@ -305,6 +357,8 @@ class SnapshotReceiver:
                 respond(error.status, to_wire(error))
             elif finished.error is not None:
                 self._host.fail(finished.error)
+                broken = InternalError("the disk of this node has failed", outcome=Outcome.UNKNOWN)
+                respond(broken.status, to_wire(broken))
             else:
                 then(finished.unwrap())
 

@@ -17,7 +17,7 @@ last report (raft.md 4.4).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from krita.codec import encode_body
 from krita.operations import Op
@@ -50,12 +50,14 @@ class Steward:
         clock: Clock,
         route: Callable[[Request], None],
         mark: Callable[[Replica], None],
+        reachable: Callable[[], Collection[int]],
     ) -> None:
         self._replicas = replicas
         self._leaders = leaders
         self._clock = clock
         self._route = route
         self._mark = mark
+        self._reachable = reachable
         self._in_flight: set[object] = set()
         self._spread_ms = 0.0
 
@@ -89,7 +91,7 @@ class Steward:
             return
         self._spread_ms = now
         leaders = {shard: node for shard, node, _ in self._leaders if node and shard in view.shards}
-        for shard, node in leader_transfers(view, leaders):
+        for shard, node in leader_transfers(view, leaders, self._reachable()):
             self._send(
                 ("transfer", shard),
                 Request(

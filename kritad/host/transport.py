@@ -16,11 +16,12 @@ does not ask for it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 
 import trio
 
-from krita.address import Address
+from krita.address import Address, AddressError
 from krita.address import parse as parse_address
 from krita.connection import FLAG_FORWARDED
 from krita.errors import TooLarge
@@ -35,6 +36,8 @@ from kritad.host.router import OnReply
 from kritad.raft.messages import Append, Message
 
 URGENT, ENTRIES, REQUESTS, BULK = "urgent", "entries", "requests", "bulk"
+
+log = logging.getLogger(__name__)
 
 # What may wait for a slow peer. Entries: what its in-flight windows allow, for
 # several shards. Above that the core is told to try again later.
@@ -85,7 +88,10 @@ class Transport:
             self._nursery = nursery
             for peer in self._peers.values():
                 self._start(peer)
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None  # takes no more tasks; a last turn may still learn of nodes
 
     def set_peers(self, addresses: Mapping[int, str]) -> None:
         """The cluster's nodes and where they are now; links follow."""
@@ -98,7 +104,11 @@ class Transport:
         """There is such a node at ``text``; no news when it is known already."""
         if node == self.identity.node or node in self._peers:
             return
-        address = parse_address(text)
+        try:
+            address = parse_address(text)
+        except AddressError as problem:  # it stands in a log: no reason for us to stop
+            log.error("node %d cannot be reached: %s", node, problem)
+            return
         links = {lane: self._link(node, lane, address) for lane in _QUEUE_BYTES_MAX}
         peer = self._peers[node] = Peer(node, text, links, trio.CancelScope())
         self._start(peer)
@@ -123,6 +133,11 @@ class Transport:
             async with trio.open_nursery() as nursery:
                 for link in peer.links.values():
                     nursery.start_soon(link.run)
+
+    def reachable(self) -> set[int]:
+        """The nodes that heartbeats would get through to now, this one included."""
+        up = {node for node, peer in self._peers.items() if peer.connected}
+        return up | {self.identity.node}
 
     def address_of(self, node: int) -> str | None:
         """Where a node listens, if it is known."""

@@ -33,6 +33,7 @@ _FROM_LEADER = frozenset({Append, Heartbeat, TimeoutNow})
 
 
 def step(raft: RaftState, message: Message) -> None:
+    """Settles the term, then does what the message asks. The frequent ones first."""
     kind = type(message)
     if message.term != raft.term and not _settle_term(raft, kind, message):
         return

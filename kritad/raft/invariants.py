@@ -44,9 +44,9 @@ class Watcher:
         if raft.term == self._term and self._vote not in (NOBODY, raft.vote):
             raise InvariantBroken(f"voted for {self._vote} and {raft.vote} in term {raft.term}")
         leads = raft.term if raft.role is Role.LEADER else 0
-        if leads and self._led == leads and raft.commit > self._commit:
-            if raft.log.term(raft.commit) != leads:
-                raise InvariantBroken("an entry of an earlier term was committed by counting")
+        counted = leads and self._led == leads and raft.commit > self._commit
+        if counted and raft.log.term(raft.commit) != leads:
+            raise InvariantBroken("an entry of an earlier term was committed by counting")
         self._led = leads
         self._term, self._vote = raft.term, raft.vote
         self._commit, self._applied = raft.commit, raft.applied_index

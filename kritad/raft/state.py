@@ -56,6 +56,8 @@ class RaftState:
         self.commit_untold = False  # followers do not know the commit index
         self.quorum_changed = False  # the configuration changed: count again
         self.dirty = True  # ready() may have something
+        # Why this replica does nothing any more; empty while it is well. Proposals
+        # and reads that wait are not reported as lost: the host answers "unknown".
         self.poisoned = ""
         self.reset_election_timer()
 

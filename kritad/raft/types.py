@@ -27,7 +27,7 @@ class EntryKind(enum.IntEnum):
 
     NOOP = 0  # a new leader's first entry; data is empty
     COMMAND = 1  # opaque bytes for the state machine
-    CONF = 2  # Configuration.encode(); in force as soon as it is appended
+    CONF = 2  # configuration.encode_configuration(); in force as soon as it is appended
 
 
 class Role(enum.IntEnum):

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import trio
 
+from kritad.host.stream import Stream
 from kritad.server.http_answers import (
     CONTINUE,
     JSON,
-    OVERLOADED,
     answer_bytes,
     json_bytes,
     refusal_document,
@@ -28,7 +28,6 @@ from kritad.server.http_routes import Routes
 from kritad.server.http_wire import HttpRefusal, HttpRequest, HttpWire, Phase
 from kritad.server.interface import Database, Gatekeeper
 from kritad.server.limits import ServerLimits
-from kritad.server.stream import Stream
 from kritad.server.watchdog import Watched
 
 # How many reads of one pipeline are served side by side, and how many bytes of
@@ -108,10 +107,6 @@ class HttpConnection:
         return self._refusal_bytes(
             HttpRefusal(408, f"the {late} did not arrive in time", "send it at once")
         )
-
-    def overloaded(self) -> bytes:
-        """What to say when there are too many connections."""
-        return OVERLOADED
 
     def _expect_more(self) -> None:
         wire = self._wire

@@ -24,12 +24,12 @@ from typing import Protocol
 import trio
 from trio.lowlevel import wait_readable
 
-from kritad.server.cbor_server import CborServer
+from kritad.host.stream import Stream
+from kritad.server.cbor_server import CborConnection, CborServer
 from kritad.server.http_answers import OVERLOADED
 from kritad.server.http_server import HttpServer
 from kritad.server.interface import Database, Gatekeeper
 from kritad.server.limits import ServerLimits
-from kritad.server.stream import Stream
 from kritad.server.watchdog import Watchdog, Watched
 
 _log = logging.getLogger(__name__)
@@ -258,6 +258,6 @@ class Server:
         for handler in self._handlers.values():
             protocol = "none"
             if handler is not None:
-                protocol = "cbor" if handler.__class__.__name__.startswith("Cbor") else "http"
+                protocol = "cbor" if isinstance(handler, CborConnection) else "http"
             counts[(protocol,)] += 1
         return counts

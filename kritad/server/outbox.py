@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import trio
 
-from kritad.server.stream import Stream
+from kritad.host.stream import Stream
 from kritad.server.watchdog import Watched
 
 # What one send gathers: large enough to make system calls rare, small enough

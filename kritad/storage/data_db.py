@@ -24,6 +24,7 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,9 @@ class DataDatabase:
                 applied = item.applied
                 known = self._applied.get(applied.shard)
                 assert known is None or known.generation <= applied.generation, (known, applied)
-                self.put(applied.generation, item.rows, item.sessions)
+                # In key order neighbours share pages; sorted here, off the main thread.
+                rows = sorted(item.rows, key=itemgetter(0))
+                self.put(applied.generation, rows, item.sessions)
                 self._write_applied(applied)
 
     def checkpoint(self) -> bool:

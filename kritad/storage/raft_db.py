@@ -205,12 +205,17 @@ class RaftDatabase:
         if self._wal_pages >= CHECKPOINT_PAGES_FORCED:
             self._checkpoint()
 
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether ``maybe_checkpoint`` would do something. Any thread."""
+        return self._wal_pages >= CHECKPOINT_PAGES
+
     def maybe_checkpoint(self) -> None:
         """Checkpoint if one is due. To be called on the writer thread after a save has been
         reported, so that no write waits for it; save() does it when nobody else does.
         Raises StoreFailed."""
         self._check()
-        if self._wal_pages >= CHECKPOINT_PAGES:
+        if self.checkpoint_due:
             self._checkpoint()
 
     def compact(self, items: Sequence[tuple[int, SnapshotMeta]]) -> bool:

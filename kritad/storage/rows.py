@@ -34,5 +34,5 @@ class ShardFlush:
     """What one shard changed since its previous flush."""
 
     applied: Applied
-    rows: list[tuple[bytes, Row | None]] = attrs.field(factory=list)  # sorted; None: deleted
+    rows: list[tuple[bytes, Row | None]] = attrs.field(factory=list)  # None: deleted
     sessions: list[tuple[int, bytes | None]] = attrs.field(factory=list)  # None: ended

@@ -87,13 +87,14 @@ class Table:
         active[key] = row
 
     def freeze(self) -> list[tuple[bytes, Row | None]]:
-        """The rows to flush, sorted by key (None: deleted); the memtable begins anew.
-        ``flushed`` must be called before the next freeze. 0.3 µs a row."""
+        """The rows to flush (None: deleted), in no order; the memtable begins anew.
+        ``flushed`` must be called before the next freeze. 0.05 µs a row: sorting
+        them, which takes ten times as long, is left to the flusher's thread."""
         assert self._flushing is None, f"freeze() before flushed(): {self!r}"
         self._flushing = self._active
         self._active = {}
         self.size_bytes = 0
-        return sorted(self._flushing.items(), key=_key)
+        return list(self._flushing.items())
 
     def flushed(self) -> None:
         """The frozen rows are committed: read them from data.db from now on."""
@@ -125,10 +126,6 @@ class Table:
         if not more:
             _take_below(pending, None, memory, found)
         return found[:limit]
-
-
-def _key(item: tuple[bytes, Row | None]) -> bytes:
-    return item[0]
 
 
 def _take_below(

@@ -33,7 +33,7 @@ def placed(holders: list[list[int]], reported: bool = True) -> MetaView:
 def settled(view: MetaView, leaders: dict[int, int]) -> dict[int, int]:
     """Where the leaders are once no transfer is proposed any more."""
     for _ in range(200):
-        transfers = leader_transfers(view, leaders)
+        transfers = leader_transfers(view, leaders, view.nodes)
         if not transfers:
             return leaders
         for shard, node in transfers:
@@ -57,12 +57,12 @@ def test_the_meta_shard_keeps_its_leader() -> None:
 
 def test_an_even_spread_stays_as_it_is() -> None:
     view = placed([[1, 2, 3]] * 4)
-    assert leader_transfers(view, {1: 1, 2: 2, 3: 3, 4: 1}) == []
+    assert leader_transfers(view, {1: 1, 2: 2, 3: 3, 4: 1}, view.nodes) == []
 
 
 def test_only_a_few_transfers_are_made_at_once_and_none_twice() -> None:
     view = placed([[1, 2, 3]] * SHARDS)
-    transfers = leader_transfers(view, dict.fromkeys(range(1, SHARDS + 1), 1), limit=3)
+    transfers = leader_transfers(view, dict.fromkeys(range(1, SHARDS + 1), 1), view.nodes, limit=3)
     assert len(transfers) == len({shard for shard, _ in transfers}) == 3
 
 
@@ -74,7 +74,7 @@ def test_a_node_that_holds_no_replica_never_leads() -> None:
 
 def test_a_replica_that_is_not_reported_to_vote_gets_no_leadership() -> None:
     view = placed([[1, 2, 3]] * 4, reported=False)
-    assert leader_transfers(view, dict.fromkeys(range(1, 5), 1)) == []
+    assert leader_transfers(view, dict.fromkeys(range(1, 5), 1), view.nodes) == []
 
 
 def test_a_node_that_shall_not_hold_the_shard_any_more_gets_no_leadership() -> None:
@@ -84,7 +84,8 @@ def test_a_node_that_shall_not_hold_the_shard_any_more_gets_no_leadership() -> N
         for number, shard in view.shards.items()
     }
     assert [shard.nodes for shard in moved.values()] == [(1,)] * 5
-    assert leader_transfers(attrs.evolve(view, shards=moved), dict.fromkeys(range(1, 5), 1)) == []
+    view = attrs.evolve(view, shards=moved)
+    assert leader_transfers(view, dict.fromkeys(range(1, 5), 1), view.nodes) == []
 
 
 @pytest.mark.parametrize("state", [NodeState.DRAINING, NodeState.DEAD])
@@ -92,16 +93,23 @@ def test_a_node_that_shall_go_gets_no_leadership(state: NodeState) -> None:
     view = placed([[1, 2]] * 4)
     going = attrs.evolve(view.nodes[2], state=state)
     view = attrs.evolve(view, nodes={**view.nodes, 2: going})
-    assert leader_transfers(view, dict.fromkeys(range(1, 5), 1)) == []
+    assert leader_transfers(view, dict.fromkeys(range(1, 5), 1), view.nodes) == []
+
+
+def test_a_node_that_cannot_be_reached_gets_no_leadership() -> None:
+    view = placed([[1, 2, 3]] * 4)
+    leaders = dict.fromkeys(range(1, 5), 1)
+    assert {heir for _, heir in leader_transfers(view, leaders, {1, 2})} == {2}
+    assert leader_transfers(view, leaders, {1}) == []
 
 
 def test_shards_without_a_known_leader_are_left_alone() -> None:
     view = placed([[1, 2, 3]] * 4)
-    assert leader_transfers(view, {1: 0, 2: 0, 99: 1}) == []
+    assert leader_transfers(view, {1: 0, 2: 0, 99: 1}, view.nodes) == []
 
 
 def test_the_same_input_gives_the_same_transfers() -> None:
     view = placed([[1, 2, 3]] * SHARDS)
     leaders = dict.fromkeys(range(1, SHARDS + 1), 2)
     turned = dict(reversed(leaders.items()))
-    assert leader_transfers(view, leaders) == leader_transfers(view, turned)
+    assert leader_transfers(view, leaders, view.nodes) == leader_transfers(view, turned, view.nodes)

@@ -241,14 +241,14 @@ async def test_a_node_that_is_not_ready_is_not_announced(tmp_path: Path) -> None
     plan = plan_of(tmp_path, "unready")
     async with running(plan) as it:
         await it.said.saw("node1: listening on")
-        assert not await dev.is_ready("127.0.0.1", plan.nodes[0].port)
+        assert not await dev.answers_200("127.0.0.1", plan.nodes[0].port, "/readyz")
         assert not any("ready:" in line for line in it.said.lines)
         signal.raise_signal(signal.SIGTERM)
     assert it.status == 0
 
 
 async def test_a_port_where_nobody_listens_is_not_ready() -> None:
-    assert not await dev.is_ready("127.0.0.1", free_ports(1)[0])
+    assert not await dev.answers_200("127.0.0.1", free_ports(1)[0], "/readyz")
 
 
 def test_a_port_that_is_taken_is_named_and_nothing_is_started(

@@ -139,7 +139,7 @@ class Cluster:
         self.nodes: dict[int, Node] = {}
         self.network: list[Message] = []
         self.cut: set[tuple[int, int]] = set()
-        self.filter: Callable[[Message], bool] = lambda message: True
+        self.filter: Callable[[Message], bool] = everything
         # What the whole cluster may never contradict:
         self.leaders: dict[int, int] = {}
         self.committed: dict[int, Entry] = {}
@@ -258,7 +258,7 @@ class Cluster:
 
     def heal(self) -> None:
         self.cut.clear()
-        self.filter = lambda message: True
+        self.filter = everything
 
     # --- many steps ---------------------------------------------------------
 
@@ -389,6 +389,11 @@ class Cluster:
         configurations = raft.log.configurations
         before = [conf for at, conf in configurations if at <= index]
         return [before[-1]] + [conf for at, conf in configurations if at > index]
+
+
+def everything(message: Message) -> bool:
+    """The filter that lets all messages through."""
+    return bool(message)
 
 
 def configuration_entry(index: int, term: int, configuration: Configuration) -> Entry:

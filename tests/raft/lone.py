@@ -6,8 +6,6 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-import attrs
-
 from kritad.raft.core import Raft, RaftConfig
 from kritad.raft.messages import (
     Append,
@@ -162,7 +160,3 @@ def one(messages: Iterable[Message], kind: type[Kind]) -> Kind:
     """The only one of one kind."""
     (found,) = only(messages, kind)
     return found
-
-
-def with_recipient(message: Message, recipient: int) -> Message:
-    return attrs.evolve(message, recipient=recipient)

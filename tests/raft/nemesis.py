@@ -159,7 +159,7 @@ class Nemesis:
             except ProposalRefused:
                 continue
             cluster.settle(ticks=2 * cluster.settings["heartbeat_ticks"])
-            members = [m for m in sorted(leader.configuration.members)]
+            members = sorted(leader.configuration.members)
             if not leader.configuration.joint and all(
                 cluster.nodes[member].applied == leader.commit for member in members
             ):

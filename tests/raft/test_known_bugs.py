@@ -155,7 +155,7 @@ def test_b48_the_own_vote_counts_only_once_durable() -> None:
     lone = Lone(boot_of(voters=[1]))
     lone.raft.campaign()
     ready = lone.ready()
-    assert lone.raft.role is Role.CANDIDATE
+    assert (lone.raft.role, lone.raft.vote) == (Role.CANDIDATE, 1)
     assert ready.save is not None
     lone.raft.saved(ready.save.sequence)
     assert lone.raft.role is Role.LEADER
@@ -539,7 +539,7 @@ def test_b33_a_snapshot_whose_last_entry_the_log_has_only_moves_the_commit_index
 def test_b34_a_follower_leaves_snapshot_state_when_it_has_an_adequate_one() -> None:
     cluster = _with_laggard()
     progress = cluster[1].progress[3]
-    assert progress.state is ProgressState.SNAPSHOT
+    assert (progress.state, progress.match) == (ProgressState.SNAPSHOT, 1)
     meta = cluster[2].snapshot_at(cluster[2].applied_index)  # somebody else's
     cluster[3].step(SnapshotInstalled(SHARD, 2, 3, cluster[1].term, meta))
     cluster.pump(3)

@@ -195,7 +195,7 @@ def test_votes_of_a_majority_make_a_leader_and_fewer_do_not() -> None:
     lone.step(_pre_vote_yes(3, 1))
     lone.step(VoteReply(SHARD, 2, 1, 1, True))
     lone.step(VoteReply(SHARD, 2, 1, 1, True))
-    assert lone.raft.role is Role.CANDIDATE
+    assert (lone.raft.role, lone.raft.term) == (Role.CANDIDATE, 1)
     lone.step(VoteReply(SHARD, 5, 1, 1, True))
     assert lone.raft.role is Role.LEADER
 

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from krita.codec import encode, encode_body
 from krita.errors import Busy, Foreign, KritaError, Status, Unauthenticated
@@ -242,7 +242,7 @@ async def test_no_more_than_the_bound_is_in_flight_and_everything_is_answered() 
         node.service.hold()
         ids = await send_pings(raw, 100)
         await until(lambda: node.service.held == 10)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         assert node.service.submitted == 10
         for _ in range(5):
             node.service.release_one()
@@ -259,6 +259,7 @@ async def test_a_client_that_has_finished_sending_still_gets_its_replies() -> No
         ids = await send_pings(raw, 3)
         await raw.stream.send_eof()
         await until(lambda: node.service.held == 3)
+        await wait_all_tasks_blocked(0.01)  # the end has been read, too
         node.service.release()
         for request_id in ids:
             assert (await raw.reply(request_id)).status == 0
@@ -295,7 +296,9 @@ async def test_replies_to_what_was_in_flight_beyond_the_bound_close_the_connecti
         assert await is_served(node)
 
 
-async def test_a_reader_that_is_merely_slow_gets_everything() -> None:
+async def test_a_reader_that_is_merely_slow_gets_everything_and_stays(
+    quick_clock: MockClock,
+) -> None:
     async with running() as node, cbor(node) as raw:
         await raw.request(Op.PUT, None, None, None, b"k", b"x" * 500_000, None, None)
         gets = [raw.connection.request(Op.GET, get(b"k")) for _ in range(60)]
@@ -305,6 +308,9 @@ async def test_a_reader_that_is_merely_slow_gets_everything() -> None:
                 reply = await raw.reply(request_id)
                 assert isinstance(reply.body, list)
                 assert len(reply.body[0]) == 500_000
+        await trio.sleep(90)
+        assert (await raw.request(Op.PING)).status == 0
+        assert quick_clock.current_time() >= 90
 
 
 async def test_a_bug_ends_its_connection_and_no_other(caplog: pytest.LogCaptureFixture) -> None:

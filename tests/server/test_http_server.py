@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from krita.errors import NoSpace, Outcome, Unavailable
 from kritad.server.limits import ServerLimits
@@ -45,6 +45,18 @@ async def test_a_read_pipelined_behind_a_write_sees_it_although_the_write_takes_
         assert (await raw.answer()).code == 200
         assert (await raw.answer()).document["value"] == "1"
         assert (await raw.answer()).document["value"] == "1"
+
+
+async def test_a_write_pipelined_behind_a_read_waits_for_it() -> None:
+    async with running() as node, http(node) as raw:
+        node.service.hold()
+        await raw.send(GET + request("PUT", "/a", b"value=1"))
+        await until(lambda: node.service.held == 1)
+        await wait_all_tasks_blocked()
+        assert node.service.submitted == 1
+        node.service.release()
+        assert (await raw.answer()).code == 404
+        assert (await raw.answer()).code == 200
 
 
 async def test_pipelined_reads_are_served_side_by_side() -> None:
@@ -215,6 +227,16 @@ async def test_a_bug_in_the_database_is_a_500_with_a_trace_and_the_server_lives(
         assert (await ask(node, GET)).code == 500
         node.service.malformed_replies = False
         assert await is_alive(node)
+
+
+async def test_nothing_follows_an_answer_that_says_close_not_even_a_refusal() -> None:
+    async with running() as node, http(node) as raw:
+        node.service.bug = ZeroDivisionError("planted")
+        await raw.send(request("PUT", "/a", b"value=1") + GET + b"nonsense\r\n\r\n")
+        answer = await raw.answer()
+        assert (answer.code, answer.headers["connection"]) == (500, "close")
+        assert await raw.rest() == b""
+        assert node.service.submitted == 1
 
 
 async def test_a_write_that_surely_failed_is_503_and_one_that_may_not_have_is_504() -> None:

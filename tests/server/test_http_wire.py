@@ -77,6 +77,11 @@ def _put(*lines: bytes, version: bytes = b"1.1") -> bytes:
     return head + b"\r\n\r\nabc"
 
 
+def _put_chunked(coding: bytes, version: bytes = b"1.1") -> bytes:
+    head = _put(b"Transfer-Encoding: " + coding, version=version).removesuffix(b"abc")
+    return head + b"3\r\nabc\r\n0\r\n\r\n"
+
+
 REFUSED = {
     "Content-Length and Transfer-Encoding": (
         400,
@@ -92,13 +97,13 @@ REFUSED = {
     "a signed Content-Length": (400, _put(b"Content-Length: +3")),
     "a negative Content-Length": (400, _put(b"Content-Length: -3")),
     "a Content-Length of 23 digits": (400, _put(b"Content-Length: 99999999999999999999999")),
-    "another coding before chunked": (400, _put(b"Transfer-Encoding: gzip, chunked")),
+    "another coding before chunked": (400, _put_chunked(b"gzip, chunked")),
     "two Transfer-Encodings": (
         400,
         _put(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"),
     ),
-    "a coding that is not chunked": (400, _put(b"Transfer-Encoding: xchunked")),
-    "chunked in HTTP/1.0": (400, _put(b"Transfer-Encoding: chunked", version=b"1.0")),
+    "a coding that is not chunked": (400, _put_chunked(b"xchunked")),
+    "chunked in HTTP/1.0": (400, _put_chunked(b"chunked", b"1.0")),
     "a body with an upgrade": (
         400,
         _put(b"Connection: Upgrade", b"Upgrade: h2c", b"Content-Length: 3"),

@@ -8,7 +8,7 @@ import struct
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from krita.operations import Op
 from kritad.server.limits import ServerLimits, fit_descriptors
@@ -38,7 +38,7 @@ async def test_a_magic_that_comes_byte_by_byte_is_recognised() -> None:
     async with running() as node, await node.connect() as stream:
         for byte in b"\x00KRITA\x02":
             await stream.send_all(bytes([byte]))
-            await trio.testing.wait_all_tasks_blocked(0.002)
+            await wait_all_tasks_blocked(0.002)
         assert await stream.receive_some() != b"", "it was not answered as the binary protocol"
 
 
@@ -140,6 +140,21 @@ async def test_a_drained_server_answers_what_it_has_begun_and_closes(
         assert list(node.service.rows) == [b"a"], "a request behind the last answer was done"
         with pytest.raises(OSError, match="connect"):
             await node.connect()
+
+
+async def test_a_request_that_is_half_there_when_the_server_drains_is_its_last() -> None:
+    async with running() as node, http(node) as raw:
+        whole = request("GET", "/a")
+        await raw.send(whole[:10])
+        await until(lambda: 'krita_connections{protocol="http"} 1' in node.service.metrics.render())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.server.drain, 10)
+            await wait_all_tasks_blocked()
+            await raw.send(whole[10:] + whole)
+            answer = await raw.answer()
+            assert (answer.code, answer.headers["connection"]) == (404, "close")
+            assert await raw.rest() == b""
+            await raw.stream.aclose()
 
 
 async def test_an_address_in_use_is_named() -> None:

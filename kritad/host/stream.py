@@ -1,4 +1,4 @@
-"""One accepted connection as a stream of bytes: a socket, and nothing around it.
+"""One connection, accepted or dialled, as a stream of bytes: a socket, and nothing around it.
 
 Why not trio.SocketStream: its ``receive_some`` first tries a ``recv`` that, on a
 connection that waits for its next request, always fails, and its ``send_all`` is

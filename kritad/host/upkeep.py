@@ -1,0 +1,105 @@
+"""What is done to the databases beside saving and flushing: logs are cut, replicas leave.
+
+Rules:
+* A log is cut in slices, and saves go in between: all rows of a long log in one
+  piece would be a second or more in which nothing is acknowledged.
+* A replica leaves only on proof: a configuration that its shard's leader has
+  reported, newer than the newest one that the replica is in, does not have it.
+  (What the meta shard *wants* proves nothing: the replica may be needed for the
+  very majority that will let it go. raft.md 4.4, B27.)
+* Its log goes first and leaves a tombstone, durably, then its state. A crash in
+  between leaves rows that nothing refers to, which are swept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from kritad.cluster.view import MetaView
+from kritad.host.replica import Replica
+from kritad.host.writer import Finished, Worker
+from kritad.raft.types import SnapshotMeta
+from kritad.storage.data_db import DataDatabase
+from kritad.storage.raft_db import RaftDatabase
+
+Cuts = list[tuple[Replica, SnapshotMeta]]
+
+
+def was_let_go(view: MetaView, replica: Replica) -> bool:
+    """Whether it is certain that the replica is no member of its shard any more.
+
+    A replica that was never told of its own membership says no: the report may be
+    older than that. Replica ids are not used again, so who has left stays away.
+    """
+    record = view.shards.get(replica.shard)
+    known = replica.raft.configuration
+    if record is None or replica.id not in known.members:
+        return False
+    return (
+        record.report.conf_version > known.version
+        and all(wanted.replica != replica.id for wanted in record.replicas)
+        and all(member.replica != replica.id for member in record.report.replicas)
+    )
+
+
+class Upkeep:
+    """See the module's docstring. Everything returns at once; a failure of the disk
+    goes to ``on_failure``."""
+
+    def __init__(
+        self,
+        raft_db: RaftDatabase,
+        data_db: DataDatabase,
+        log_worker: Worker,
+        data_worker: Worker,
+        replicas: Mapping[int, Replica],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self._raft_db = raft_db
+        self._data_db = data_db
+        self._log_worker = log_worker
+        self._data_worker = data_worker
+        self._replicas = replicas
+        self._on_failure = on_failure
+        self.leaving: set[int] = set()  # shards whose replica is on its way out
+
+    def cut(self, cuts: Cuts) -> None:
+        """Cut logs on the disk where their cores have been told already."""
+        items = [(replica.shard, meta) for replica, meta in cuts]
+
+        def done(finished: Finished[bool]) -> None:
+            if finished.error is not None:
+                self._on_failure(finished.error)
+            elif not finished.unwrap():
+                rest = [(replica, meta) for replica, meta in cuts if self._stands(replica, meta)]
+                if rest:
+                    self.cut(rest)
+
+        self._log_worker.submit(lambda: self._raft_db.compact(items), done)
+
+    def _stands(self, replica: Replica, meta: SnapshotMeta) -> bool:
+        """Whether the log begins where this cut has put it. If it begins farther on by
+        now, whoever moved it there deletes these rows too."""
+        known = self._replicas.get(replica.shard) is replica
+        return known and replica.raft.log.snapshot.index == meta.index
+
+    def remove(self, replica: Replica, then: Callable[[], None]) -> None:
+        """Delete what the disk has of a replica that nobody uses any more, behind
+        everything that was submitted for it; then call ``then``."""
+        shard = replica.shard
+        self.leaving.add(shard)
+
+        def dropped(finished: Finished[None]) -> None:
+            if finished.error is not None:
+                self._on_failure(finished.error)
+                return
+            self.leaving.discard(shard)
+            then()
+
+        def removed(finished: Finished[None]) -> None:
+            if finished.error is not None:
+                self._on_failure(finished.error)
+                return
+            self._data_worker.submit(lambda: self._data_db.drop(shard), dropped)
+
+        self._log_worker.submit(lambda: self._raft_db.remove_replica(shard, replica.id), removed)
