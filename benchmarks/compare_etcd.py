@@ -130,7 +130,7 @@ def _row(name: str, series: Series, ratio: str) -> str:
     extent = f"{min(series.throughputs):,.0f} - {max(series.throughputs):,.0f}"
     return (
         f"{name:<30}{series.median:>10,.0f}{extent:>17}{series.p50_ms:>9.1f}{series.p99_ms:>9.1f}"
-        f"{series.server_cpus:>6.2f}{series.cpu_us:>8.0f}{series.errors:>8}{ratio:>8}"
+        f"{series.server_cpus:>6.2f}{series.server_cpu_us:>8.0f}{series.errors:>8}{ratio:>8}"
     ).rstrip()
 
 
@@ -139,7 +139,7 @@ def measure(cluster: System, workload: Workload, load: Load, options: argparse.N
     run_once(cluster, workload, evolve(load, seconds=WARMUP_S, seed=load.seed + 1000), options)
     cpu_start = cluster.cpu_s()
     sample = run_once(cluster, workload, load, options)
-    return evolve(sample, server_cpus=(cluster.cpu_s() - cpu_start) / load.seconds)
+    return evolve(sample, server_cpu_s=cluster.cpu_s() - cpu_start)
 
 
 def run_once(

@@ -2,17 +2,18 @@
 local here = debug.getinfo(1, "S").source:match("^@(.*/)")
 local bench = dofile(here .. "common.lua")
 
-local keys, values, head
+local draw_key, values, head
 
 function init()
   bench.seed_thread()
-  keys = bench.all_keys(function(key) return '{"key":"' .. bench.base64(key) end)
+  draw_key = bench.drawing_keys(bench.base64)
   values = bench.all_values(function(value) return '","value":"' .. bench.base64(value) .. '"}' end)
   -- All keys are of one length, and so are all values.
+  local size = #'{"key":"' + #draw_key() + #values[1]
   head = "POST /v3/kv/put HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    .. "Content-Length: " .. #keys[1] + #values[1] .. "\r\n\r\n"
+    .. "Content-Length: " .. size .. '\r\n\r\n{"key":"'
 end
 
 function request()
-  return head .. bench.choose(keys) .. bench.choose(values)
+  return head .. draw_key() .. bench.choose(values)
 end

@@ -2,15 +2,13 @@
 local here = debug.getinfo(1, "S").source:match("^@(.*/)")
 local bench = dofile(here .. "common.lua")
 
-local requests
+local draw_key
 
 function init()
   bench.seed_thread()
-  requests = bench.all_keys(function(key)
-    return "GET /v1/kv/" .. key .. " HTTP/1.1\r\nHost: localhost\r\n\r\n"
-  end)
+  draw_key = bench.drawing_keys(function(key) return key end)
 end
 
 function request()
-  return bench.choose(requests)
+  return "GET /v1/kv/" .. draw_key() .. " HTTP/1.1\r\nHost: localhost\r\n\r\n"
 end

@@ -2,16 +2,16 @@
 local here = debug.getinfo(1, "S").source:match("^@(.*/)")
 local bench = dofile(here .. "common.lua")
 
-local paths, values
+local draw_key, values
 
 function init()
   bench.seed_thread()
-  paths = bench.all_keys(function(key) return "PUT /v1/kv/" .. key .. " HTTP/1.1\r\n" end)
+  draw_key = bench.drawing_keys(function(key) return key end)
   values = bench.all_values(function(value)
-    return "Host: localhost\r\nContent-Length: " .. #value .. "\r\n\r\n" .. value
+    return " HTTP/1.1\r\nHost: localhost\r\nContent-Length: " .. #value .. "\r\n\r\n" .. value
   end)
 end
 
 function request()
-  return bench.choose(paths) .. bench.choose(values)
+  return "PUT /v1/kv/" .. draw_key() .. bench.choose(values)
 end

@@ -29,8 +29,20 @@ class Sample:
     p50_ms: float
     p99_ms: float
     errors: int
-    # How many processors the servers kept busy, on average.
-    server_cpus: float = 0.0
+    seconds: float  # that it really took
+    # Of all the servers together, while it ran.
+    server_cpu_s: float = 0.0
+
+    @property
+    def server_cpus(self) -> float:
+        """How many processors the servers kept busy, on average."""
+        return self.server_cpu_s / self.seconds
+
+    @property
+    def server_cpu_us(self) -> float:
+        """Processor time of the servers for one request, microseconds."""
+        requests = self.throughput_per_s * self.seconds
+        return 1e6 * self.server_cpu_s / requests if requests else 0.0
 
 
 @frozen
@@ -62,9 +74,8 @@ class Series:
         return statistics.median(sample.server_cpus for sample in self.samples)
 
     @property
-    def cpu_us(self) -> float:
-        """Processor time of all servers together for one request, microseconds."""
-        return 1e6 * self.server_cpus / self.median if self.median else 0.0
+    def server_cpu_us(self) -> float:
+        return statistics.median(sample.server_cpu_us for sample in self.samples)
 
     @property
     def errors(self) -> int:
@@ -78,7 +89,7 @@ class Series:
             "p50_ms": self.p50_ms,
             "p99_ms": self.p99_ms,
             "server_cpus": round(self.server_cpus, 3),
-            "server_cpu_us_per_request": round(self.cpu_us, 1),
+            "server_cpu_us_per_request": round(self.server_cpu_us, 1),
             "errors": self.errors,
             "samples": [asdict(sample) for sample in self.samples],
         }
@@ -125,11 +136,13 @@ def parse_wrk(output: str) -> Sample:
     errors: dict[str, int] = found["errors"]
     # wrk counts every response as a request, also one whose status says that it failed.
     good = found["requests"] - errors["status"]
+    seconds = found["duration_us"] / 1e6
     return Sample(
-        good / (found["duration_us"] / 1e6),
+        good / seconds,
         found["p50_us"] / 1000,
         found["p99_us"] / 1000,
         sum(errors.values()),
+        seconds,
     )
 
 
@@ -154,7 +167,9 @@ def parse_kritash(output: str, operation: str) -> Sample:
     except (ValueError, KeyError) as error:
         raise BenchmarkError(f"kritash bench measured nothing ({error!r}):\n{output}") from error
     errors = sum(found["errors"].values())
-    return Sample(found["throughput_per_s"], latency["p50"], latency["p99"], errors)
+    return Sample(
+        found["throughput_per_s"], latency["p50"], latency["p99"], errors, found["seconds"]
+    )
 
 
 def _output_of(command: Sequence[str], seconds: float, environment: dict[str, str]) -> str:

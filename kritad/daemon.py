@@ -149,7 +149,9 @@ class _Node:
 
     async def live(self, listening: Sequence[socket.socket], signals: AsyncIterator[int]) -> int:
         """Until a signal or a failure; returns the exit status."""
-        identity = await self._identify()
+        identity = await self._identify_or_stop(signals)
+        if identity is None:
+            return EXIT_OK
         log.info("kritad %s is %s", __version__, identity)
         async with self._workers() as workers, trio.open_nursery() as nursery:
             host = self._make_host(identity, workers)
@@ -167,11 +169,28 @@ class _Node:
             await self._wait_for_end(signals)
             await self._stop(host, service, server)
             nursery.cancel_scope.cancel()
-        return EXIT_FAILURE if host.failure is not None else EXIT_OK
+        if host.failure is None:
+            return EXIT_OK
+        return EXIT_CONFIG if isinstance(host.failure, _HOPELESS) else EXIT_FAILURE
 
     async def _drive(self, host: Host, sender: SnapshotSender) -> None:
         await loop.drive(host, self.wake, sender)
         self.failed.set()
+
+    async def _identify_or_stop(self, signals: AsyncIterator[int]) -> Identity | None:
+        """``_identify``, which may wait for a node to join for long; None when a signal
+        has ended that."""
+        identity: Identity | None = None
+        async with trio.open_nursery() as nursery:
+
+            async def stop() -> None:
+                await self._wait_for_end(signals)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(stop)
+            identity = await self._identify()
+            nursery.cancel_scope.cancel()
+        return identity
 
     async def _identify(self) -> Identity:
         """Who we are: known from the disk, just founded, or just joined."""

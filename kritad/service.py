@@ -222,9 +222,8 @@ class Service:
         request = Request(op, body, key, self._shard_of(key), respond, deadline_ms, forwarded)  # type: ignore[arg-type]
         if consistency == Consistency.STALE:
             replica = self._host.replicas.get(request.shard)
-            if replica is not None:
-                heard_ms = replica.leader_heard_ms
-                staleness_ms = max(0, int(self._host.clock.monotonic_ms() - heard_ms))
+            staleness_ms = None if replica is None else replica.staleness_ms(self._host.clock)
+            if replica is not None and staleness_ms is not None:
                 replica.answer_read(request, staleness_ms)
                 return
         elif consistency not in (None, Consistency.LINEARIZABLE):
@@ -309,12 +308,13 @@ class Service:
         store_uuid, address, zone = parse_join(body)
 
         def added(status: int, reply: object) -> None:
-            if status != Status.OK or not isinstance(reply, list):
-                respond(status, reply)
-                return
-            node, meta_replica = reply[:2]
-            members = [[n.node, n.address] for n in self._host.view.nodes.values()]
-            respond(Status.OK, [self._host.identity.cluster_id, node, meta_replica, members])
+            match reply:
+                case [int(node), int(meta_replica), *_] if status == Status.OK:
+                    members = [[n.node, n.address] for n in self._host.view.nodes.values()]
+                    cluster_id = self._host.identity.cluster_id
+                    respond(Status.OK, [cluster_id, node, meta_replica, members])
+                case _:
+                    respond(status, reply)
 
         self._propose_meta(
             Op.META_NODE_ADD,

@@ -84,6 +84,18 @@ def node_document(host: Host) -> Document:
     }
 
 
+def _is_complete(document: Document) -> bool:
+    """Whether another node's document has what is used of it here. That node may be
+    newer or have a bug; it then counts as one that did not answer."""
+    replicas = document.get("replicas")
+    return isinstance(replicas, list) and all(
+        isinstance(replica, dict)
+        and all(type(replica.get(name)) is int for name in ("shard", "last", "applied"))
+        and all(type(replica.get(name)) is str for name in ("role", "state_hash"))
+        for replica in replicas
+    )
+
+
 class Status:
     """Gathers the documents; one for a node's life."""
 
@@ -128,11 +140,12 @@ class Status:
     async def _answer(self, op: int, respond: Respond) -> None:
         known = await self._gather()
         if op == Op.NODE_LIST:
-            respond(Code.OK, [self._nodes(known)])
+            document: object = self._nodes(known)
         elif op == Op.SHARD_LIST:
-            respond(Code.OK, [self._shards(known)])
+            document = self._shards(known)
         else:
-            respond(Code.OK, [self._cluster(known)])
+            document = self._cluster(known)
+        respond(Code.OK, [document])
 
     async def _gather(self) -> dict[int, Document]:
         """node -> its document, of all nodes that answer in time."""
@@ -143,7 +156,7 @@ class Status:
 
         def take(node: int, status: int | None, body: object, _sent: bool) -> None:
             match body:
-                case [dict(document), *_] if status == Code.OK:
+                case [dict(document), *_] if status == Code.OK and _is_complete(document):
                     known[node] = document
             waiting.discard(node)
             if not waiting:

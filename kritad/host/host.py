@@ -23,18 +23,18 @@ from collections.abc import Callable
 
 import attrs
 
-from krita.codec import decode, encode
-from krita.errors import Foreign, ProtocolError
+from krita.errors import KritaError
 from krita.handshake import Identity
 from krita.operations import Op
 from krita.ring import ShardInfo, ShardMap
 from kritad.cluster.meta import handlers
 from kritad.cluster.view import MetaView
+from kritad.host.admission import check_member
 from kritad.host.bootstrap import META_SHARD, all_sessions, fresh_applied, load_boot
 from kritad.host.clock import Clock
 from kritad.host.drive import Drive, Effects
 from kritad.host.flush import Flusher
-from kritad.host.leaders import NO_NODE, LeaderTable
+from kritad.host.leaders import NO_NODE, LeaderTable, decode_leaders, encode_leaders
 from kritad.host.peer_codec import decode_messages
 from kritad.host.replica import Replica
 from kritad.host.request import Deadlines, Request
@@ -163,6 +163,7 @@ class Host:
             self.drive.mark,
             transport.reachable,
         )
+        transport.on_expelled = self.fail
 
     def __repr__(self) -> str:
         leads = sum(replica.leads for replica in self.replicas.values())
@@ -325,21 +326,8 @@ class Host:
         """
         if not identity.node:
             return  # it is about to ask for its membership
-        known = self.view.nodes.get(identity.node)
-        if known is not None and known.store_uuid != identity.store_uuid:
-            raise Foreign(
-                f"node {identity.node} is known with store {known.store_uuid.hex()},"
-                f" you have {identity.store_uuid.hex()}",
-                hint="a wiped or exchanged disk joins as a new node, with an empty directory",
-            )
-        if known is not None and identity.boot_counter < known.boot_counter:
-            raise Foreign(
-                f"node {identity.node} was seen at boot {known.boot_counter}, you are at"
-                f" {identity.boot_counter}: your disk was rolled back",
-                hint="a disk restored from an old copy may have forgotten its votes;"
-                " join it as a new node, with an empty directory",
-            )
-        if known is None and not self.view.cluster_id:
+        check_member(self.view, identity)
+        if identity.node not in self.view.nodes and not self.view.cluster_id:
             self.transport.learn(identity.node, identity.address)
 
     def deliver(self, node: int, op: int, body: bytes) -> None:
@@ -360,24 +348,15 @@ class Host:
         self.drive.mark(replica)
 
     def _hear_leaders(self, node: int, body: bytes) -> None:
-        item = decode(body)
-        rows = item[0] if isinstance(item, list) and item else None
-        if not isinstance(rows, list):
-            raise ProtocolError("leaders is [[[shard, term], …]]")
-        news = False
-        for row in rows:
-            match row:
-                case [int(shard), int(term), *_]:
-                    news = self.leaders.learn(shard, node, term) or news
-                case _:
-                    raise ProtocolError("leaders is [[[shard, term], …]]")
-        if news:
+        news = [self.leaders.learn(shard, node, term) for shard, term in decode_leaders(body)]
+        if any(news):
             self.router.retry_parked()
 
     def tell_leaders(self) -> None:
         """Tell every node what is led here."""
-        rows = [[r.shard, r.raft.term] for r in self.replicas.values() if r.leads]
-        body = encode([rows])
+        if self.failure is not None:
+            return
+        body = encode_leaders([(r.shard, r.raft.term) for r in self.replicas.values() if r.leads])
         for node in self.transport.peers:
             self.transport.tell(node, Op.LEADERS, body)
 
@@ -439,10 +418,12 @@ class Host:
         return leading
 
     def fail(self, error: BaseException) -> None:
-        """A disk has failed, or we have a bug: nothing more leaves this node."""
+        """A disk has failed, the cluster has expelled us, or we have a bug: nothing
+        more leaves this node."""
         if self.failure is None:
             self.failure = error
-            log.critical("the node stops: %s", error, exc_info=error)
+            explained = isinstance(error, KritaError)
+            log.critical("the node stops: %s", error, exc_info=None if explained else error)
             self._wake()
 
     # --- effects of a turn -------------------------------------------------------------

@@ -10,9 +10,34 @@ over "nobody yet" (raft.md B45: never let a laggard's answer replace a newer one
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+from krita.codec import decode, encode
+from krita.errors import ProtocolError
 
 NO_NODE = 0
+
+
+def encode_leaders(led: Sequence[tuple[int, int]]) -> bytes:
+    """The body of a ``leaders`` frame: (shard, term) of all that the sender leads."""
+    return encode([led])
+
+
+def decode_leaders(body: bytes) -> list[tuple[int, int]]:
+    """The inverse. Raises ProtocolError."""
+    match decode(body):
+        case [list(rows), *_]:
+            pass
+        case _:
+            raise ProtocolError("leaders is [[[shard, term], …]]")
+    led: list[tuple[int, int]] = []
+    for row in rows:
+        match row:
+            case [int(shard), int(term), *_] if shard >= 0 and term >= 0:
+                led.append((shard, term))
+            case _:
+                raise ProtocolError("leaders is [[[shard, term], …]]")
+    return led
 
 
 class LeaderTable:

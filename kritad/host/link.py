@@ -11,6 +11,8 @@ Rules:
 * Reconnecting backs off from 50 ms to 1 s with jitter: a restarted node is found
   quickly, and a dead one costs next to nothing. Only a connection that has
   lasted begins that anew: some are let in and then shown the door.
+* A peer that lets us in and then says that we are not the node we say to be (a
+  wiped disk, or an old copy of one) knows better: that ends this node.
 * A peer that hangs without closing is noticed by the kernel
   (TCP_USER_TIMEOUT): bytes unacknowledged for that long end the connection.
 """
@@ -43,6 +45,18 @@ _HANDSHAKE_TIMEOUT_S = 5.0
 OnReply = Callable[[int | None, object], None]
 
 
+class Expelled(Foreign):
+    """A node of our own cluster says that we are not who we say. Contrast its parent,
+    which is also what somebody else's cluster says of us."""
+
+
+def _after_welcome(error: KritaError) -> KritaError:
+    """What a goodbye means that follows the welcome: the clusters' ids agree."""
+    if not isinstance(error, Foreign):
+        return error
+    return Expelled(error.message, hint=error.hint, outcome=error.outcome, detail=error.detail)
+
+
 async def dial(
     address: Address, hello: Hello, peer_key: bytes
 ) -> tuple[Stream, Connection, Welcomed]:
@@ -61,7 +75,8 @@ async def dial(
                     if isinstance(event, SendData):
                         await stream.send(event.data)
                     elif isinstance(event, Goodbye):
-                        raise event.error  # also one right behind the welcome
+                        # Also one right behind the welcome.
+                        raise event.error if welcomed is None else _after_welcome(event.error)
                     elif isinstance(event, Welcomed):
                         welcomed = event
                 if welcomed is not None:
@@ -100,6 +115,7 @@ class Link:
         peer_key: bytes,
         queue_bytes_max: int,
         silence_max_ms: int,
+        on_expelled: Callable[[Expelled], None],
     ) -> None:
         self.node = node
         self.lane = lane
@@ -109,6 +125,7 @@ class Link:
         self._peer_key = peer_key
         self._queue_bytes_max = queue_bytes_max
         self._silence_max_ms = silence_max_ms
+        self._on_expelled = on_expelled
         self._connection: Connection | None = None
         self._stream: Stream | None = None
         self._writing = False
@@ -188,6 +205,8 @@ class Link:
             backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
 
     def _note(self, problem: BaseException) -> None:
+        if isinstance(problem, Expelled):
+            self._on_expelled(problem)
         text = str(problem) or type(problem).__name__
         if text == self._problem:
             return
@@ -252,7 +271,7 @@ class Link:
                     if isinstance(event, Reply):
                         self._in_flight.pop(event.id)(event.status, event.body)
                     elif isinstance(event, Goodbye):
-                        raise event.error
+                        raise _after_welcome(event.error)
         except (OSError, trio.ClosedResourceError, KritaError) as problem:
             self._note(problem)
         self.connected = False

@@ -16,7 +16,8 @@ from kritad.storage.space import DiskReserve
 
 _STEWARD_INTERVAL_S = 0.2
 _LEADERS_INTERVAL_S = 1.0
-_SPACE_INTERVAL_S = 1.0
+# What a fast disk takes in this time has to be less than the reserve by far.
+_SPACE_INTERVAL_S = 0.1
 # A late tick is made up for by no more than this many: a process that was
 # stopped for a minute must not count a minute of silence against its leaders.
 _TICKS_AT_ONCE_MAX = 2
@@ -80,7 +81,7 @@ async def keep_shape(host: Host) -> None:
 
 
 async def watch_space(host: Host, reserve: DiskReserve) -> None:
-    """Look at the free space once a second (a statvfs costs 3 µs)."""
+    """Look at the free space ten times a second (a statvfs costs 3 µs)."""
     while True:
         low = reserve.update()
         host.note_space(reserve.free_bytes, low)

@@ -1,7 +1,8 @@
 """Raft messages of all shards, as the body of one ``raft`` frame.
 
 The body is ``[heartbeats, messages]``. Heartbeats and their answers, which an
-idle cluster sends for every shard several times a second, are one flat array of
+idle cluster sends for every shard several times a second, and acknowledgements,
+which a busy one sends most of, are one flat array of
 integers, ``_STRIDE`` apiece: a flat array encodes three times faster than an
 array of arrays. All others are ``[type, shard, sender, recipient, term, …]``.
 
@@ -37,8 +38,9 @@ from kritad.raft.messages import (
 from kritad.raft.records import CorruptRecord, pack_run, unpack_run
 from kritad.raft.types import EntryKind
 
-# In the flat array: 0 heartbeat or 1 answer, shard, sender, recipient, term,
-# commit (0 in an answer), read sequence.
+# In the flat array: kind (0 heartbeat, 1 its answer, 2 accepted append), shard,
+# sender, recipient, term, index (what is committed, 0, what is acknowledged), read
+# sequence. A kind that only a newer version knows is passed over.
 _STRIDE = 7
 
 _NUMBER_MAX = (1 << 63) - 1  # what SQLite keeps
@@ -103,6 +105,8 @@ def encode_messages(messages: Iterable[Message]) -> bytes:
             flat += (0, m.shard, m.sender, m.recipient, m.term, m.commit, m.read_sequence)
         elif type(m) is HeartbeatReply:
             flat += (1, m.shard, m.sender, m.recipient, m.term, 0, m.read_sequence)
+        elif type(m) is AppendReply and m.accepted and not (m.hint_index or m.hint_term):
+            flat += (2, m.shard, m.sender, m.recipient, m.term, m.index, m.read_sequence)
         else:
             rows.append(_PACK[type(m)](m))
     return encode([flat, rows])
@@ -115,23 +119,25 @@ def _all_numbers(values: Sequence[Any]) -> bool:
     return set(map(type, values)) == {int} and min(values) >= 0 and max(values) <= _NUMBER_MAX
 
 
-def _flat_messages(flat: list[object]) -> list[Message]:
+def _flat_messages(flat: list[Any]) -> list[Message]:
     if len(flat) % _STRIDE or not _all_numbers(flat):
         raise ProtocolError("a raft frame's heartbeats are not whole rows of numbers")
     messages: list[Message] = []
     for at in range(0, len(flat), _STRIDE):
-        answer, shard, sender, recipient, term, commit, read = flat[at : at + _STRIDE]
-        if answer:
-            messages.append(HeartbeatReply(shard, sender, recipient, term, read))  # type: ignore[arg-type]
-        else:
-            messages.append(Heartbeat(shard, sender, recipient, term, commit, read))  # type: ignore[arg-type]
+        kind, shard, sender, recipient, term, index, read = flat[at : at + _STRIDE]
+        if kind == 2:
+            messages.append(AppendReply(shard, sender, recipient, term, True, index, 0, 0, read))
+        elif kind == 1:
+            messages.append(HeartbeatReply(shard, sender, recipient, term, read))
+        elif kind == 0:
+            messages.append(Heartbeat(shard, sender, recipient, term, index, read))
     return messages
 
 
 def _unpack_append(head: list[int], rest: list[object]) -> Message:
-    if len(rest) != 5 or not _all_numbers(rest[:4]) or type(rest[4]) is not bytes:
+    *numbers, run = rest or [None]
+    if len(numbers) != 4 or not _all_numbers(numbers) or not isinstance(run, bytes):
         raise ProtocolError("a malformed append")
-    *numbers, run = rest
     try:
         entries = unpack_run(head[0], run)
         for entry in entries:

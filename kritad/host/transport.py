@@ -17,7 +17,7 @@ does not ask for it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import trio
 
@@ -29,7 +29,7 @@ from krita.handshake import Identity
 from krita.limits import FRAME_BYTES_MAX_PEER, FRAME_OVERHEAD_BYTES
 from krita.operations import Op
 from kritad.host.clock import Clock
-from kritad.host.link import Link
+from kritad.host.link import Expelled, Link
 from kritad.host.peer_codec import encode_messages
 from kritad.host.request import Request
 from kritad.host.router import OnReply
@@ -70,6 +70,8 @@ class Transport:
         self._clock = clock
         self._silence_max_ms = silence_max_ms
         self._peers: dict[int, Peer] = {}
+        # What to do when the others do not accept us; the host says it.
+        self.on_expelled: Callable[[Expelled], None] = lambda _: None
         self._nursery: trio.Nursery | None = None
         self.frames_dropped = 0
 
@@ -122,6 +124,7 @@ class Transport:
             peer_key=self.peer_key,
             queue_bytes_max=_QUEUE_BYTES_MAX[lane],
             silence_max_ms=self._silence_max_ms,
+            on_expelled=lambda error: self.on_expelled(error),
         )
 
     def _start(self, peer: Peer) -> None:

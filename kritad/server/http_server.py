@@ -9,6 +9,9 @@ Rules:
   taking what was answered. While the database works there is none here: it has
   the request's own.
 * What was complete is answered before a refusal; after a refusal nothing is read.
+* A write that is alone is answered by whoever brings its answer, while the task
+  waits for the next request already: that saves a task switch of 15 µs. (Answers
+  to reads may be large, so they are left to the task, which can wait.)
 """
 
 from __future__ import annotations
@@ -67,6 +70,7 @@ class HttpConnection:
         self._answered = trio.Event()
         self._draining = False  # the next answer is the last
         self._closing = False  # the last answer has been given
+        self._direct = False  # the task reads; _wake is to send the pending answer
         self.idle = False  # between two requests: may be closed at any time
 
     def __repr__(self) -> str:
@@ -85,11 +89,26 @@ class HttpConnection:
             if wire.expects_continue:
                 wire.expects_continue = False
                 await self._send(CONTINUE)
-            self._expect_more()
-            data = await self._stream.receive()
+            if self._pending:
+                data = await self._receive_while_pending()
+            else:
+                self._expect_more()
+                data = await self._stream.receive()
             self.idle = False
-            if not data:
+            if self._closing or not data:
                 return
+
+    async def _receive_while_pending(self) -> bytes:
+        """Read on while the answer to a write is still to come (see the rules)."""
+        self._direct = True
+        try:
+            data = await self._stream.receive()
+        finally:
+            self._direct = False
+        if self._pending:  # the client went on, or has finished sending
+            await self._settle()
+            await self._flush()
+        return data
 
     def drain(self) -> None:
         """The server is stopping: what has begun is answered, nothing behind it is."""
@@ -128,6 +147,8 @@ class HttpConnection:
         wire = self._wire
         while wire.requests:
             await self._start(wire.requests.popleft())
+        if self._may_answer_directly():
+            return
         await self._settle()
         if wire.refusal is not None and not self._closing:
             self._output.append(self._refusal_bytes(wire.refusal))
@@ -147,11 +168,38 @@ class HttpConnection:
         exchange.close = exchange.close or self._draining
         self._pending.append(exchange)
         exchange.run(server.routes.handle)
-        if alone:
+        if alone and self._wire.requests:
             await self._settle()
 
+    def _may_answer_directly(self) -> bool:
+        """Whether all there is to do is to wait for the answer to one write."""
+        if len(self._pending) != 1 or self._output or self._wire.refusal is not None:
+            return False
+        exchange = self._pending[0]
+        waits = exchange.answer is None and not exchange.close and not exchange.request.safe
+        return waits and self._wire.phase is Phase.IDLE
+
     def _wake(self) -> None:
-        self._answered.set()
+        if self._direct:
+            self._answer_directly()
+        else:
+            self._answered.set()
+
+    def _answer_directly(self) -> None:
+        """Send the one pending answer from where it was made."""
+        exchange = self._pending.pop()
+        assert exchange.answer is not None
+        try:
+            sent = self._stream.send_now(exchange.answer)
+        except OSError:
+            sent = 0
+        if sent < len(exchange.answer) or exchange.close:
+            # Gone, or it reads none of its answers (this one is short), or the
+            # server is stopping: the task ends.
+            self._closing = True
+            self._watched.scope.cancel()
+        else:
+            self._expect_more()
 
     async def _settle(self) -> None:
         """Wait until everything pending is answered; put the answers into the output."""

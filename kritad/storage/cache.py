@@ -48,14 +48,20 @@ class RowCache:
 
     def put(self, generation: int, key: bytes, row: Row) -> None:
         """Remember a row. One that is larger than an eighth of the cache is not kept."""
-        self.discard(generation, key)
-        size = _size(key, row)
+        place, rows = (generation, key), self._rows
+        size = ENTRY_OVERHEAD_BYTES + len(key) + len(row.value)
+        before = rows.get(place)
         if size * 8 > self.bytes_max:
+            self.discard(generation, key)
             return
-        self._rows[generation, key] = row
-        self.size_bytes += size
+        rows[place] = row
+        if before is None:
+            self.size_bytes += size
+        else:
+            rows.move_to_end(place)
+            self.size_bytes += len(row.value) - len(before.value)
         while self.size_bytes > self.bytes_max:
-            (_, oldest), old = self._rows.popitem(last=False)
+            (_, oldest), old = rows.popitem(last=False)
             self.size_bytes -= _size(oldest, old)
 
     def discard(self, generation: int, key: bytes) -> None:

@@ -81,10 +81,15 @@ class Table:
             self.size_bytes += value_bytes - (len(old.value) if old is not None else 0)
         else:
             self.size_bytes += ROW_OVERHEAD_BYTES + len(key) + value_bytes
-            # Whatever the cache has is older. Nothing can enter it again before
-            # flushed(), because until then a read ends in a memtable.
-            self._cache.discard(self.generation, key)
         active[key] = row
+        # The cache has the newest row or none, so that a key which is written again
+        # after its flush does not have to be read back first (the row itself is
+        # shared with the memtable). Nothing older can enter: until flushed() every
+        # read ends in a memtable.
+        if row is None:
+            self._cache.discard(self.generation, key)
+        else:
+            self._cache.put(self.generation, key, row)
 
     def freeze(self) -> list[tuple[bytes, Row | None]]:
         """The rows to flush (None: deleted), in no order; the memtable begins anew.

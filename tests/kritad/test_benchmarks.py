@@ -3,12 +3,18 @@ here is timed, and none starts a database."""
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import shutil
 import signal
-import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import pytest
 
@@ -21,14 +27,13 @@ from benchmarks.processes import (
     BenchmarkError,
     Memory,
     Process,
-    free_ports,
     parse_count,
     parse_cpu_ticks,
     parse_kib_line,
     plain_environment,
     wait_until,
 )
-from benchmarks.samples import Sample, Series, parse_kritash, parse_wrk
+from benchmarks.samples import Load, Sample, Series, parse_kritash, parse_wrk, run_wrk
 
 WRK = """\
 Running 2s test @ http://127.0.0.1:4001/
@@ -44,7 +49,10 @@ Requests/sec:   1000.00
 
 
 def test_a_response_with_an_error_status_is_no_success_of_wrk() -> None:
-    assert parse_wrk(WRK) == Sample(throughput_per_s=750.0, p50_ms=14.5, p99_ms=61.0, errors=503)
+    sample = parse_wrk(WRK)
+    assert sample == Sample(
+        throughput_per_s=750.0, p50_ms=14.5, p99_ms=61.0, errors=503, seconds=2.0
+    )
 
 
 def test_wrk_that_measured_nothing_is_an_error_with_what_it_said() -> None:
@@ -54,12 +62,15 @@ def test_wrk_that_measured_nothing_is_an_error_with_what_it_said() -> None:
 
 def test_the_document_of_kritash_bench_is_read() -> None:
     document = {
+        "seconds": 3.008,
         "throughput_per_s": 8038.0,
         "latency_ms": {"put": {"count": 24175, "p50": 53.669, "p95": 129.652, "p99": 172.302}},
         "errors": {"unknown": 2, "timeout": 1},
     }
     sample = parse_kritash(json.dumps(document), "put")
-    assert sample == Sample(throughput_per_s=8038.0, p50_ms=53.669, p99_ms=172.302, errors=3)
+    assert sample == Sample(
+        throughput_per_s=8038.0, p50_ms=53.669, p99_ms=172.302, errors=3, seconds=3.008
+    )
 
 
 @pytest.mark.parametrize("output", ["", "no json", '{"throughput_per_s": 0, "latency_ms": {}}'])
@@ -68,27 +79,83 @@ def test_kritash_bench_that_measured_nothing_is_an_error(output: str) -> None:
         parse_kritash(output, "put")
 
 
+class Recorder(BaseHTTPRequestHandler):
+    """Answers every request with 200 and keeps what was asked, by port."""
+
+    protocol_version = "HTTP/1.1"
+    seen: ClassVar[dict[int, list[tuple[str, bytes]]]] = {}
+
+    def handle(self) -> None:
+        # When its time is up, wrk hangs up on whatever is still in flight.
+        with suppress(ConnectionError):
+            super().handle()
+
+    def answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        port = self.connection.getsockname()[1]
+        self.seen.setdefault(port, []).append((self.requestline, body))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_PUT = do_POST = answer
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def servers() -> Iterator[list[str]]:
+    """The addresses of two recorders."""
+    Recorder.seen.clear()
+    started = [ThreadingHTTPServer(("127.0.0.1", 0), Recorder) for _ in range(2)]
+    for server in started:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield [f"127.0.0.1:{server.server_port}" for server in started]
+    for server in started:
+        server.shutdown()
+        server.server_close()
+
+
+def check_key(script: str, request: str, body: bytes) -> bytes:
+    """The key that a request of that script is about; fails unless it is well formed."""
+    if script.startswith("krita"):
+        method = "PUT" if script.endswith("put.lua") else "GET"
+        found = re.fullmatch(rf"{method} /v1/kv/(\S+) HTTP/1\.1", request)
+        assert found, request
+        assert len(body) == (100 if method == "PUT" else 0)
+        return found[1].encode()
+    document = json.loads(body)
+    assert request.startswith("POST /v3/kv/")
+    if script.endswith("put.lua"):
+        assert len(base64.b64decode(document.pop("value"), validate=True)) == 100
+    key = base64.b64decode(document.pop("key"), validate=True)
+    assert document == {}
+    return key
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 @pytest.mark.parametrize("script", sorted(p.name for p in (ROOT / "benchmarks").glob("*_*.lua")))
-def test_a_script_for_wrk_loads(script: str) -> None:
-    # Nobody listens: wrk runs the script's text, resolves the address, and gives up.
-    (port,) = free_ports(1)
-    done = subprocess.run(
-        ["wrk", "-t1", "-c1", "-d1s", "-s", f"benchmarks/{script}", f"http://127.0.0.1:{port}/"],
-        cwd=ROOT,
-        env={"BENCH_ADDRESSES": f"127.0.0.1:{port}", "BENCH_KEYS": "9", "BENCH_VALUE_SIZE": "8",
-             "BENCH_SEED": "1", "PATH": "/usr/bin:/bin"},
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
-    assert "unable to connect" in done.stdout + done.stderr
-    assert ".lua" not in done.stdout + done.stderr
+def test_a_script_for_wrk_asks_every_address_for_the_keys_that_were_filled(
+    script: str, servers: list[str]
+) -> None:
+    sample = run_wrk(ROOT / "benchmarks" / script, servers, Load(1, 4, 10, 100, 1))
+    assert sample.errors == 0
+    assert len(Recorder.seen) == 2, "all connections went to one address"
+    seen = [one for requests in Recorder.seen.values() for one in requests]
+    assert sample.throughput_per_s > 0
+    # 10 keys, asked for hundreds of times: one that never comes up is not drawn.
+    assert {check_key(script, *one) for one in seen} == {key_of(n) for n in range(10)}
 
 
 # -- Comparing
 
 
 def series(*throughputs: float) -> Series:
-    return Series(tuple(Sample(t, 10.0 * n, 20.0 * n, n) for n, t in enumerate(throughputs, 1)))
+    return Series(
+        tuple(Sample(t, 10.0 * n, 20.0 * n, n, 1.0) for n, t in enumerate(throughputs, 1))
+    )
 
 
 def compared() -> compare_etcd.Result:
@@ -133,9 +200,10 @@ def test_every_workload_of_wrk_has_its_script() -> None:
         assert not workload.script or (ROOT / "benchmarks" / workload.script).is_file()
 
 
-def test_processor_time_is_told_per_request() -> None:
-    busy = Series((Sample(5000.0, 1.0, 2.0, 0, server_cpus=1.5),))
-    assert busy.cpu_us == 300.0
+def test_processor_time_is_told_per_second_and_per_request() -> None:
+    busy = Sample(5000.0, 1.0, 2.0, 0, seconds=4.0, server_cpu_s=6.0)
+    assert busy.server_cpus == 1.5
+    assert busy.server_cpu_us == 300.0
 
 
 # -- Clusters
@@ -172,11 +240,6 @@ def test_the_node_to_kill_is_the_one_that_leads_most_data_shards() -> None:
 
 def test_batches_cover_every_number_once() -> None:
     assert [list(batch) for batch in batches(range(5), 2)] == [[0, 1], [2, 3], [4]]
-
-
-def test_both_load_generators_name_keys_alike() -> None:
-    assert key_of(7) == b"bench:00000007"
-    assert 'string.format("bench:%08d", i - 1)' in (ROOT / "benchmarks/common.lua").read_text()
 
 
 def test_no_setting_but_names_ports_and_directories_is_given(tmp_path: Path) -> None:

@@ -159,9 +159,7 @@ class Cluster:
     def node_of(self, node_id: int) -> Node:
         """The place where the node with this id listens."""
         address = next(
-            entry["address"]
-            for entry in self.wait_status()["nodes"]
-            if entry["node"] == node_id
+            entry["address"] for entry in self.wait_status()["nodes"] if entry["node"] == node_id
         )
         return next(node for node in self.nodes if node.address == address)
 
@@ -169,6 +167,13 @@ class Cluster:
         """The node that leads most shards now."""
         leaders = Counter(self.wait_leaders().values())
         return self.node_of(leaders.most_common(1)[0][0])
+
+    def node_status(self, node: Node) -> Document:
+        """What ``node`` knows of itself."""
+        with Client(node.address, timeout_ms=5000) as client:
+            (document,) = client.call("node_status", node=node.address)
+        assert isinstance(document, dict)
+        return document
 
     # --- judging -------------------------------------------------------------------
 
@@ -179,9 +184,7 @@ class Cluster:
         for node in self.nodes:
             if not node.up:
                 continue
-            with Client(node.address, timeout_ms=5000) as client:
-                (document,) = client.call("node_status", node=node.address)
-            for replica in document["replicas"]:
+            for replica in self.node_status(node)["replicas"]:
                 shard, applied = replica["shard"], replica["applied"]
                 place = (replica["state_hash"], node.number)
                 first = self._hashes.setdefault((shard, applied), place)
@@ -210,3 +213,8 @@ class Cluster:
             )
 
         wait_until(f"all {wanted} replicas of each shard have applied the same", settled, timeout_s)
+
+    def check_logs(self) -> None:
+        """No node has met with something that it cannot explain."""
+        for node in self.nodes:
+            assert "Traceback" not in node.log_text(), f"{node} has logged a traceback"

@@ -49,6 +49,8 @@ def make_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mak
             return cluster
 
         yield make
+        for cluster in made:
+            cluster.check_logs()
 
 
 @pytest.fixture
@@ -62,8 +64,7 @@ def cluster(make_cluster: MakeCluster) -> Cluster:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three nodes for all the tests of a file that do not hurt them."""
-    with Cluster(
-        tmp_path_factory.mktemp("shared"), extra={"KRITA_ADMIN_TOKEN": TOKEN}
-    ) as cluster:
+    with Cluster(tmp_path_factory.mktemp("shared"), extra={"KRITA_ADMIN_TOKEN": TOKEN}) as cluster:
         cluster.start()
         yield cluster
+        cluster.check_logs()

@@ -161,8 +161,9 @@ def check_kept(keys: dict[str, Key], addresses: Iterable[str]) -> None:
             found = read_all(address, names, consistency)
             bad = [name for name in names if not keys[name].may_hold(found[name])]
             assert not bad, (
-                f"{len(bad)} of {len(names)} keys are wrong when read ({consistency.name}) from "
-                f"{address}; the first, {bad[0]!r}, holds {found[bad[0]]!r}, known is {keys[bad[0]]}"
+                f"{len(bad)} of {len(names)} keys are wrong when read ({consistency.name}) "
+                f"from {address}; the first, {bad[0]!r}, holds {found[bad[0]]!r}, "
+                f"known is {keys[bad[0]]}"
             )
             truth = truth or found
             assert found == truth, f"{address} ({consistency.name}) differs from the node before"

@@ -44,9 +44,7 @@ _pause = threading.Event()  # never set: its wait is a pause that a signal may e
 _ports = itertools.cycle(range(10_000 + os.getpid() % 10_000, 30_000))
 
 
-def wait_until(
-    what: str, condition: Callable[[], T | None], timeout_s: float = TIMEOUT_S
-) -> T:
+def wait_until(what: str, condition: Callable[[], T | None], timeout_s: float = TIMEOUT_S) -> T:
     """Poll until ``condition()`` is true, and return what it returned. Raises
     AssertionError saying that ``what`` never happened."""
     deadline = time.monotonic() + timeout_s
@@ -80,10 +78,9 @@ def free_ports(count: int) -> list[int]:
     found: list[int] = []
     while len(found) < count:
         port = next(_ports)
-        with socket.socket() as sock:
-            with suppress(OSError):
-                sock.bind(("127.0.0.1", port))
-                found.append(port)
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            found.append(port)
     return found
 
 
@@ -217,9 +214,7 @@ class Node:
         self, method: str, path: str, body: bytes | None = None, timeout_s: float = 10.0
     ) -> tuple[int, bytes]:
         """One HTTP request: the status and the body; (0, why) without an answer."""
-        request = urllib.request.Request(
-            f"http://{self.address}{path}", data=body, method=method
-        )
+        request = urllib.request.Request(f"http://{self.address}{path}", data=body, method=method)
         try:
             with urllib.request.urlopen(request, timeout=timeout_s) as answer:
                 return answer.status, answer.read()

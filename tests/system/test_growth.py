@@ -43,9 +43,7 @@ def test_each_node_that_joins_raises_every_shards_replicas_up_to_three(
 def test_leaders_are_spread_over_the_nodes(shared: Cluster) -> None:
     with shared.client() as db:
         db.put("spread", b"x")
-    wait_until(
-        "each node leads a data shard", lambda: set(shared.leaders().values()) == {1, 2, 3}
-    )
+    wait_until("each node leads a data shard", lambda: set(shared.leaders().values()) == {1, 2, 3})
     assert META_SHARD not in shared.leaders()
 
 

@@ -1,0 +1,479 @@
+"""Several Hosts in one process: real databases, an in-memory network, virtual time.
+
+``Cluster.settle`` lets everything happen that can happen without time passing;
+``run`` lets time pass, tick by tick. Links can be cut; a node can be crashed (its
+files are copied as they are at that moment, which is what kill -9 leaves behind)
+and started again from the copy.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import attrs
+
+from krita.codec import encode_body
+from krita.errors import Status
+from krita.handshake import Identity
+from krita.operations import Op
+from kritad.host.bootstrap import (
+    META_SHARD,
+    Membership,
+    accept_membership,
+    begin_cluster,
+    bootstrap_body,
+    store_of,
+)
+from kritad.host.host import Host, HostSettings, Workers
+from kritad.host.peer_codec import decode_messages, encode_messages
+from kritad.host.replica import Replica
+from kritad.host.request import Request
+from kritad.host.router import OnReply
+from kritad.host.snapshots import SnapshotReceiver, _Transfer
+from kritad.raft.messages import Message
+from kritad.storage.data_db import DataDatabase
+from kritad.storage.raft_db import RaftDatabase
+from kritad.storage.snapshots import SnapshotReader
+from tests.host.clock import VirtualClock
+from tests.host.lone import Replies
+from tests.host.worker import QueuedWorker
+
+SETTINGS = HostSettings(memtable_bytes=1 << 20, log_tail_bytes=32 << 10)
+
+
+@attrs.define
+class PeerStandIn:
+    """What status looks at of a Peer."""
+
+    address: str
+    connected: bool = True
+
+
+class MemoryTransport:
+    """The Transport of one node; frames go through ``network``."""
+
+    def __init__(self, network: Network, identity: Identity) -> None:
+        self.identity = identity
+        self.peer_key = b"key"
+        self.frames_dropped = 0
+        self._network = network
+        self._peers: dict[int, PeerStandIn] = {}
+
+    @property
+    def peers(self) -> Mapping[int, PeerStandIn]:
+        return self._peers
+
+    def reachable(self) -> set[int]:
+        own = self.identity.node
+        return {own, *(node for node in self._peers if self._network.is_up(own, node))}
+
+    def set_peers(self, addresses: Mapping[int, str]) -> None:
+        self._peers = {
+            node: PeerStandIn(address)
+            for node, address in addresses.items()
+            if node != self.identity.node
+        }
+
+    def learn(self, node: int, text: str) -> None:
+        if node != self.identity.node:
+            self._peers.setdefault(node, PeerStandIn(text))
+
+    def address_of(self, node: int) -> str | None:
+        if node == self.identity.node:
+            return self.identity.address
+        peer = self._peers.get(node)
+        return None if peer is None else peer.address
+
+    def send(self, node: int, messages: Iterable[Message]) -> bool:
+        body = encode_messages(messages)
+        return node in self._peers and self._network.send(
+            self.identity.node, node, lambda host: host.deliver(self.identity.node, Op.RAFT, body)
+        )
+
+    def tell(self, node: int, op: int, body: bytes) -> None:
+        self._network.send(
+            self.identity.node, node, lambda host: host.deliver(self.identity.node, op, body)
+        )
+
+    def request(self, node: int, request: Request, on_reply: OnReply) -> None:
+        self._network.request(self.identity.node, node, request, on_reply)
+
+    def ask(self, node: int, op: int, body: bytes, deadline_ms: float, on_reply: OnReply) -> None:
+        on_reply(None, None, False)
+
+
+@attrs.define
+class Frame:
+    """On its way; ``lost`` is called when it does not arrive."""
+
+    sender: int
+    recipient: int
+    arrive: Callable[[Host], None]
+    lost: Callable[[], None] = lambda: None
+
+
+class Network:
+    """Frames in the order in which they were sent."""
+
+    def __init__(self) -> None:
+        self.frames: deque[Frame] = deque()
+        self.cut: set[tuple[int, int]] = set()
+        self.nodes: dict[int, Node] = {}
+        self.forwarded = 0
+
+    def is_up(self, sender: int, recipient: int) -> bool:
+        node = self.nodes.get(recipient)
+        return node is not None and node.alive and (sender, recipient) not in self.cut
+
+    def send(self, sender: int, recipient: int, arrive: Callable[[Host], None]) -> bool:
+        if not self.is_up(sender, recipient):
+            return False
+        self.frames.append(Frame(sender, recipient, arrive))
+        return True
+
+    def request(self, sender: int, recipient: int, request: Request, on_reply: OnReply) -> None:
+        if not self.is_up(sender, recipient):
+            on_reply(None, None, False)
+            return
+        self.forwarded += 1
+
+        def lost() -> None:
+            on_reply(None, None, True)
+
+        def respond(status: int, body: object) -> None:
+            self.frames.append(
+                Frame(recipient, sender, lambda _: on_reply(status, body, True), lost)
+            )
+
+        copy = attrs.evolve(request, respond=respond, forwarded=True, sent=False)
+        self.frames.append(Frame(sender, recipient, lambda host: host.submit(copy), lost))
+
+    def deliver(self) -> bool:
+        any_frame = bool(self.frames)
+        while self.frames:
+            frame = self.frames.popleft()
+            node = self.nodes[frame.recipient]
+            if not self.is_up(frame.sender, frame.recipient):
+                frame.lost()
+                continue
+            sender = self.nodes[frame.sender]
+            node.host.admit_peer(sender.identity)
+            frame.arrive(node.host)
+        return any_frame
+
+
+class Node:
+    """One data directory and the host that runs on it."""
+
+    def __init__(self, cluster: Cluster, path: Path) -> None:
+        self.cluster = cluster
+        self.path = path
+        self.alive = False
+        self.woken = False
+        self.starts = 0
+        path.mkdir(parents=True, exist_ok=True)
+
+    def __repr__(self) -> str:
+        return f"<Node {self.path.name} {'up' if self.alive else 'down'}>"
+
+    def open(self) -> None:
+        """Open the databases."""
+        self.raft_db = RaftDatabase.open(self.path / "raft.db")
+        self.data_db = DataDatabase.open(self.path / "data.db")
+
+    def start(self) -> None:
+        """Run a host on the open databases, which say who we are."""
+        store_uuid = store_of(self.raft_db)
+        known = self.raft_db.count_boot()
+        self.starts += 1
+        self.number = known.node_id
+        self.identity = Identity(
+            known.cluster_id, known.node_id, store_uuid, known.boot_counter, f"n{self.number}:8080"
+        )
+        self.log, self.data = QueuedWorker(), QueuedWorker()
+        self.host = Host(
+            self.cluster.settings,
+            self.identity,
+            self.raft_db,
+            self.data_db,
+            Workers(self.log, self.data),
+            MemoryTransport(self.cluster.network, self.identity),  # type: ignore[arg-type]
+            self.cluster.clock,
+            seed=self.starts,
+            wake=self._wake,
+            observe_save=lambda _seconds, _entries: None,
+        )
+        self.receiver = SnapshotReceiver(self.host, self.data_db)
+        self.alive = True
+        self.cluster.network.nodes[self.number] = self
+        self.host.open_replicas()
+
+    def _wake(self) -> None:
+        self.woken = True
+
+    def crash(self, *, power: bool = False) -> None:
+        """kill -9: what the files hold now is what will be there. ``power``: the
+        power goes too, and with it what data.db (synchronous=NORMAL) has written
+        since its last checkpoint. Not for a node that has installed a snapshot,
+        which is synced."""
+        self.alive = False
+        copy = self.path.with_name(f"{self.path.name}.{self.starts}")
+        shutil.copytree(self.path, copy)
+        if power:
+            for name in ("data.db-wal", "data.db-shm"):
+                (copy / name).unlink(missing_ok=True)
+        self.raft_db.close()
+        self.data_db.close()
+        self.path = copy
+
+    def restart(self) -> None:
+        self.open()
+        self.start()
+
+    def replica(self, shard: int) -> Replica:
+        return self.host.replicas[shard]
+
+    def step(self) -> bool:
+        """One turn, or one job of each worker; False when there is nothing to do."""
+        if not self.alive:
+            return False
+        if self.woken:
+            self.woken = False
+            self.host.turn()
+            self._send_snapshots()
+            return True
+        log, data = self.log.run_one(), self.data.run_one()
+        return log or data
+
+    def _send_snapshots(self) -> None:
+        wanted, self.host.snapshots_wanted = self.host.snapshots_wanted, []
+        for replica, recipient in wanted:
+            self.cluster.snapshots.append((self, replica, recipient))
+
+
+class Cluster:
+    """See the module's docstring."""
+
+    def __init__(
+        self, path: Path, *, shards: int = 2, factor: int = 3, settings: HostSettings = SETTINGS
+    ) -> None:
+        self.path = path
+        self.settings = settings
+        self.clock = VirtualClock()
+        self.network = Network()
+        self.nodes: list[Node] = []
+        self.snapshots: deque[tuple[Node, Replica, int]] = deque()
+        self.snapshots_sent = 0
+        self._ticks = 0
+        first = self._new_node()
+        begin_cluster(first.raft_db, store_of(first.raft_db))
+        first.start()
+        self._found(first, shards, factor)
+
+    def _new_node(self) -> Node:
+        node = Node(self, self.path / f"node{len(self.nodes) + 1}")
+        node.open()
+        self.nodes.append(node)
+        return node
+
+    def _found(self, node: Node, shards: int, factor: int) -> None:
+        body = bootstrap_body(
+            node.identity.cluster_id,
+            node.identity.store_uuid,
+            shards=shards,
+            replication_factor=factor,
+            address=node.identity.address,
+            zone="",
+        )
+        replies = self.submit(node, Op.META_BOOTSTRAP, body, META_SHARD)
+        self.settle()
+        assert replies.one[0] == Status.OK, replies.one
+
+    def join(self) -> Node:
+        """Make one more node a member, as kritad does, and start it."""
+        node = self._new_node()
+        store_uuid = store_of(node.raft_db)
+        number = len(self.nodes)
+        body = encode_body(Op.META_NODE_ADD, store_uuid, f"n{number}:8080", "")
+        replies = self.submit(self.nodes[0], Op.META_NODE_ADD, body, META_SHARD)
+        self.run_until(lambda: bool(replies.all))
+        status, reply = replies.one
+        assert status == Status.OK and isinstance(reply, list)
+        view = self.nodes[0].host.view
+        members = tuple((n.node, n.address) for n in view.nodes.values())
+        joined = Membership(view.cluster_id, reply[0], reply[1], members)
+        accept_membership(node.raft_db, store_uuid, joined)
+        node.start()
+        return node
+
+    def close(self) -> None:
+        for node in self.nodes:
+            if node.alive:
+                node.raft_db.close()
+                node.data_db.close()
+
+    # --- what happens ------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """All that can happen without time passing."""
+        while self._step_all() or self.network.deliver() or self._carry_snapshot():
+            pass
+
+    def _step_all(self) -> bool:
+        moved = False
+        for node in self.nodes:
+            moved = node.step() or moved
+        return moved
+
+    def tick(self) -> None:
+        """One tick of everybody's clock, and what follows from it."""
+        tick_ms = self.settings.tick_ms
+        self.clock.advance(tick_ms)
+        self._ticks += 1
+        for node in self.nodes:
+            if node.alive:
+                node.host.tick()
+                if self._ticks % 4 == 0:
+                    node.host.steward.step(node.host.view)
+                if self._ticks % 20 == 0:
+                    node.host.tell_leaders()
+        self.settle()
+
+    def run(self, ms: int) -> None:
+        for _ in range(ms // self.settings.tick_ms):
+            self.tick()
+
+    def run_until(self, condition: Callable[[], bool], limit_ms: int = 30_000) -> None:
+        self.settle()
+        for _ in range(limit_ms // self.settings.tick_ms):
+            if condition():
+                return
+            self.tick()
+        assert condition(), f"not within {limit_ms} ms: {[node.host for node in self.nodes]}"
+
+    def crash(self, node: Node, *, power: bool = False) -> None:
+        """End a node, as Node.crash says; ``Node.restart`` brings it back."""
+        node.crash(power=power)
+        self.snapshots = deque(item for item in self.snapshots if item[0] is not node)
+
+    def cut(self, one: Node, *others: Node) -> None:
+        """Nothing passes between ``one`` and ``others``."""
+        for other in others:
+            self.network.cut |= {(one.number, other.number), (other.number, one.number)}
+
+    def heal(self) -> None:
+        self.network.cut.clear()
+
+    def _carry_snapshot(self) -> bool:
+        """Bring one snapshot to whoever needs it, whole, without a socket."""
+        if not self.snapshots:
+            return False
+        source, replica, recipient = self.snapshots.popleft()
+        number = replica.raft.configuration.nodes.get(recipient, 0)
+        ok = self.network.is_up(source.number, number) and self._transfer(
+            source, replica, recipient, self.network.nodes[number]
+        )
+        replica.raft.snapshot_sent(recipient, ok)
+        source.host.drive.mark(replica)
+        return True
+
+    def _transfer(self, source: Node, replica: Replica, recipient: int, target: Node) -> bool:
+        flushed: list[bool] = []
+        source.host.flusher.when_flushed(lambda: flushed.append(True))
+        source.data.drain()
+        assert flushed
+        reader = SnapshotReader(source.data_db.path, source.data_db.applied()[replica.shard])
+        try:
+            transfer = _Transfer(
+                source.host, replica, recipient, target.number, target.identity.address, reader
+            )
+            target.receiver.open(transfer._opening(), opened := Replies())
+            target.data.drain()
+            assert opened.one == (0, [0])
+            while True:
+                chunk = reader.next_chunk(4096)
+                target.receiver.chunk(transfer._chunk_body(chunk), stored := Replies())
+                target.data.drain()
+                assert stored.one == (0, [chunk.number + 1])
+                if chunk.last:
+                    break
+        finally:
+            reader.close()
+        self.snapshots_sent += 1
+        return True
+
+    # --- what people do ----------------------------------------------------------------
+
+    def submit(
+        self, node: Node, op: Op, body: bytes, shard: int, *, key: bytes = b"", write: bool = True
+    ) -> Replies:
+        replies = Replies()
+        deadline_ms = self.clock.monotonic_ms() + 10_000
+        node.host.submit(Request(op, body, key, shard, replies, deadline_ms, write=write))
+        return replies
+
+    def put(self, node: Node, key: bytes, value: bytes, shard: int = 1) -> Replies:
+        body = encode_body(Op.PUT, 0, 0, 0, key, value)
+        return self.submit(node, Op.PUT, body, shard, key=key)
+
+    def get(self, node: Node, key: bytes, shard: int = 1) -> Replies:
+        body = encode_body(Op.GET, key)
+        return self.submit(node, Op.GET, body, shard, key=key, write=False)
+
+    def read(self, node: Node, key: bytes, shard: int = 1) -> object:
+        """A linearizable read's value."""
+        replies = self.get(node, key, shard)
+        self.run_until(lambda: bool(replies.all))
+        status, body = replies.one
+        assert status == Status.OK, replies.one
+        assert isinstance(body, list)
+        return body[0]
+
+    # --- what is the case --------------------------------------------------------------
+
+    @property
+    def alive(self) -> list[Node]:
+        return [node for node in self.nodes if node.alive]
+
+    def leader(self, shard: int) -> Node | None:
+        leading = [n for n in self.alive if shard in n.host.replicas and n.replica(shard).leads]
+        return max(leading, key=lambda n: n.replica(shard).raft.term, default=None)
+
+    def grown(self, voters: int = 3) -> bool:
+        """Whether every shard has so many voters and a settled configuration, as the
+        meta shard knows it."""
+        view = self.nodes[0].host.view
+        return all(
+            len(record.report.voters) == voters and len(record.replicas) >= voters
+            for record in view.shards.values()
+        )
+
+    def grown_shard(self, shard: int, voters: int) -> bool:
+        """The same of one shard."""
+        record = self.nodes[0].host.view.shards[shard]
+        return set(record.report.voters) == set(record.nodes) and len(record.nodes) == voters
+
+    def hashes(self, shard: int) -> set[tuple[int, int]]:
+        """(applied index, state hash) of all replicas of a shard."""
+        return {
+            (node.replica(shard).state.index, node.replica(shard).state.state_hash)
+            for node in self.alive
+            if shard in node.host.replicas
+        }
+
+    def converged(self) -> bool:
+        """Whether all replicas of each shard are at the same place with the same state."""
+        shards = self.nodes[0].host.view.shards
+        return all(len(self.hashes(shard)) == 1 for shard in shards)
+
+
+def grown_cluster(path: Path, nodes: int = 3, *, shards: int = 2, **more: object) -> Cluster:
+    """A cluster of so many nodes, every shard on three of them."""
+    cluster = Cluster(path, shards=shards, **more)  # type: ignore[arg-type]
+    for _ in range(nodes - 1):
+        cluster.join()
+    cluster.run_until(lambda: cluster.grown(min(nodes, 3)))
+    return cluster

@@ -1,0 +1,73 @@
+"""Who leads what, as told by nodes of which some are behind."""
+
+from __future__ import annotations
+
+import pytest
+
+from krita.codec import encode
+from krita.errors import ProtocolError
+from kritad.host.leaders import NO_NODE, LeaderTable, decode_leaders, encode_leaders
+
+
+def test_a_higher_term_wins_whoever_says_it() -> None:
+    table = LeaderTable()
+    assert table.learn(1, 2, 5)
+    assert table.learn(1, 3, 6)
+    assert table.of(1) == (3, 6)
+
+
+def test_a_laggard_does_not_replace_what_is_newer() -> None:
+    table = LeaderTable()
+    table.learn(1, 3, 6)
+    assert not table.learn(1, 2, 5)
+    assert table.of(1) == (3, 6)
+
+
+def test_within_a_term_a_known_leader_is_not_forgotten_for_nobody() -> None:
+    table = LeaderTable()
+    table.learn(1, 3, 6)
+    assert not table.learn(1, NO_NODE, 6)
+    assert table.of(1) == (3, 6)
+
+
+def test_a_lost_leader_is_nobody_until_it_is_heard_of_again() -> None:
+    table = LeaderTable()
+    table.learn(1, 3, 6)
+    table.lost(1, 6)
+    assert table.of(1) == (NO_NODE, 6)
+    assert table.learn(1, 3, 6)
+    assert table.of(1) == (3, 6)
+
+
+def test_losing_an_old_leader_leaves_the_new_one_alone() -> None:
+    table = LeaderTable()
+    table.learn(1, 3, 6)
+    table.lost(1, 5)
+    assert table.of(1) == (3, 6)
+
+
+def test_nobody_is_known_of_a_shard_not_heard_of() -> None:
+    assert LeaderTable().of(9) == (NO_NODE, 0)
+
+
+def test_all_known_are_listed_by_shard() -> None:
+    table = LeaderTable()
+    table.learn(2, 1, 1)
+    table.learn(1, 3, 6)
+    assert list(table) == [(1, 3, 6), (2, 1, 1)]
+
+
+def test_a_frame_of_leaders_comes_back_as_it_was() -> None:
+    assert decode_leaders(encode_leaders([(0, 3), (7, 12)])) == [(0, 3), (7, 12)]
+
+
+def test_a_newer_nodes_longer_rows_are_understood() -> None:
+    assert decode_leaders(encode([[[1, 2, "more"]], "more"])) == [(1, 2)]
+
+
+@pytest.mark.parametrize(
+    "item", [None, [], [[1, 2]], [[[1]]], [[["a", 2]]], [[[-1, 2]]], [[[1, -2]]], 7]
+)
+def test_a_malformed_frame_of_leaders_is_a_protocol_error(item: object) -> None:
+    with pytest.raises(ProtocolError):
+        decode_leaders(encode(item))

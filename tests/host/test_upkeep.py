@@ -1,0 +1,169 @@
+"""Cutting logs in slices, and letting replicas go only on proof."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from kritad.cluster.model import ReplicaRecord, Report, ReportedReplica, ShardRecord
+from kritad.cluster.view import MetaView
+from kritad.host.replica import Replica
+from kritad.host.upkeep import Upkeep, was_let_go
+from kritad.raft.messages import Append
+from kritad.raft.types import Configuration, Entry, EntryKind, Save, SnapshotMeta
+from kritad.storage import raft_db as raft_db_module
+from kritad.storage.errors import StoreFailed, Tombstoned
+from tests.host.lone import SHARD, LoneNode
+
+OTHERS = (ReplicaRecord(2, 2), ReplicaRecord(3, 3))
+OWN = ReplicaRecord(1, 1)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[LoneNode]:
+    lone = LoneNode(tmp_path)
+    yield lone
+    lone.close()
+
+
+def view(wanted: tuple[ReplicaRecord, ...], reported: tuple[int, ...], version: int) -> MetaView:
+    report = Report(version, 1, tuple(ReportedReplica(r, r, True) for r in reported))
+    record = ShardRecord(SHARD, 0, 1 << 32, 1, 2, wanted, report)
+    return MetaView(b"c" * 16, 3, 9, {}, {SHARD: record})
+
+
+def test_a_replica_goes_when_a_newer_configuration_lacks_it(node: LoneNode) -> None:
+    assert was_let_go(view(OTHERS, (2, 3), 5), node.replica)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reported", "version"),
+    [
+        pytest.param((OWN, *OTHERS), (2, 3), 5, id="it is wanted"),
+        pytest.param(OTHERS, (1, 2, 3), 5, id="it is still in the configuration"),
+        pytest.param(OTHERS, (2, 3), 1, id="the report is no newer than what it knows"),
+        pytest.param(OTHERS, (), 0, id="nobody has reported"),
+    ],
+)
+def test_a_replica_stays_without_proof(
+    node: LoneNode, wanted: tuple[ReplicaRecord, ...], reported: tuple[int, ...], version: int
+) -> None:
+    assert not was_let_go(view(wanted, reported, version), node.replica)
+
+
+def test_a_replica_that_was_never_told_of_its_membership_stays(node: LoneNode) -> None:
+    node.raft.log.configurations = [(0, Configuration())]
+    assert not was_let_go(view(OTHERS, (2, 3), 5), node.replica)
+
+
+def test_a_replica_of_a_shard_that_the_view_does_not_know_stays(node: LoneNode) -> None:
+    assert not was_let_go(MetaView(), node.replica)
+
+
+def upkeep(node: LoneNode) -> tuple[Upkeep, dict[int, Replica], list[BaseException]]:
+    replicas = dict(node.replicas)
+    failures: list[BaseException] = []
+    made = Upkeep(node.raft_db, node.data_db, node.log, node.data, replicas, failures.append)
+    return made, replicas, failures
+
+
+def test_a_removed_replica_leaves_a_tombstone_and_nothing_else(node: LoneNode) -> None:
+    keeper, _, failures = upkeep(node)
+    node.data_db.flush([node.replica.state.freeze()])
+    then: list[str] = []
+    keeper.remove(node.replica, lambda: then.append("gone"))
+    assert keeper.leaving == {SHARD}
+    node.log.run_all()
+    assert node.raft_db.replicas() == []
+    node.data.run_all()
+    assert node.data_db.applied() == {}
+    assert (then, keeper.leaving, failures) == (["gone"], set(), [])
+    with pytest.raises(Tombstoned):
+        node.raft_db.create_replica(SHARD, 1, None)
+
+
+def test_a_removal_waits_for_the_saves_that_were_submitted_before(node: LoneNode) -> None:
+    keeper, _, failures = upkeep(node)
+    entries = [Entry(1, 1, EntryKind.NOOP, b"")]
+    node.step(Append(SHARD, 2, 1, 1, 0, 0, 0, 0, entries))
+    node.drive.turn()  # a save is on its way
+    keeper.remove(node.replica, lambda: None)
+    node.log.run_all()
+    assert node.world.failures == []
+    assert failures == []
+
+
+def test_a_disk_that_fails_a_removal_ends_the_node(node: LoneNode) -> None:
+    keeper, _, failures = upkeep(node)
+    node.log.fails_with = StoreFailed("I/O error")
+    keeper.remove(node.replica, lambda: pytest.fail("it is not gone"))
+    node.log.run_all()
+    assert len(failures) == 1
+
+
+def long_log(node: LoneNode, rows: int) -> None:
+    """A log of so many rows, applied and durable."""
+    entries = [Entry(index, 1, EntryKind.NOOP, b"") for index in range(1, rows + 1)]
+    for entry in entries:
+        node.raft_db.save([(SHARD, Save(entry.index, entries=[entry]))])
+    node.step(Append(SHARD, 2, 1, 1, 0, 0, rows, 0, entries))
+    raft = node.raft
+    ready = raft.ready()
+    assert ready is not None
+    assert ready.save is not None
+    raft.saved(ready.save.sequence)
+    again = raft.ready()
+    assert again is not None
+    node.replica.apply(again.committed)
+
+
+def test_a_long_log_is_cut_in_slices_with_room_for_saves_between(
+    node: LoneNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raft_db_module, "COMPACT_ROWS_MAX", 4)
+    long_log(node, 20)
+    keeper, _, failures = upkeep(node)
+    meta = node.raft.snapshot_at(18)
+    node.raft.compact(18)
+    keeper.cut([(node.replica, meta)])
+    slices = 0
+    while node.log.jobs:
+        assert len(node.log.jobs) == 1, "the next slice is submitted only when one is done"
+        node.log.run_one()
+        slices += 1
+    assert slices > 3
+    assert failures == []
+    assert node.raft_db.load(SHARD, 18).snapshot.index == 18
+
+
+def test_a_cut_gives_way_to_a_newer_one(node: LoneNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raft_db_module, "COMPACT_ROWS_MAX", 4)
+    long_log(node, 20)
+    keeper, _, failures = upkeep(node)
+    for index in (10, 18):
+        meta = node.raft.snapshot_at(index)
+        node.raft.compact(index)
+        keeper.cut([(node.replica, meta)])
+    node.log.run_all()
+    assert failures == []
+    assert node.raft_db.load(SHARD, 18).snapshot.index == 18
+
+
+def test_a_cut_of_a_replica_that_has_left_ends(
+    node: LoneNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raft_db_module, "COMPACT_ROWS_MAX", 4)
+    long_log(node, 20)
+    keeper, replicas, failures = upkeep(node)
+    meta: SnapshotMeta = node.raft.snapshot_at(18)
+    node.raft.compact(18)
+    keeper.cut([(node.replica, meta)])
+    del replicas[SHARD]
+    keeper.remove(node.replica, lambda: None)
+    node.log.run_all()
+    node.data.run_all()
+    assert failures == []
+    assert attrs.asdict(meta)["index"] == 18

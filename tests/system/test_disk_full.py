@@ -1,0 +1,89 @@
+"""A disk that fills up: writes end with a clear error, nothing else does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from krita import Client, NoSpace
+from tests.system.conftest import MakeCluster
+from tests.system.load import Key, check_kept
+from tests.system.node import wait_until
+
+pytestmark = pytest.mark.slow
+
+MIB = 1 << 20
+DISK_BYTES = 128 * MIB
+RESERVE_BYTES = 48 * MIB
+FILL_BYTES = 16 * MIB  # until it is full: log and data take most of that twice
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of DISK_BYTES."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a file system of limited size needs root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill_up(client: Client, keys: dict[str, Key]) -> NoSpace:
+    """Put values until the node says that it is full; what it says."""
+    value = b"x" * 8192
+    for number in range(2 * DISK_BYTES // len(value)):
+        name = f"fill:{number}"
+        try:
+            client.put(name, value + name.encode())
+        except NoSpace as full:
+            keys[name] = Key(None)
+            return full
+        keys[name] = Key(value + name.encode())
+    raise AssertionError("twice the disk's size was taken without a complaint")
+
+
+def test_a_full_disk_refuses_puts_and_goes_on_reading_and_deleting_until_there_is_room(
+    make_cluster: MakeCluster, small_disk: Path
+) -> None:
+    cluster = make_cluster(count=1, flags=[f"--disk_reserve_bytes={RESERVE_BYTES}"])
+    (node,) = cluster.nodes
+    node.data_dir = small_disk / "node1"
+    ballast = small_disk / "ballast"
+    cluster.start()
+    keys: dict[str, Key] = {}
+    with cluster.client() as db:
+        ballast.write_bytes(bytes(DISK_BYTES - RESERVE_BYTES - FILL_BYTES))
+        full = fill_up(db, keys)
+        assert "disk reserve" in str(full)
+        assert len(keys) > 100, "it was full before anything had been written"
+        status, body = node.http("PUT", "/v1/kv/more", b"v")
+        assert (status, b'"no_space"' in body, b'"not applied"' in body) == (507, True, True)
+        assert node.http("GET", "/health")[0] == 500
+        assert node.http("GET", "/livez")[0] == 200
+
+        assert node.http("GET", "/v1/kv/fill:0")[0] == 200
+        assert db.delete("fill:0").existed
+        keys["fill:0"] = Key(None)
+        check_kept(keys, [node.address])
+
+        ballast.unlink()
+        wait_until(
+            "puts are taken again", lambda: node.http("PUT", "/v1/kv/more", b"v")[0] in (200, 201)
+        )
+        keys["more"] = Key(b"v")
+        assert node.http("GET", "/health")[0] == 200
+        check_kept(keys, [node.address])
+    node.kill()
+    node.restart()
+    check_kept(keys, [node.address])

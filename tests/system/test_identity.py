@@ -1,0 +1,140 @@
+"""A node is its data directory. Nobody takes its place with another one."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+
+import attrs
+import pytest
+
+from krita import Client, Foreign, Unauthenticated
+from krita.handshake import Identity
+from kritad.storage.raft_db import RaftDatabase
+from tests.system.cluster import Cluster
+from tests.system.conftest import TOKEN, MakeCluster
+from tests.system.load import Writers, check_kept
+from tests.system.node import Node, wait_until
+from tests.system.peer import shake_hands
+
+pytestmark = pytest.mark.slow
+
+EXIT_CONFIG = 78
+
+
+def test_a_node_whose_directory_was_wiped_joins_as_a_new_node(cluster: Cluster) -> None:
+    with Writers(cluster.addresses) as writers:
+        writers.wait_more(100)
+        node = cluster.nodes[2]
+        old_id = cluster.node_status(node)["node"]
+        node.kill()
+        shutil.rmtree(node.data_dir)
+        node.restart()
+        writers.wait_more(100)
+    assert not writers.errors
+    new_id = cluster.node_status(node)["node"]
+    assert new_id not in {old_id, *(cluster.node_status(n)["node"] for n in cluster.nodes[:2])}
+    check_kept(writers.keys, [node.address])
+    # The old id is still a member, whose disk is gone: nothing may pass for it.
+    assert {entry["node"] for entry in cluster.wait_status()["nodes"]} == {1, 2, 3, new_id}
+
+
+def test_a_directory_that_was_rolled_back_is_refused_with_the_reason(cluster: Cluster) -> None:
+    node = cluster.nodes[2]
+    with cluster.client() as db:
+        db.put("before", b"1")
+        assert node.terminate() == 0
+        copy = node.data_dir.with_name("copy")
+        shutil.copytree(node.data_dir, copy)
+        for _ in range(2):
+            node.restart()
+            db.put("after", b"2")
+            assert node.terminate() == 0
+        shutil.rmtree(node.data_dir)
+        copy.rename(node.data_dir)
+        node.start()
+        assert node.wait_exit() == EXIT_CONFIG
+        said = node.log_tail(6)
+        assert "rolled back" in said
+        assert "join it as a new node" in said
+        assert db.put("still", b"3").existed is False
+
+
+def test_a_directory_of_another_cluster_is_no_member_and_the_others_say_so(
+    make_cluster: MakeCluster,
+) -> None:
+    ours, theirs = make_cluster(), make_cluster(count=1)
+    ours.start()
+    theirs.start()
+    with theirs.client() as db:
+        db.put("whose", b"theirs")
+    stranger = theirs.nodes[0]
+    assert stranger.terminate() == 0
+    gone = ours.nodes[2]
+    lost = ours.node_status(gone)["node"]
+    assert gone.terminate() == 0
+    shutil.rmtree(gone.data_dir)
+    stranger.data_dir.rename(gone.data_dir)
+    gone.start()
+    with Client(gone.address) as db:  # it goes on as what it is
+        wait_until("the stranger answers", lambda: gone.http("GET", "/whose")[0] == 200)
+        theirs_id = db.ping().cluster_id
+    ours_id = ours.node_status(ours.nodes[0])["cluster_id"]
+    assert theirs_id != ours_id
+    for node in ours.nodes[:2]:
+        sentence = f"node {lost} at {gone.address} (urgent): this node belongs to cluster"
+        wait_until(
+            f"node {node.number} says who is where node {lost} should be",
+            lambda node=node: f"{sentence} {theirs_id}" in node.log_text(),  # type: ignore[misc]
+        )
+        assert "wrong data directory" in node.log_text()
+    with Client([node.address for node in ours.nodes[:2]]) as db:
+        assert db.get("whose") is None
+        db.put("whose", b"ours")
+    assert gone.http("GET", "/v1/kv/whose") == (200, b"theirs")
+
+
+# --- those who only say that they are a node ----------------------------------------
+
+
+def identity_of(node: Node) -> Identity:
+    """Who the node at this place is, from its disk: it has to be down."""
+    database = RaftDatabase.open(node.data_dir / "raft.db")
+    try:
+        known = database.identity()
+    finally:
+        database.close()
+    assert known is not None
+    return Identity(
+        known.cluster_id, known.node_id, known.store_uuid, known.boot_counter, node.address
+    )
+
+
+def test_a_peer_that_is_not_the_node_it_says_to_be_is_refused_with_the_reason(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = make_cluster(count=2, extra={"KRITA_ADMIN_TOKEN": TOKEN})
+    cluster.start()
+    asked, other = cluster.nodes
+    other.terminate()
+    other.restart()  # so that a lower boot counter exists
+    other.terminate()
+    true = identity_of(other)
+    token = TOKEN.encode()
+    assert shake_hands(asked, true, token) is None
+
+    foreign = shake_hands(asked, attrs.evolve(true, cluster_id=secrets.token_bytes(16)), token)
+    assert isinstance(foreign, Foreign)
+    assert true.cluster_id.hex() in str(foreign)
+
+    exchanged = shake_hands(asked, attrs.evolve(true, store_uuid=secrets.token_bytes(16)), token)
+    assert isinstance(exchanged, Foreign)
+    assert "joins as a new node" in str(exchanged)
+
+    older = shake_hands(asked, attrs.evolve(true, boot_counter=1), token)
+    assert isinstance(older, Foreign)
+    assert "your disk was rolled back" in str(older)
+
+    for wrong in (b"", b"another-token-of-a-test"):
+        assert isinstance(shake_hands(asked, true, wrong), Unauthenticated)
+    assert shake_hands(asked, true, token) is None

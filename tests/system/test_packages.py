@@ -1,0 +1,128 @@
+"""Real input: Debian's package index goes in while the busiest leader is killed.
+
+The suite takes the first 3,000 records. The whole index, over 60,000 of them:
+
+    KRITA_TEST_RECORDS=0 pytest tests/system/test_packages.py -s
+
+(0 means all; ``-s`` shows the loader's progress bar and figures.)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.cluster import META_SHARD, Cluster
+from tests.system.node import ROOT, TIMEOUT_S, environment, wait_until
+
+pytestmark = pytest.mark.slow
+
+LOADER = ROOT / "docs" / "examples" / "load_packages.py"
+RECORDS = int(os.environ.get("KRITA_TEST_RECORDS", "3000"))
+DUMP_RECORDS_MIN = 10_000  # fewer is no package index, but a machine without lists
+KILLS = 3
+# Few at a time make a small load last for as long as three restarts do.
+IN_FLIGHT = 256 if RECORDS == 0 else 2
+TIMEOUT_ALL_S = 600.0
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """A file with RECORDS records of Debian's, or some that look alike."""
+    path = tmp_path / "index"
+    dump = b""
+    if shutil.which("apt-cache"):
+        done = subprocess.run(["apt-cache", "dumpavail"], capture_output=True, check=False)
+        dump = done.stdout
+    paragraphs = dump.strip(b"\n").split(b"\n\n")
+    if len(paragraphs) < DUMP_RECORDS_MIN:
+        paragraphs = invented(RECORDS or 60_000)
+    path.write_bytes(b"\n\n".join(paragraphs[: RECORDS or None]) + b"\n\n")
+    return path
+
+
+def invented(count: int) -> list[bytes]:
+    """Records of a size and shape like Debian's, with some that are not UTF-8."""
+    chance = random.Random("packages")
+    return [
+        b"Package: invented-%d\nVersion: %d\nDescription: " % (number, chance.randrange(100))
+        + chance.randbytes(chance.randrange(200, 3000)).replace(b"\n", b" ").replace(b"\r", b" ")
+        for number in range(count)
+    ]
+
+
+def loader(cluster: Cluster, index: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """The example, started as a user does."""
+    command = [sys.executable, str(LOADER), "--json", f"--nodes={cluster.addresses}"]
+    return subprocess.Popen(
+        [*command, f"--file={index}", *arguments], env=environment(), stdout=subprocess.PIPE
+    )
+
+
+def finish(process: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
+    """Wait for the loader; its figures."""
+    try:
+        output, _ = process.communicate(timeout=TIMEOUT_ALL_S)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, output.decode()
+    steps = json.loads(output)
+    assert isinstance(steps, list)
+    print(json.dumps(steps, indent=2), file=sys.stderr)  # shown with -s, or on failure
+    return steps
+
+
+def loaded(cluster: Cluster) -> int:
+    """About how many writes were applied, told by the logs' length."""
+    status = cluster.status()
+    if status is None:
+        return 0
+    replicas = [s["replicas"] for s in status["shards"] if s["shard"] != META_SHARD]
+    return sum(max(r["applied"] or 0 for r in found) for found in replicas)
+
+
+def check_everything(cluster: Cluster, index: Path, count: int) -> None:
+    """Every record, through every node and in every node's own copy."""
+    cluster.settle(timeout_s=2 * TIMEOUT_S)
+    steps = finish(loader(cluster, index, "--verify", "--own_copy"))
+    assert len(steps) == 2 * len(cluster.nodes)
+    for step in steps:
+        assert (step["done"], step["wrong"]) == (count, [])
+
+
+def test_the_package_index_is_loaded_whole_while_the_busiest_leader_is_killed_three_times(
+    cluster: Cluster, index: Path
+) -> None:
+    names = {line for line in index.read_bytes().split(b"\n") if line.startswith(b"Package: ")}
+    process = loader(cluster, index, f"--in_flight={IN_FLIGHT}")
+    try:
+        for kill in range(1, KILLS + 1):
+            goal = len(names) * kill // (KILLS + 2)
+            wait_until(
+                f"{goal} records are loaded",
+                lambda goal=goal: loaded(cluster) >= goal,  # type: ignore[misc]
+                TIMEOUT_ALL_S,
+            )
+            assert process.poll() is None, f"it was done before kill {kill}"
+            victim = cluster.busiest()
+            victim.kill()
+            cluster.wait_leaders(without=[victim])
+            victim.restart()
+    finally:
+        (step,) = finish(process)
+    assert (step["done"], step["records"]) == (len(names), len(names))
+    check_everything(cluster, index, len(names))
+
+    for node in cluster.nodes:
+        node.kill()
+    cluster.start_all()
+    check_everything(cluster, index, len(names))
