@@ -5,10 +5,11 @@
     kritad.storage            raft.db and data.db: synchronous SQLite
     kritad.state              what a log entry means: deterministic
     kritad.cluster            the meta shard's state and the planner: pure
+    kritad.metrics, stream    counters and connections, shared by the floors above
     kritad.host               replicas, drive loop, writer thread, transport: trio begins here
     kritad.service, access    the only door to the database; admin/ gathers views of it
     kritad.server             the listener: CBOR and HTTP on one port
-    kritad.daemon, config, cli, dev
+    kritad.daemon, config, cli, dev ...
 
 tests/test_layers.py holds the code to this list.
 """

@@ -34,6 +34,7 @@ from krita.operations import Op
 from kritad import __version__
 from kritad.access import PEER, Access, Principal
 from kritad.config import Config, ConfigError
+from kritad.gauges import register_gauges
 from kritad.host import loop
 from kritad.host.bootstrap import (
     META_SHARD,
@@ -378,49 +379,3 @@ class _Node:
             host.flusher.when_flushed(flushed.set)
             await flushed.wait()
         log.info("stopped")
-
-
-def register_gauges(metrics: Metrics, host: Host) -> None:
-    """What is read when somebody scrapes; names as in docs/operations.md."""
-    replicas = host.replicas
-    by_shard = ("shard",)
-    metrics.gauge(
-        "krita_raft_has_leader",
-        "Whether this node knows a leader of the shard",
-        lambda: {(str(s),): float(bool(host.leaders.of(s)[0])) for s in host.view.shards},
-        by_shard,
-    )
-    metrics.gauge(
-        "krita_raft_is_leader",
-        "Whether this node leads the shard",
-        lambda: {(str(s),): float(r.leads) for s, r in replicas.items()},
-        by_shard,
-    )
-    metrics.gauge(
-        "krita_raft_term",
-        "The shard's term",
-        lambda: {(str(s),): float(r.raft.term) for s, r in replicas.items()},
-        by_shard,
-    )
-    metrics.gauge(
-        "krita_raft_applied_index",
-        "The last applied log index",
-        lambda: {(str(s),): float(r.state.index) for s, r in replicas.items()},
-        by_shard,
-    )
-    metrics.gauge(
-        "krita_memtable_bytes",
-        "Applied writes that are not flushed yet",
-        lambda: float(host.flusher.bytes_in_memory()),
-    )
-    metrics.gauge(
-        "krita_disk_free_bytes",
-        "Free space of the data directory's disk",
-        lambda: float(host.disk_free_bytes),
-    )
-    metrics.gauge(
-        "krita_peer_frames_dropped_total",
-        "Raft frames that a slow or absent peer could not be given",
-        lambda: float(host.transport.frames_dropped),
-        kind="counter",
-    )

@@ -129,7 +129,8 @@ class Service:
     ) -> None:
         """Do one request; see the module's docstring and ``server/interface.py``."""
         started_ms = self._host.clock.monotonic_ms()
-        respond = self._measured(op, started_ms, respond)
+        if principal.kind != PEER:  # what a node forwards, it has counted itself
+            respond = self._measured(op, started_ms, respond)
         try:
             handler = self._handlers.get(op)
             if handler is None:

@@ -61,12 +61,13 @@ FLOORS = (
         ("krita", *RAFT_VALUES, "kritad.cluster"),
         banned=IMPURE,
     ),
-    # Counters that floors from the host up count with; exposed through prometheus_client.
-    Floor("metrics", ("kritad.metrics",), ("kritad.metrics",), ("attrs", "prometheus_client")),
-    Floor("host", ("kritad.host",), (*BELOW_HOST, "kritad.host", "kritad.metrics"),
+    # Counters and connections, which the floors from the host up share.
+    Floor("metrics", ("kritad.metrics",), ("kritad.metrics",)),
+    Floor("stream", ("kritad.stream",), ("kritad.stream",), ("attrs", "trio")),
+    Floor("host", ("kritad.host",), (*BELOW_HOST, "kritad.host", "kritad.metrics", "kritad.stream"),
           ("attrs", "trio")),
     Floor("service", DOOR, (*BELOW_HOST, "kritad.host", *DOOR), ("attrs", "trio")),
-    Floor("server", ("kritad.server",), ("krita", *DOOR, "kritad.server"),
+    Floor("server", ("kritad.server",), ("krita", *DOOR, "kritad.server", "kritad.stream"),
           ("attrs", "trio", "httptools")),
     Floor("top", ("kritad",), ("krita", "kritad"), ("attrs", "trio", "yaml")),
     Floor("kritash", ("kritash",), ("krita", "kritash"),

@@ -27,8 +27,8 @@ from krita.handshake import Identity
 from krita.operations import Op
 from kritad.host.bootstrap import Membership, parse_membership
 from kritad.host.link import dial, peer_hello
-from kritad.host.stream import Stream
 from kritad.host.transport import REQUESTS
+from kritad.stream import Stream
 
 log = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from krita.errors import Foreign, KritaError, ProtocolError
 from krita.events import Goodbye, Reply, SendData, Welcomed
 from krita.framing import pack_frame
 from krita.handshake import NONCE_BYTES, Hello, Identity, Role
-from kritad.host.stream import Stream
+from kritad.stream import Stream
 
 log = logging.getLogger(__name__)
 

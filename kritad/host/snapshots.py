@@ -49,7 +49,6 @@ from kritad.host.host import Host
 from kritad.host.link import dial, peer_hello
 from kritad.host.replica import Replica
 from kritad.host.request import Respond
-from kritad.host.stream import Stream
 from kritad.host.transport import BULK
 from kritad.host.writer import Finished
 from kritad.raft.configuration import decode_configuration
@@ -64,6 +63,7 @@ from kritad.storage.snapshots import (
     SnapshotRefused,
     SnapshotWriter,
 )
+from kritad.stream import Stream
 
 log = logging.getLogger(__name__)
 

@@ -29,11 +29,11 @@ from krita.events import Event, HelloReceived, OneWay, PeerProved, Request, Send
 from krita.handshake import NONCE_BYTES, Hello, Role
 from krita.limits import FRAME_BYTES_MAX_PEER, frame_bytes_max
 from kritad.access import PEER, Principal
-from kritad.host.stream import Stream
 from kritad.server.interface import Database, Gatekeeper
 from kritad.server.limits import ServerLimits
 from kritad.server.outbox import Outbox
 from kritad.server.watchdog import Watched
+from kritad.stream import Stream
 
 
 class CborServer:

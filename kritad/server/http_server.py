@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import trio
 
-from kritad.host.stream import Stream
 from kritad.server.http_answers import (
     CONTINUE,
     JSON,
@@ -32,6 +31,7 @@ from kritad.server.http_wire import HttpRefusal, HttpRequest, HttpWire, Phase
 from kritad.server.interface import Database, Gatekeeper
 from kritad.server.limits import ServerLimits
 from kritad.server.watchdog import Watched
+from kritad.stream import Stream
 
 # How many reads of one pipeline are served side by side, and how many bytes of
 # answers are gathered before they are sent: each answer may be a whole value.

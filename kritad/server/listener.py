@@ -24,13 +24,13 @@ from typing import Protocol
 import trio
 from trio.lowlevel import wait_readable
 
-from kritad.host.stream import Stream
 from kritad.server.cbor_server import CborConnection, CborServer
 from kritad.server.http_answers import OVERLOADED
 from kritad.server.http_server import HttpServer
 from kritad.server.interface import Database, Gatekeeper
 from kritad.server.limits import ServerLimits
 from kritad.server.watchdog import Watchdog, Watched
+from kritad.stream import Stream
 
 _log = logging.getLogger(__name__)
 

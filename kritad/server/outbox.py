@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import trio
 
-from kritad.host.stream import Stream
 from kritad.server.watchdog import Watched
+from kritad.stream import Stream
 
 # What one send gathers: large enough to make system calls rare, small enough
 # that joining it is no long stop of the loop.

@@ -317,13 +317,16 @@ class _Wire:
         return reason
 
     async def _read(self, sock: socket.socket) -> str:
-        """Until the node ends it; why it did. Raises OSError."""
+        """Until the node ends it, or its death does; why it ended. An error is
+        returned too: raised, the task group would wrap it."""
         while True:
             await anyio.wait_readable(sock)
             try:
                 data = sock.recv(RECEIVE_BYTES)
             except BlockingIOError:
                 continue
+            except OSError as error:
+                return error.strerror or str(error)
             if not data:
                 return "the node closed the connection"
             self._dispatcher.received(self._link, data, time.monotonic())

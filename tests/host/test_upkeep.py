@@ -13,7 +13,7 @@ from kritad.cluster.view import MetaView
 from kritad.host.replica import Replica
 from kritad.host.upkeep import Upkeep, was_let_go
 from kritad.raft.messages import Append
-from kritad.raft.types import Configuration, Entry, EntryKind, Save, SnapshotMeta
+from kritad.raft.types import Configuration, Entry, EntryKind, HardState, Save, SnapshotMeta
 from kritad.storage import raft_db as raft_db_module
 from kritad.storage.errors import StoreFailed, Tombstoned
 from tests.host.lone import SHARD, LoneNode
@@ -108,7 +108,7 @@ def long_log(node: LoneNode, rows: int) -> None:
     """A log of so many rows, applied and durable."""
     entries = [Entry(index, 1, EntryKind.NOOP, b"") for index in range(1, rows + 1)]
     for entry in entries:
-        node.raft_db.save([(SHARD, Save(entry.index, entries=[entry]))])
+        node.raft_db.save([(SHARD, Save(entry.index, HardState(term=1), entries=[entry]))])
     node.step(Append(SHARD, 2, 1, 1, 0, 0, rows, 0, entries))
     raft = node.raft
     ready = raft.ready()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kritad.access import Access
-from kritad.host import stream as stream_module
+from kritad import stream as stream_module
 from kritad.server.limits import ServerLimits
 from tests.server.raw import ask, request
 from tests.server.service import TOKEN, MemoryService, Stored, running

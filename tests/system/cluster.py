@@ -27,7 +27,8 @@ META_SHARD = 0
 
 
 class Cluster:
-    """``count`` places for nodes; ``start`` gives them processes."""
+    """``count`` places for nodes; ``start`` gives them processes. ``fast``: with timings
+    and a number of shards for tests, else with the defaults that users get."""
 
     def __init__(
         self,
@@ -36,9 +37,10 @@ class Cluster:
         count: int = 3,
         flags: Sequence[str] = (),
         extra: Mapping[str, str] | None = None,
+        fast: bool = True,
     ) -> None:
         self.folder = folder
-        self.flags = [*FAST, *flags]
+        self.flags = [*(FAST if fast else ()), *flags]
         self.environment = dict(extra or {})
         self.nodes = [
             Node(number, port, folder, self.flags, self.environment)

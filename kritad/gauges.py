@@ -1,0 +1,56 @@
+"""The numbers that are read when somebody scrapes /metrics, and what they mean.
+
+What is counted on the way is counted where it happens (kritad/metrics.py); here
+is what only has to be looked at. docs/operations.md lists all names.
+"""
+
+from __future__ import annotations
+
+from kritad.host.host import Host
+from kritad.metrics import Metrics
+
+
+def register_gauges(metrics: Metrics, host: Host) -> None:
+    """What is read when somebody scrapes; names as in docs/operations.md."""
+    replicas = host.replicas
+    by_shard = ("shard",)
+    metrics.gauge(
+        "krita_raft_has_leader",
+        "Whether this node knows a leader of the shard",
+        lambda: {(str(s),): float(bool(host.leaders.of(s)[0])) for s in host.view.shards},
+        by_shard,
+    )
+    metrics.gauge(
+        "krita_raft_is_leader",
+        "Whether this node leads the shard",
+        lambda: {(str(s),): float(r.leads) for s, r in replicas.items()},
+        by_shard,
+    )
+    metrics.gauge(
+        "krita_raft_term",
+        "The shard's term",
+        lambda: {(str(s),): float(r.raft.term) for s, r in replicas.items()},
+        by_shard,
+    )
+    metrics.gauge(
+        "krita_raft_applied_index",
+        "The last applied log index",
+        lambda: {(str(s),): float(r.state.index) for s, r in replicas.items()},
+        by_shard,
+    )
+    metrics.gauge(
+        "krita_memtable_bytes",
+        "Applied writes that are not flushed yet",
+        lambda: float(host.flusher.bytes_in_memory()),
+    )
+    metrics.gauge(
+        "krita_disk_free_bytes",
+        "Free space of the data directory's disk",
+        lambda: float(host.disk_free_bytes),
+    )
+    metrics.gauge(
+        "krita_peer_frames_dropped_total",
+        "Raft frames that a slow or absent peer could not be given",
+        lambda: float(host.transport.frames_dropped),
+        kind="counter",
+    )
