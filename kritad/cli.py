@@ -49,8 +49,8 @@ Every setting is a flag (--raft_election_ms=2000, with hyphens as well), an envi
 variable (KRITA_RAFT_ELECTION_MS=2000) and a line of the configuration file
 (raft_election_ms: 2000). Flags win over the environment, the environment over the file.
 KRITA_ADMIN_TOKEN, or admin_token_file, is the secret that administration asks for; to
-listen beyond loopback it must be set, the same on every node. listen_ip may be given as
-LISTEN_IP too.
+listen beyond loopback it must be set, to 16 characters or more, the same on every node.
+listen_ip may be given as LISTEN_IP too.
 
 """
 

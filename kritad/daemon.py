@@ -10,7 +10,7 @@ what is in memory is flushed; the files are closed. A second signal, or a disk
 that hangs, cuts it short: nothing that was acknowledged depends on a clean stop.
 
 Exit status: 0 stopped as asked; 1 failed while running; 78 a data directory or
-setting that no restart will mend.
+setting that no restart will mend, raft.db or data.db being damaged as a whole among them.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ from kritad.host.bootstrap import (
     store_of,
 )
 from kritad.host.clock import Clock, SystemClock
-from kritad.host.host import Host, HostSettings, Workers
+from kritad.host.host import Host, Workers
 from kritad.host.join import join
+from kritad.host.opening import HostSettings
 from kritad.host.request import Request
 from kritad.host.snapshots import SnapshotReceiver, SnapshotSender
 from kritad.host.transport import Transport
@@ -58,7 +59,7 @@ from kritad.service import Service
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.database import version_warnings
 from kritad.storage.directory import DataDirectory
-from kritad.storage.errors import DirectoryRefused, FormatUnknown, StorageError
+from kritad.storage.errors import Corrupt, DirectoryRefused, FormatUnknown, StorageError
 from kritad.storage.raft_db import RaftDatabase
 from kritad.storage.space import DiskReserve
 
@@ -91,14 +92,28 @@ def run(config: Config) -> int:
         if not all(isinstance(cause, _EXPLAINED) for cause in causes):
             raise
         for cause in causes:
-            log.critical("%s", cause)
-        hopeless = any(isinstance(cause, _HOPELESS) for cause in causes)
+            log.critical("%s", _explanation(cause))
+        hopeless = any(isinstance(cause, _HOPELESS) or _is_ruin(cause) for cause in causes)
         return EXIT_CONFIG if hopeless else EXIT_FAILURE
 
 
 # What no restart will mend, and what one may.
 _HOPELESS = (DirectoryRefused, FormatUnknown, ConfigError, Foreign, Unauthenticated)
 _EXPLAINED = (*_HOPELESS, OSError, KritaError, StorageError)
+
+
+def _is_ruin(error: BaseException) -> bool:
+    """Whether a file turned out on opening to be damaged as a whole. Damage to one
+    replica stops that one only, and is never raised to here."""
+    return isinstance(error, Corrupt) and error.shard is None
+
+
+def _explanation(error: BaseException) -> str:
+    """An error in words for the log. An OSError's own begin with its number in brackets."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror}"
+    return str(error)
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -159,7 +159,9 @@ class Cluster:
         if self.stopping and (status == 0 or too_early):
             return
         self.failed = self.failed or self.stopping
-        self._say(f"{child.node.name} {exit_words(status)}; the reason is in its last lines above")
+        # Whom a signal kills has no last words.
+        reason = "; the reason is in its last lines above" if status >= 0 else ""
+        self._say(f"{child.node.name} {exit_words(status)}{reason}")
         if not self.stopping:
             self._say(f"start it again with: {shlex.join(child.node.command)}")
 
@@ -257,11 +259,10 @@ def exit_words(status: int) -> str:
 
 
 def what_to_try(ready: Sequence[NodePlan], plan: Plan) -> list[str]:
-    """The announcement, line by line."""
-    shell = _shell_command()
+    """The announcement, line by line. The shell is given all nodes, so that it still
+    finds the cluster when whoever tries it out kills one of them."""
     first, last = ready[0], ready[-1]
-    if first.address != "127.0.0.1:8080":
-        shell += f" --nodes {first.address}"
+    shell = f"{_shell_command()} --nodes {','.join(node.address for node in plan.nodes)}"
     addresses = ", ".join(f"http://{node.address}" for node in ready)
     count = len(ready) if len(ready) == len(plan.nodes) else f"{len(ready)} of {len(plan.nodes)}"
     return [

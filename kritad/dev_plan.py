@@ -17,12 +17,10 @@ from attrs import frozen
 from krita.address import Address
 from kritad.config import DEFAULT, Config, ConfigError, load
 from kritad.settings import BY_NAME
-from kritad.sources import Problem, suggestion
+from kritad.sources import Problem, read_flags, suggestion
 
 NODES_DEFAULT = 3
 NODES_MAX = 9
-# A dead node's data is made anew this soon, so that one can watch it happen.
-DEAD_AFTER_S = 30
 
 
 @frozen
@@ -62,16 +60,19 @@ def make_plan(arguments: Sequence[str], environment: Mapping[str, str]) -> Plan:
     # A node that has data knows its cluster; those without join it. A fresh cluster
     # is started by node1. (Were node1 alone empty, it must not start a second one.)
     seed = next((i for i, path in enumerate(dirs) if _has_data(path)), None)
+    shared = [
+        f"--{given.name}={given.text}"
+        for given in read_flags(flags).given
+        if given.name not in ("port", "data_dir")
+    ]
     nodes = []
     for i, path in enumerate(dirs):
         own = [f"--port={base.port + i}", f"--data_dir={path}"]
-        if base.origins["dead_after_s"] == DEFAULT:
-            own.append(f"--dead_after_s={DEAD_AFTER_S}")
         if seed is None and i == 0:
             own.append("--start_cluster")
         elif i != (seed or 0):
             own.append(f"--join_ip={Address(host, base.port + (seed or 0))}")
-        command = (sys.executable, "-m", "kritad", "run", *flags, *own)
+        command = (sys.executable, "-m", "kritad", "run", *shared, *own)
         nodes.append(NodePlan(f"node{i + 1}", host, base.listen_ip, base.port + i, path, command))
     return Plan(tuple(nodes), base.data_dir, fresh=seed is None)
 

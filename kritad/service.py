@@ -195,7 +195,7 @@ class Service:
 
     def health(self) -> Health:
         """From memory, cheap enough to be asked every second by everybody."""
-        problems = self._status.problems()
+        problems = self._status.own_problems()
         live = self._host.failure is None
         if not live:
             problems.insert(0, f"the node has failed: {self._host.failure}")

@@ -167,12 +167,11 @@ def check_address(text: str) -> str:
     return text
 
 
-UNITS = {"_ms": "milliseconds", "_s": "seconds", "_bytes": "bytes", "_bytes_max": "bytes"}
+UNITS = {"_ms": "milliseconds", "_bytes": "bytes", "_bytes_max": "bytes"}
 
 # What people write behind a number, by the unit of the setting that they write it to.
 _SUFFIXES: dict[str, dict[str, int]] = {
     "milliseconds": {"": 1, "ms": 1, "s": 1000, "m": 60_000, "min": 60_000},
-    "seconds": {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600},
     "bytes": {
         "": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3,
         "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30,
@@ -233,15 +232,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("start_cluster", "Cluster", Kind.FLAG, False,
             "Start a new cluster of one node, which others may join; "
             "ignored once the data directory belongs to a cluster."),
-    _number("shards", "Cluster", 16, (1, 4096),
+    _number("shards", "Cluster", 8, (1, 4096),
             "Into how many shards a new cluster cuts its keys; fixed from then on.",
             power_of_two=True),
     _number("replication_factor", "Cluster", 3, (1, 7),
             "How many nodes keep a copy of each key, once there are that many nodes."),
     Setting("zone", "Cluster", Kind.TEXT, "",
             "The failure zone of this node; copies of a key are spread over zones.", maximum=64),
-    _number("dead_after_s", "Cluster", 300, (1, 604_800),
-            "How long a node may be silent before its copies are made anew elsewhere."),
 
     _number("raft_tick_ms", "Raft", 50, (1, 1000),
             "The step of the clock that all shards share."),

@@ -37,7 +37,9 @@ def key_get(context: Context, invocation: Invocation) -> Reply:
     }
     if stale and found is not None:
         document["staleness_ms"] = found.staleness_ms
-    return Reply(View.VALUE, document, code=Exit.NO if found is None else Exit.DONE)
+    if found is None:
+        return Reply(View.VALUE, document, "absent: there is no such key", Exit.NO)
+    return Reply(View.VALUE, document)
 
 
 def key_put(context: Context, invocation: Invocation) -> Reply:

@@ -40,8 +40,8 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         ("key", "get"), "read a key", actions.key_get, aliases=("get",), arguments=(_KEY,),
         options=(Option("stale", "take what the asked node has; it may be behind"),),
-        details="Exit code 1 when the key is absent. Into a pipe the value goes as it is, byte\n"
-        "for byte; a newline follows only where several commands are run in one go.",
+        details="An absent key is exit code 1 and a line on stderr. Into a pipe the value goes as\n"
+        "it is, byte for byte; a newline follows only where several commands are run in one go.",
         example="key get user:1",
     ),
     Command(

@@ -47,7 +47,10 @@ class Output:
             return
         if json or self.json:
             self._write(render_json(reply.document, self.terminal).encode())
-        elif not self.terminal:
+            return
+        if reply.view is View.VALUE and reply.text:
+            self.note(reply.text)  # on stdout it could be taken for the value
+        if not self.terminal:
             self._write(self._plain(reply))
         else:
             self._draw(reply)

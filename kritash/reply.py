@@ -25,7 +25,8 @@ class View(enum.Enum):
 @attrs.frozen
 class Reply:
     """``document`` holds what ``--json`` prints: dicts with text keys, lists,
-    numbers, text, None, and bytes (which ``render`` turns into text or base64)."""
+    numbers, text, None, and bytes (which ``render`` turns into text or base64).
+    The ``text`` of a VALUE says on stderr why there is none."""
 
     view: View
     document: object = None

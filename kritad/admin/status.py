@@ -11,6 +11,7 @@ their shapes are in protocol/README.md.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from functools import partial
@@ -104,23 +105,42 @@ class Status:
         self._nursery = nursery
 
     def problems(self) -> list[str]:
-        """What keeps the cluster, as seen from here, from being healthy."""
+        """What keeps the cluster, as seen from here, from being whole."""
+        found = self.own_problems()
+        for node, peer in sorted(self._host.transport.peers.items()):
+            if not peer.connected:
+                found.append(f"node {node} at {peer.address} cannot be reached")
+        return found
+
+    def own_problems(self) -> list[str]:
+        """What keeps this node from serving every key. Another node that is down
+        does not: whoever asks for our health wants to know whether to come here."""
         host = self._host
         if not host.view.cluster_id:
             return ["this node has not heard from the cluster yet"]
         found = [f"shard {shard} is damaged here: {why}" for shard, why in host.damaged.items()]
-        leaderless = [s for s in sorted(host.view.shards) if not host.leaders.of(s)[0]]
+        leaderless = self._leaderless()
         if leaderless:
             found.append(f"no leader is known for shard {', '.join(map(str, leaderless))}")
         for replica in host.replicas.values():
             if replica.raft.poisoned:
                 found.append(f"shard {replica.shard}: {replica.raft.poisoned}")
-        for node, peer in sorted(host.transport.peers.items()):
-            if not peer.connected:
-                found.append(f"node {node} at {peer.address} cannot be reached")
         if host.space_low:
             found.append("the disk is below its reserve: writes are refused here")
         return found
+
+    def _leaderless(self) -> list[int]:
+        """The shards without a known leader, but for those that have one again in a
+        moment: an election or a transfer is no illness."""
+        host = self._host
+        patience_ms = 3 * host.settings.election_ms
+        since_ms = host.clock.monotonic_ms() - patience_ms
+        return [
+            shard
+            for shard in sorted(host.view.shards)
+            if not host.leaders.of(shard)[0]
+            and host.leader_known_ms.get(shard, -math.inf) < since_ms
+        ]
 
     def serves(self) -> bool:
         """Whether this node can do its part: it knows the cluster, holds what it
@@ -128,7 +148,7 @@ class Status:
         host = self._host
         if not host.view.cluster_id or host.node not in host.view.nodes:
             return False
-        return all(host.leaders.of(shard)[0] for shard in host.view.shards)
+        return not self._leaderless()
 
     def answer(self, op: int, respond: Respond) -> None:
         """Answer one of the status operations, now or soon."""

@@ -28,7 +28,7 @@ from kritad.host.writer import Finished, Worker
 from kritad.raft.types import Role, SnapshotMeta
 from kritad.storage.data_db import ShardFlush
 
-_FLUSH_INTERVAL_MS = 2_000.0
+_FLUSH_INTERVAL_MS = 10_000.0
 _CHECKPOINT_INTERVAL_MS = 30_000.0
 _HELD_PAUSE_MS = 1_000.0
 _PIN_FACTOR = 4

@@ -18,7 +18,6 @@ Rules:
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Callable
 
 import attrs
@@ -27,14 +26,14 @@ from krita.errors import KritaError
 from krita.handshake import Identity
 from krita.operations import Op
 from krita.ring import ShardInfo, ShardMap
-from kritad.cluster.meta import handlers
 from kritad.cluster.view import MetaView
 from kritad.host.admission import check_member
-from kritad.host.bootstrap import META_SHARD, all_sessions, fresh_applied, load_boot
+from kritad.host.bootstrap import META_SHARD
 from kritad.host.clock import Clock
 from kritad.host.drive import Drive, Effects
 from kritad.host.flush import Flusher
 from kritad.host.leaders import NO_NODE, LeaderTable, decode_leaders, encode_leaders
+from kritad.host.opening import HostSettings, Opener
 from kritad.host.peer_codec import decode_messages
 from kritad.host.replica import Replica
 from kritad.host.request import Deadlines, Request
@@ -43,34 +42,17 @@ from kritad.host.steward import Steward
 from kritad.host.transport import Transport
 from kritad.host.upkeep import Upkeep, was_let_go
 from kritad.host.writer import Finished, Worker
-from kritad.raft.config import RaftConfig
-from kritad.raft.core import Raft
 from kritad.raft.errors import ProposalRefused
 from kritad.raft.messages import Message
 from kritad.raft.ready import Fetch
 from kritad.raft.types import Configuration, Role, SnapshotMeta
-from kritad.state.machine import ShardState
-from kritad.storage.cache import RowCache
 from kritad.storage.data_db import Applied, DataDatabase
 from kritad.storage.errors import Corrupt, StorageError, Tombstoned
 from kritad.storage.raft_db import RaftDatabase
-from kritad.storage.table import Table
 
 log = logging.getLogger(__name__)
 
-
-@attrs.frozen
-class HostSettings:
-    """What the host takes from the configuration."""
-
-    tick_ms: int = 50
-    heartbeat_ms: int = 200
-    election_ms: int = 1000
-    cache_bytes: int = 64 << 20
-    memtable_bytes: int = 16 << 20
-    log_tail_bytes: int = 4 << 20
-    value_bytes_max: int = 1 << 20
-    disk_reserve_bytes: int = 64 << 20
+_SPACE_PAUSE_MS = 10_000.0
 
 
 @attrs.define
@@ -112,6 +94,8 @@ class Host:
         self.started_ms = clock.monotonic_ms()
         self.disk_free_bytes = 0
         self.space_low = False  # below the reserve: no puts here
+        self._space_handed_ms = -_SPACE_PAUSE_MS  # when leadership was handed over for that
+        self.leader_known_ms: dict[int, float] = {}  # shard -> when one was last known
         self.damaged: dict[int, str] = {}  # shard -> why its replica was not opened
         self.snapshots_wanted: list[tuple[Replica, int]] = []  # taken by host/snapshots.py
         self._raft_db = raft_db
@@ -119,9 +103,8 @@ class Host:
         self.workers = workers
         # Snapshots that are wholly received, by generation, until they are installed.
         self.received: dict[int, Applied] = {}
-        self._seed = seed
         self._wake = wake
-        self._cache = RowCache(settings.cache_bytes)
+        self._opener = Opener(settings, raft_db, data_db, identity.node, seed)
         self._routes: dict[tuple[int, int], int] = {}  # (shard, replica) -> node, as heard
         self._meta_index = -1
         self.upkeep = Upkeep(raft_db, data_db, workers.log, workers.data, self.replicas, self.fail)
@@ -134,24 +117,7 @@ class Host:
             compact=self.upkeep.cut,
             on_failure=self.fail,
         )
-        self.drive = Drive(
-            Effects(
-                send=self._send,
-                save=raft_db.save,
-                installing=self.flusher.forget,
-                install=self._install,
-                installed=self._installed,
-                fetch=self._fetch,
-                snapshot=self._want_snapshot,
-                on_failure=self.fail,
-                observe_save=observe_save,
-                after_save=self._checkpoint_log,
-                wake=wake,
-            ),
-            workers.log,
-            workers.data,
-            clock,
-        )
+        self.drive = Drive(self._effects(observe_save), workers.log, workers.data, clock)
         self.router = Router(
             self.node, self.replicas, self.leaders, transport, clock, self.drive.mark
         )
@@ -164,6 +130,22 @@ class Host:
             transport.reachable,
         )
         transport.on_expelled = self.fail
+
+    def _effects(self, observe_save: Callable[[float, int], None]) -> Effects:
+        """What a turn does to the world."""
+        return Effects(
+            send=self._send,
+            save=self._raft_db.save,
+            installing=self.flusher.forget,
+            install=self._install,
+            installed=self._installed,
+            fetch=self._fetch,
+            snapshot=self._want_snapshot,
+            on_failure=self.fail,
+            observe_save=observe_save,
+            after_save=self._checkpoint_log,
+            wake=self._wake,
+        )
 
     def __repr__(self) -> str:
         leads = sum(replica.leads for replica in self.replicas.values())
@@ -202,37 +184,16 @@ class Host:
         self.drive.mark(replica)  # its role has changed
 
     def _open(self, shard: int, replica_id: int, applied: Applied | None) -> None:
-        if applied is None or applied.replica != replica_id:
-            first = self._raft_db.load(shard, 0).snapshot.configuration
-            applied = fresh_applied(self._data_db, shard, replica_id, first)
-        boot, applied = load_boot(self._raft_db, self._data_db, applied)
-        ticks = self.settings.tick_ms
-        config = RaftConfig(
-            shard=shard,
-            replica=replica_id,
-            election_ticks=max(2, self.settings.election_ms // ticks),
-            heartbeat_ticks=max(1, self.settings.heartbeat_ms // ticks),
-            entry_bytes_max=self.settings.value_bytes_max + (128 << 10),
-        )
-        chance = random.Random(f"{self._seed}/{self.node}/{shard}/{replica_id}")
-        replica = Replica(
-            Raft(config, boot, chance),
-            self._state(shard, applied),
+        raft, state = self._opener.open(shard, replica_id, applied)
+        replica = self.replicas[shard] = Replica(
+            raft,
+            state,
             on_role=self._role_changed,
             requeue=self.router.requeue,
             on_damage=self._on_damage,
         )
-        self.replicas[shard] = replica
-        self.flusher.adopt(replica, applied.index)
-        if boot.snapshot.configuration.voters == {replica_id} and boot.last_index == 0:
-            replica.raft.campaign()  # a new group of one: nobody to wait for
+        self.flusher.adopt(replica, state.index)
         self.drive.mark(replica)
-
-    def _state(self, shard: int, applied: Applied) -> ShardState:
-        table = Table(self._data_db, applied.generation, self._cache)
-        sessions = all_sessions(self._data_db, applied.generation)
-        own = handlers() if shard == META_SHARD else None
-        return ShardState(shard, table, applied, sessions, own)
 
     def create_replica(self, shard: int, replica_id: int, first: Configuration | None) -> None:
         """Make a replica that the meta shard wants here, durably, and open it.
@@ -376,6 +337,9 @@ class Host:
             replica.note_leader(now, self.settings.tick_ms)
             if replica.raft.has_ready:
                 self.drive.mark(replica)
+        for shard in self.view.shards:
+            if self.leaders.of(shard)[0]:
+                self.leader_known_ms[shard] = now
         self.deadlines.expire(now)
         self.router.retry_parked()
         self.flusher.tick()
@@ -384,14 +348,17 @@ class Host:
 
     def note_space(self, free_bytes: int, low: bool) -> None:
         """What the disk has left, and whether that is below the reserve. Below
-        it, other nodes take over what is led here; it clears by itself."""
+        it, other nodes take over what is led here; it clears by itself. They may be
+        as full as this one: leadership is not passed around without a pause."""
         if low and not self.space_low:
             log.error("only %d bytes are left on the disk: no puts are taken here", free_bytes)
         elif self.space_low and not low:
             log.warning("there is room on the disk again (%d bytes)", free_bytes)
         self.disk_free_bytes, self.space_low = free_bytes, low
         self.router.space_low = low
-        if low:
+        now = self.clock.monotonic_ms()
+        if low and now - self._space_handed_ms >= _SPACE_PAUSE_MS:
+            self._space_handed_ms = now
             self.hand_over()
 
     def hand_over(self) -> int:
@@ -458,7 +425,7 @@ class Host:
         try:
             applied = self._data_db.applied()[replica.shard]
             assert applied.index == meta.index
-            replica.state = self._state(replica.shard, applied)
+            replica.state = self._opener.state(replica.shard, applied)
         except StorageError as problem:
             self._on_damage(replica, problem)
         else:

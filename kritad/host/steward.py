@@ -8,7 +8,9 @@ Every node has one; what it does depends on what the node leads:
 * each shard's leader compares its own configuration with the placement, makes
   the next legal change, and reports the outcome to the meta shard.
 
-Rule: nothing is remembered between steps but what is in flight. The next step
+Rules: no copy is made where nobody answers, and no copy that can be reached is given
+up while a member of the cluster cannot be: what looks like balance would make the
+data less safe. And nothing is remembered between steps but what is in flight. The next step
 follows from the meta shard's state and the shard's own configuration alone, so
 a crash anywhere, of anybody, resumes at the same place (raft.md 4.5). A shard's
 own log decides its membership; the meta shard only ever holds the wish and the
@@ -76,7 +78,12 @@ class Steward:
                 self._report(record, replica)
 
     def _place(self, view: MetaView) -> None:
+        reachable = set(self._reachable())
+        missing = view.nodes.keys() - reachable
         for placement in placements(view):
+            before, after = set(view.shards[placement.shard].nodes), set(placement.nodes)
+            if after - before - reachable or (missing and (before - after) & reachable):
+                continue
             body = encode_body(
                 Op.META_PLACE,
                 placement.shard,
@@ -111,7 +118,9 @@ class Steward:
             return
         wanted = wanted_members(view, shard)
         matches = {member: progress.match for member, progress in raft.progress.items()}
-        heir = successor(wanted.voters, conf, matches, replica.id)
+        reachable = self._reachable()
+        heirs = {member: node for member, node in wanted.voters.items() if node in reachable}
+        heir = successor(heirs, conf, matches, replica.id)
         changes = next_change(
             wanted.voters, wanted.learners, conf, matches, raft.last_index, replica.id
         )

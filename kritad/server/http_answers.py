@@ -159,12 +159,12 @@ def absent_document(key: bytes) -> dict[str, object]:
     }
 
 
-def refusal_document(message: str, hint: str) -> dict[str, object]:
+def refusal_document(message: str, hint: str, error: str) -> dict[str, object]:
     """The JSON body of what HTTP itself or a route refuses: never applied."""
     document: dict[str, object] = {
         "status": "error",
         "message": message,
-        "code": "bad_request",
+        "code": error,
         "outcome": "not applied",
     }
     if hint:

@@ -9,6 +9,7 @@ a write on condition that nothing has changed since, again if something has.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from attrs import frozen
 
@@ -95,11 +96,13 @@ def _tags(name: str, header: bytes, *, weak_matches: bool) -> Tags:
     return Tags(any=False, revisions=frozenset(revisions))
 
 
-def failed(revision: int) -> ConditionFailed:
-    """The error of a condition that does not hold at ``revision``."""
-    what = f"is at revision {revision}" if revision else "does not exist"
+def failed(condition: Condition, revision: int) -> ConditionFailed:
+    """The error of a condition that does not hold at ``revision``, in the words of HTTP."""
+    unmatched = condition.match is not None and revision not in condition.match
+    header = "If-Match" if unmatched else "If-None-Match"
+    found = f"is at revision {revision}" if revision else "is absent"
     return ConditionFailed(
-        f"the key {what}, which the request's condition excludes",
+        f"{header} did not hold: the key {found}",
         hint="read the key again and decide anew",
         detail={"revision": revision},
     )
@@ -114,9 +117,17 @@ def write_if(exchange: Exchange, key: bytes, condition: Condition, write: Write)
     if condition is NO_CONDITION:
         write(exchange, None, Exchange.fail)
     elif condition.only is not None:
-        write(exchange, condition.only, Exchange.fail)
+        write(exchange, condition.only, partial(_refused, condition))
     else:
         _look_and_write(exchange, key, condition, write, _TRIES_MAX)
+
+
+def _refused(condition: Condition, exchange: Exchange, error: KritaError) -> None:
+    """The database speaks of ``if_revision``, which no HTTP client has sent."""
+    revision = error.detail.get("revision")
+    if isinstance(error, ConditionFailed) and isinstance(revision, int):
+        error = failed(condition, revision)
+    exchange.fail(error)
 
 
 def _look_and_write(
@@ -126,7 +137,7 @@ def _look_and_write(
         value = read_value(reply)
         revision = value.revision if value is not None else 0
         if not condition.holds(revision):
-            exchange.fail(failed(revision))
+            exchange.fail(failed(condition, revision))
         else:
             write(exchange, revision, overtaken)
 

@@ -161,7 +161,8 @@ class Exchange:
         headers = b"Krita-Outcome: not-applied\r\n"
         if refusal.allow:
             headers += f"Allow: {', '.join(refusal.allow)}\r\n".encode()
-        self.reply_json(refusal.code, refusal_document(refusal.message, refusal.hint), headers)
+        document = refusal_document(refusal.message, refusal.hint, refusal.error)
+        self.reply_json(refusal.code, document, headers)
 
     def _fail_with(self, error: Exception) -> None:
         if isinstance(error, HttpRefusal):

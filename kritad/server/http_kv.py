@@ -51,7 +51,7 @@ def _got(exchange: Exchange, reply: object, key: bytes, stale: bool) -> None:
     condition = condition_of(exchange.request.headers)
     if condition is not NO_CONDITION and not condition.holds(revision):
         if condition.match is not None and revision not in condition.match:
-            exchange.fail(failed(revision))
+            exchange.fail(failed(condition, revision))
         else:
             exchange.reply(304, b"", b'%bETag: "%d"\r\n' % (headers, revision))
         return

@@ -1,7 +1,8 @@
-"""What a node says of itself over HTTP: /livez, /readyz, /health, /metrics.
+"""What a node says of itself over HTTP: /, /livez, /readyz, /health, /metrics.
 
-The first three are open to everybody: a load balancer has no token, and they say
-no more than yes or no and why. /metrics needs what the status of a node needs.
+All but the last are open to everybody: a load balancer has no token, and they say
+no more than yes or no and why, and / what this is at all. /metrics needs what the
+status of a node needs.
 
 /livez means that the event loop turns, and never that there is a quorum: a node
 restarted for lack of one is a second node lost.
@@ -9,10 +10,40 @@ restarted for lack of one is a second node lost.
 
 from __future__ import annotations
 
+import re
+
+from krita.limits import PORT_DEFAULT
 from krita.operations import Op
 from kritad.metrics import CONTENT_TYPE
 from kritad.server.http_answers import TEXT
 from kritad.server.http_exchange import Exchange
+
+# What may stand in a line that somebody copies into a shell.
+_HOST = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,261}")
+
+_WELCOME = """\
+This is a node of Krita, a distributed key-value database. Every node answers for all keys:
+
+  curl -X PUT http://{host}/greeting -d "value=hello"
+  curl http://{host}/greeting
+  curl -X PUT http://{host}/v1/kv/photo --data-binary @photo.jpg
+  curl http://{host}/v1/kv/photo -o photo.jpg
+
+  curl http://{host}/health      what is wrong with the cluster, if anything is
+  curl http://{host}/metrics     figures for Prometheus
+
+From another machine than this one add  -H "Authorization: Bearer $KRITA_ADMIN_TOKEN".
+docs/http.md describes all addresses and errors; kritash is the shell.
+"""
+
+
+def welcome(exchange: Exchange) -> None:
+    """GET /: what this is, and what to try, by the name that the client calls us."""
+    host = exchange.request.headers.get(b"host", b"")
+    if not _HOST.fullmatch(host):
+        host = b"127.0.0.1:%d" % PORT_DEFAULT
+    text = _WELCOME.format(host=host.decode())
+    exchange.reply(200, text.encode(), b"X-Content-Type-Options: nosniff\r\n", TEXT)
 
 
 def livez(exchange: Exchange) -> None:

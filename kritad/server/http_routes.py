@@ -26,21 +26,24 @@ class Routes:
     """The table of one server."""
 
     def __init__(self, value_bytes_max: int) -> None:
+        named: Methods = {
+            **_reads(http_plain.get_by_name),
+            b"PUT": partial(http_plain.put_by_name, value_bytes_max=value_bytes_max),
+            b"DELETE": http_plain.delete_by_name,
+        }
+        self._named = named
         self._paths: dict[bytes, Methods] = {
             b"/health": _reads(http_node.health),
             b"/livez": _reads(http_node.livez),
             b"/readyz": _reads(http_node.readyz),
             b"/metrics": _reads(http_node.metrics),
+            # A PUT there is one to the key without a name, and refused as such.
+            b"/": {**named, **_reads(http_node.welcome)},
             b"/key": {
                 **_reads(http_plain.get_by_query),
                 b"PUT": partial(http_plain.put_by_form, value_bytes_max=value_bytes_max),
                 b"DELETE": http_plain.delete_by_name,
             },
-        }
-        self._named: Methods = {
-            **_reads(http_plain.get_by_name),
-            b"PUT": partial(http_plain.put_by_name, value_bytes_max=value_bytes_max),
-            b"DELETE": http_plain.delete_by_name,
         }
         self._kv: Methods = {
             **_reads(http_kv.get),
@@ -72,10 +75,12 @@ class Routes:
     def _not_allowed(self, methods: Methods, path: bytes) -> HttpRefusal:
         allowed = tuple(method.decode() for method in methods)
         hint = f"allowed here: {', '.join(allowed)}"
-        if path in self._paths:
+        if path in self._paths and path != b"/":
             name = path[1:].decode()
             hint += f"; a key called {name} is at /v1/kv/{name}"
-        return HttpRefusal(405, "this URL does not have that method", hint, allowed)
+        return HttpRefusal(
+            405, "this URL does not have that method", hint, allowed, "method_not_allowed"
+        )
 
 
 def _unknown_path() -> HttpRefusal:
@@ -83,4 +88,5 @@ def _unknown_path() -> HttpRefusal:
         404,
         "there is nothing at this URL",
         "keys are at /NAME and /v1/kv/NAME; a key that begins with v1/ is at /v1/kv/v1%2F…",
+        error="not_found",
     )

@@ -237,7 +237,7 @@ class HttpConnection:
         return answer_bytes(
             refusal.code,
             JSON,
-            json_bytes(refusal_document(refusal.message, refusal.hint)),
+            json_bytes(refusal_document(refusal.message, refusal.hint, refusal.error)),
             b"Krita-Outcome: not-applied\r\n",
             connection=_CLOSE,
         )

@@ -48,6 +48,7 @@ class HttpRefusal(Exception):
     message: str
     hint: str = ""
     allow: tuple[str, ...] = ()  # for 405
+    error: str = "bad_request"  # what the answer calls its code
 
 
 @define(eq=False)

@@ -73,10 +73,18 @@ def _bind_one(family: int, kind: int, protocol: int, address: tuple[object, ...]
         listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
+        hint = _BIND_HINTS.get(error.errno or 0, "")
         raise OSError(
-            error.errno, f"cannot listen on {address[0]} port {address[1]}: {error.strerror}"
+            error.errno, f"cannot listen on {address[0]} port {address[1]}: {error.strerror}{hint}"
         ) from error
     return listening
+
+
+_BIND_HINTS = {
+    errno.EADDRINUSE: "; is another kritad running there? choose another with --port",
+    errno.EADDRNOTAVAIL: "; --listen_ip must be an address of this machine",
+    errno.EACCES: "; ports below 1024 need privileges, choose another with --port",
+}
 
 
 class _Handler(Protocol):

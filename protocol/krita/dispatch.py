@@ -307,7 +307,7 @@ class Dispatcher:
         for parked in self._parking.release(need):
             if useless:
                 assert call.error is not None
-                self._failed(parked, _as_not_applied(call.error), None, now)
+                self._failed(parked, _as_not_applied(call.error, need), None, now)
             else:
                 self._advance(parked, now)
 
@@ -425,7 +425,9 @@ class Dispatcher:
     def _trial(self, call: Call) -> Trial:
         request = call.request
         repeatable = request.harmless or (request.in_session and self.sessions is not None)
-        return Trial(request.write, repeatable, call.started, call.deadline)
+        # A session that we may have opened, or not, leaves nobody in doubt.
+        write = request.write and call.fetches is None
+        return Trial(write, repeatable, call.started, call.deadline)
 
     def _expire(self, call: Call, now: float) -> KritaError:
         """The deadline has passed: the error that says the most."""
@@ -436,7 +438,8 @@ class Dispatcher:
         if trial.error is None and fetch is not None and fetch.trial is not None:
             assert fetch.trial.error is not None
             trial.tries = fetch.trial.tries
-            trial.error = _as_not_applied(fetch.trial.error)
+            assert call.needs is not None
+            trial.error = _as_not_applied(fetch.trial.error, call.needs)
         return trial.expire(now, waiting=call.state is CallState.SENT)
 
     def _detach(self, call: Call) -> None:
@@ -464,8 +467,12 @@ class Dispatcher:
             self.due = when
 
 
-def _as_not_applied(error: KritaError) -> KritaError:
-    """What a failed errand means for the call that needed it: not applied, for sure."""
+def _as_not_applied(error: KritaError, need: Need) -> KritaError:
+    """What a failed errand means for the call that needed it: that was not sent, so it
+    was surely not applied, whatever became of the errand. Nor is the errand's hint
+    one for the caller."""
     if error.outcome is Outcome.NOT_APPLIED:
         return error
-    return Unavailable(error.message, hint=error.hint)
+    kind, shard = need
+    lacking = f"a session in shard {shard}" if kind == "session" else "the shard map"
+    return Unavailable(f"nothing was sent for want of {lacking}: {error.message}")

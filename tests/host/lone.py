@@ -132,13 +132,13 @@ class LoneNode:
         def installing(replica: Replica) -> None:
             events.append(("installing", replica))
 
-        def installed(replica: Replica, meta: SnapshotMeta) -> None:
+        def installed(_replica: Replica, meta: SnapshotMeta) -> None:
             events.append(("installed", meta))
 
-        def fetch(replica: Replica, wanted: Fetch) -> None:
+        def fetch(_replica: Replica, wanted: Fetch) -> None:
             events.append(("fetch", wanted))
 
-        def snapshot(replica: Replica, recipient: int) -> None:
+        def snapshot(_replica: Replica, recipient: int) -> None:
             events.append(("snapshot", recipient))
 
         return Effects(

@@ -154,7 +154,7 @@ def test_a_log_that_begins_behind_a_snapshot_nobody_has_is_damage(
     raft_db.create_replica(1, 7, None)
     raft_db.save([(1, Save(1, snapshot=SnapshotMeta(50, 2, generation=9)))])
     applied = Applied(1, 7, data_db.create_generation(), 0, 0, 0, 0, b"{}")
-    with pytest.raises(Corrupt, match="data.db does not have"):
+    with pytest.raises(Corrupt, match=r"data\.db does not have"):
         load_boot(raft_db, data_db, applied)
     data_db.close()
 

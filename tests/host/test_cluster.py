@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
@@ -15,42 +14,8 @@ from kritad.host.bootstrap import META_SHARD
 from kritad.host.peer_codec import encode_messages
 from kritad.raft.messages import Heartbeat
 from kritad.raft.types import Role
-from kritad.storage.errors import Corrupt, StoreFailed
-from tests.host.cluster import Cluster, Node, grown_cluster
+from tests.host.cluster import Cluster, Grow, check_written, write_some
 from tests.host.lone import Replies
-
-Grow = Callable[..., Cluster]
-
-
-@pytest.fixture
-def grow(tmp_path: Path) -> Iterator[Grow]:
-    """Makes a cluster whose every shard is on three of its nodes."""
-    made: list[Cluster] = []
-
-    def make(nodes: int = 3, **more: object) -> Cluster:
-        made.append(grown_cluster(tmp_path, nodes, **more))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield make
-    for cluster in made:
-        cluster.close()
-
-
-def write_some(cluster: Cluster, count: int, prefix: bytes = b"k") -> None:
-    """Acknowledged writes, through all nodes in turn, into shard 1."""
-    alive = cluster.alive
-    replies = [
-        cluster.put(alive[n % len(alive)], b"%b%d" % (prefix, n), b"value %d" % n)
-        for n in range(count)
-    ]
-    cluster.run_until(lambda: all(reply.all for reply in replies))
-    assert {reply.one[0] for reply in replies} == {Status.OK}
-
-
-def check_written(cluster: Cluster, node: Node, count: int, prefix: bytes = b"k") -> None:
-    for n in range(count):
-        key = b"%b%d" % (prefix, n)
-        assert cluster.read(node, key) == b"value %d" % n, f"{key!r} is lost on {node}"
 
 
 def test_a_bootstrapped_node_leads_every_shard_and_knows_the_ring(tmp_path: Path) -> None:
@@ -241,18 +206,6 @@ def test_stopping_hands_leadership_over_and_leaves_nothing_led(grow: Grow) -> No
     assert cluster.leader(1) is not leader
 
 
-def test_a_leader_whose_disk_stalls_hands_over(grow: Grow) -> None:
-    cluster = grow()
-    leader = cluster.leader(1)
-    assert leader is not None
-    write_some(cluster, 3)
-    leader.log.held = True
-    cluster.put(leader, b"stalled", b"v")
-    cluster.run_until(lambda: cluster.leader(1) not in (None, leader), 10_000)
-    leader.log.held = False
-    cluster.run_until(cluster.converged)
-
-
 def test_an_unknown_message_or_one_for_a_replica_not_here_is_dropped(grow: Grow) -> None:
     cluster = grow()
     host = cluster.nodes[0].host
@@ -266,166 +219,6 @@ def test_an_unknown_message_or_one_for_a_replica_not_here_is_dropped(grow: Grow)
 
 def encode_heartbeat(shard: int, recipient: int, term: int) -> bytes:
     return encode_messages([Heartbeat(shard, 1, recipient, term, 0, 0)])
-
-
-def fill(cluster: Cluster, count: int = 200, size: int = 1500) -> None:
-    replies = [cluster.put(cluster.alive[0], b"f%d" % n, b"x" * size) for n in range(count)]
-    cluster.run_until(lambda: all(reply.all for reply in replies))
-
-
-def cut_log(cluster: Cluster, node: Node) -> None:
-    """Have the node flush, checkpoint and cut."""
-    cluster.run(3000)  # a flush
-    cluster.run(31_000)  # a checkpoint
-    assert node.replica(1).raft.log.snapshot.index > 0, "the log was never cut"
-
-
-def test_a_follower_far_behind_is_restored_by_a_snapshot(grow: Grow) -> None:
-    cluster = grow()
-    lagging = next(node for node in cluster.nodes if node is not cluster.leader(1))
-    cluster.crash(lagging)
-    fill(cluster)
-    cut_log(cluster, cluster.alive[0])
-    leader = cluster.leader(1)
-    assert leader is not None
-    lagging.restart()
-    assert lagging.replica(1).raft.last_index < leader.replica(1).raft.log.snapshot.index
-    cluster.run_until(cluster.converged)
-    assert cluster.snapshots_sent == 1
-    cluster.run(3000)
-    assert cluster.snapshots_sent == 1, "the snapshot is sent again and again"
-    assert lagging.host.received == {}
-
-
-def test_a_restored_follower_serves_what_it_was_sent_after_a_crash(grow: Grow) -> None:
-    cluster = grow()
-    lagging = next(node for node in cluster.nodes if node is not cluster.leader(1))
-    cluster.crash(lagging)
-    fill(cluster)
-    cut_log(cluster, cluster.alive[0])
-    lagging.restart()
-    cluster.run_until(cluster.converged)
-    cluster.crash(lagging)
-    lagging.restart()
-    cluster.run_until(cluster.converged)
-    row = lagging.replica(1).state.read(b"f3")
-    assert row is not None
-    assert row.value == b"x" * 1500
-
-
-def test_a_joiner_without_a_log_is_restored_by_a_snapshot(tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path, shards=1)
-    fill(cluster)
-    cut_log(cluster, cluster.nodes[0])
-    joiner = cluster.join()
-    cluster.run_until(lambda: cluster.grown(2) and cluster.converged())
-    assert cluster.snapshots_sent >= 1
-    row = joiner.replica(1).state.read(b"f7")
-    assert row is not None
-    cluster.close()
-
-
-def test_a_fourth_node_takes_its_share_and_the_old_replicas_are_removed(grow: Grow) -> None:
-    cluster = grow(shards=4)
-    write_some(cluster, 10)
-    newcomer = cluster.join()
-
-    def moved() -> bool:
-        view = cluster.nodes[0].host.view
-        wanted = {n.number: set(view.replicas_on(n.number)) for n in cluster.nodes}
-        held = {n.number: set(n.host.replicas) for n in cluster.nodes}
-        return len(wanted[newcomer.number]) > 1 and held == wanted
-
-    cluster.run_until(moved)
-    cluster.run(2000)
-    for node in cluster.nodes:
-        on_disk = {row.shard for row in node.raft_db.replicas()}
-        assert on_disk == set(node.host.replicas)
-        assert set(node.data_db.applied()) <= on_disk
-    check_written(cluster, newcomer, 10)
-    assert not any(node.host.failure for node in cluster.nodes)
-
-
-def test_a_shard_comes_back_to_a_node_under_a_new_replica_id(grow: Grow) -> None:
-    cluster = grow(nodes=4, shards=1, factor=3)
-    cluster.run(3000)
-    view = cluster.nodes[0].host.view
-    first = {r.node: r.replica for r in view.shards[1].replicas}
-    absent = next(n for n in cluster.nodes if n.number not in first)
-    leaver = next(n for n in cluster.nodes if n.number in first and n is not cluster.leader(1))
-    stay = [n for n in first if n != leaver.number]
-
-    def place(nodes: list[int]) -> None:
-        record = cluster.nodes[0].host.view.shards[1]
-        body = encode_body(Op.META_PLACE, 1, record.placement_version, nodes)
-        replies = cluster.submit(cluster.nodes[0], Op.META_PLACE, body, META_SHARD)
-        cluster.run_until(lambda: bool(replies.all))
-        assert replies.one[0] == Status.OK, replies.one
-
-    place([*stay, absent.number])
-    cluster.run_until(lambda: 1 not in leaver.host.replicas and cluster.grown_shard(1, 3))
-    place([*stay, leaver.number])
-    cluster.run_until(lambda: 1 in leaver.host.replicas and cluster.grown_shard(1, 3))
-    assert leaver.replica(1).id > first[leaver.number]
-    write_some(cluster, 3)
-    cluster.run_until(lambda: len(cluster.hashes(1)) == 1)
-
-
-def test_a_damaged_row_poisons_its_replica_and_the_node_serves_the_others(
-    grow: Grow, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cluster = grow()
-    victim = cluster.leader(1)
-    assert victim is not None
-
-    def damaged(*_: object) -> None:
-        raise Corrupt(1, "key b'k' does not match its digest")
-
-    waiting = cluster.put(victim, b"k", b"v")
-    monkeypatch.setattr(victim.replica(1).state, "apply", damaged)
-    cluster.run_until(lambda: cluster.leader(1) not in (None, victim))
-    assert victim.host.failure is None
-    assert "does not match" in victim.host.damaged[1]
-    assert victim.replica(1).raft.poisoned
-    assert waiting.one[0] == Status.UNKNOWN
-    monkeypatch.undo()
-    write_some(cluster, 4)
-    replies = cluster.put(victim, b"x", b"y", shard=2)
-    cluster.run_until(lambda: bool(replies.all))
-    assert replies.one[0] == Status.OK
-
-
-def test_a_failing_disk_ends_the_node_and_nothing_more_leaves_it(grow: Grow) -> None:
-    cluster = grow()
-    victim = cluster.leader(1)
-    assert victim is not None
-    victim.log.fails_with = StoreFailed("I/O error")
-    replies = cluster.put(victim, b"k", b"v")
-    cluster.settle()
-    assert isinstance(victim.host.failure, StoreFailed)
-    for _ in range(40):
-        cluster.tick()
-        assert not [f for f in cluster.network.frames if f.sender == victim.number]
-    assert replies.all == [] or replies.one[0] == Status.UNKNOWN
-    cluster.run_until(lambda: cluster.leader(1) not in (None, victim))
-
-
-def test_a_store_that_fails_while_reading_ends_the_node_too(
-    grow: Grow, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cluster = grow()
-    write_some(cluster, 1)
-    victim = cluster.leader(1)
-    assert victim is not None
-
-    def fails(_key: bytes) -> None:
-        raise StoreFailed("the disk is gone")
-
-    monkeypatch.setattr(victim.replica(1).state, "read", fails)
-    replies = cluster.get(victim, b"k0")
-    cluster.settle()
-    assert isinstance(victim.host.failure, StoreFailed)
-    assert replies.one[0] == Status.UNAVAILABLE
 
 
 def test_two_nodes_with_one_down_still_answer_stale_reads_with_their_age(grow: Grow) -> None:

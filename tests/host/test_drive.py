@@ -48,7 +48,7 @@ def put(node: LoneNode, key: bytes, shard: int = SHARD) -> Replies:
     return replies
 
 
-def append(node: LoneNode, first: int, count: int, *, commit: int = 0, term: int = 1) -> Append:
+def append(first: int, count: int, *, commit: int = 0, term: int = 1) -> Append:
     """What leader 2 sends: ``count`` entries from ``first`` on."""
     entries = [
         Entry(index, term, EntryKind.COMMAND, b"x" * 20) for index in range(first, first + count)
@@ -84,9 +84,9 @@ def test_a_vote_leaves_only_after_it_is_durable(node: LoneNode) -> None:
 def test_a_followers_acknowledgement_waits_for_its_own_save_and_not_for_an_earlier_one(
     node: LoneNode,
 ) -> None:
-    node.step(append(node, 1, 1))
+    node.step(append(1, 1))
     node.drive.turn()
-    node.step(append(node, 2, 1))
+    node.step(append(2, 1))
     node.drive.turn()
     node.log.run_one()
     node.drive.turn()
@@ -178,14 +178,14 @@ def test_a_committed_write_is_not_applied_before_the_own_disk_has_it(node: LoneN
 
 
 def test_a_batch_without_must_sync_costs_no_transaction(node: LoneNode) -> None:
-    node.step(append(node, 1, 1))
+    node.step(append(1, 1))
     node.settle()
     node.world.events.clear()
     # A refusal attests nothing new: with a save outstanding it needs a place in
     # the order, and that is all.
-    node.step(append(node, 2, 1))
+    node.step(append(2, 1))
     node.drive.turn()
-    node.step(append(node, 9, 1))  # a gap: refused
+    node.step(append(9, 1))  # a gap: refused
     node.drive.turn()
     node.log.run_one()
     node.drive.turn()
@@ -196,9 +196,9 @@ def test_a_batch_without_must_sync_costs_no_transaction(node: LoneNode) -> None:
 
 
 def test_an_empty_save_still_waits_for_the_saves_before_it(node: LoneNode) -> None:
-    node.step(append(node, 1, 1))
+    node.step(append(1, 1))
     node.drive.turn()
-    node.step(append(node, 9, 1))
+    node.step(append(9, 1))
     node.drive.turn()
     assert node.world.named("send") == [], "a later answer has overtaken an earlier save"
 
@@ -214,7 +214,7 @@ def test_after_a_failed_save_nothing_is_sent_and_the_disk_is_not_asked_again(
     node.log.run_one()
     assert [str(failure) for failure in node.world.failures] == ["I/O error"]
     put(node, b"later")
-    node.step(append(node, 1, 1, term=9))
+    node.step(append(1, 1, term=9))
     node.drive.turn()
     assert node.world.events == []
     assert not node.log.jobs
@@ -269,7 +269,7 @@ def test_a_failed_installation_ends_the_node_and_acknowledges_nothing(node: Lone
 
 def test_entries_behind_a_snapshot_are_not_applied_before_it_is_installed(node: LoneNode) -> None:
     node.step(snapshot(50))
-    node.step(append(node, 51, 2, commit=52))
+    node.step(append(51, 2, commit=52))
     node.drive.turn()
     node.log.run_one()
     node.drive.turn()
@@ -293,7 +293,7 @@ def test_a_damaged_row_met_while_applying_poisons_this_shard_and_the_others_go_o
     node.lead(1)
     node.lead(2)
 
-    def broken(entry: Entry) -> None:
+    def broken(_entry: Entry) -> None:
         raise Corrupt(1, "a row is damaged")
 
     monkeypatch.setattr(node.replicas[1].state, "apply", broken)
@@ -345,7 +345,7 @@ def test_forgotten_replicas_are_neither_saved_nor_heard_of_any_more(two_shards: 
 
 def test_the_time_the_disk_takes_is_measured_while_it_takes_it(node: LoneNode) -> None:
     assert node.drive.writing_ms == 0
-    node.step(append(node, 1, 1))
+    node.step(append(1, 1))
     node.drive.turn()
     node.clock.advance(700)
     assert node.drive.writing_ms == 700
@@ -356,6 +356,6 @@ def test_the_time_the_disk_takes_is_measured_while_it_takes_it(node: LoneNode) -
 @pytest.mark.parametrize("saves", [1, 5])
 def test_the_repr_says_what_waits(node: LoneNode, saves: int) -> None:
     for number in range(saves):
-        node.step(append(node, 1 + number, 1))
+        node.step(append(1 + number, 1))
         node.drive.turn()
     assert repr(node.drive) == f"<Drive 0 dirty, {saves - 1} collecting, writing 1>"

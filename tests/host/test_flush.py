@@ -10,6 +10,7 @@ import pytest
 
 from krita.codec import encode_body
 from krita.operations import Op
+from kritad.host import flush as flush_module
 from kritad.host.flush import Flusher
 from kritad.host.replica import Replica
 from kritad.host.request import Request
@@ -85,6 +86,12 @@ class Bench:
 Make = Callable[..., Bench]
 
 
+@pytest.fixture(autouse=True)
+def _two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How old a change may become; the product's own number is a matter of speed."""
+    monkeypatch.setattr(flush_module, "_FLUSH_INTERVAL_MS", 2000.0)
+
+
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
     nodes: list[LoneNode] = []
@@ -118,7 +125,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 def test_a_little_is_flushed_when_it_has_grown_old(make: Make) -> None:
     bench = make()
     bench.write()
-    bench.pass_time(1900)
+    bench.pass_time(9900)
     assert bench.database.did == []
     bench.pass_time(200)
     assert bench.database.did == [f"flush {bench.applied}"]
@@ -134,7 +141,7 @@ def test_much_is_flushed_at_once(make: Make) -> None:
 def test_nothing_new_is_no_flush(make: Make) -> None:
     bench = make()
     bench.write()
-    bench.pass_time(2100)
+    bench.pass_time(10_100)
     flushed = len(bench.database.did)
     bench.pass_time(10_000)
     assert bench.database.did[flushed:] == []

@@ -22,11 +22,12 @@ from kritad.host.link import Link, dial, peer_hello
 from kritad.host.peer_codec import decode_messages
 from kritad.host.request import Request
 from kritad.host.transport import ENTRIES, REQUESTS, URGENT, Transport
+from kritad.metrics import Metrics
 from kritad.raft.messages import Append, Heartbeat, Message, VoteReply
 from kritad.raft.types import Entry, EntryKind
-from kritad.metrics import Metrics
 from kritad.server.limits import ServerLimits
 from kritad.server.listener import Server, bind
+from kritad.stream import Stream
 from tests.host.clock import VirtualClock
 from tests.host.lone import Replies
 from tests.server.service import CLUSTER, MemoryService, Running, Stored, running, until
@@ -267,10 +268,14 @@ async def test_a_connection_that_does_not_last_does_not_reset_the_back_off(
         await sleep(0)
 
     service = MemoryService()
-    service.turn_away = Foreign("no")
     async with running(service=service) as server, trio.open_nursery() as nursery:
         link = make_link(server.port, service)
-        monkeypatch.setattr(link_module.trio, "sleep", noted)
+
+        async def ends_at_once(stream: Stream) -> None:
+            stream.close()
+
+        monkeypatch.setattr(link, "_serve", ends_at_once)
+        monkeypatch.setattr(trio, "sleep", noted)
         nursery.start_soon(link.run)
         while len(pauses) < 8:
             await trio.lowlevel.checkpoint()

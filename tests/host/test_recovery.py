@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from kritad.host.host import HostSettings
+from kritad.host.opening import HostSettings
 from kritad.raft.types import EntryKind
 from kritad.state.keyspace import HASH_MASK
 from kritad.state.machine import ShardState
@@ -96,15 +96,16 @@ def test_no_crash_between_two_steps_loses_what_was_acknowledged(
         crash_at += 3 if crash_at < 60 else 7
         cluster = Cluster(tmp_path / str(crash_at), shards=1, factor=1, settings=HASTY)
         node, written = cluster.nodes[0], list[Written]()
-        finished, step = True, ""
+        finished, where = True, ""
         for count, step in enumerate(steps(cluster, node, written)):
+            where = f"crash behind step {count} ({step})"
             if count == crash_at:
                 finished = False
                 break
         cuts = max(cuts, node.replica(1).raft.log.snapshot.index)
         cluster.crash(node, power=power)
         node.restart()
-        check(cluster, node, written, f"crash behind step {crash_at} ({step})")
+        check(cluster, node, written, where)
         cluster.close()
     assert cuts > 0, "no log was ever cut: the test shows nothing about that"
 
@@ -141,7 +142,7 @@ def test_a_crash_between_the_save_and_the_flush_replays_what_the_flush_had_not(
 ) -> None:
     cluster = Cluster(tmp_path, shards=1, factor=1)
     node = cluster.nodes[0]
-    cluster.run(3000)  # flushed so far
+    cluster.run(11_000)  # flushed so far
     before = flushed_up_to(node)
     replies = cluster.put(node, b"k", b"v")
     node.host.turn()
@@ -182,7 +183,7 @@ def test_the_log_is_cut_only_behind_what_a_checkpoint_has_made_durable(tmp_path:
     cluster.run(5000)
     assert flushed_up_to(node) > 1
     assert node.replica(1).raft.log.snapshot.index == 0
-    del node.data_db.checkpoint  # type: ignore[method-assign]
+    del node.data_db.checkpoint
     cluster.run(5000)
     assert 0 < node.replica(1).raft.log.snapshot.index <= flushed_up_to(node)
     assert node.raft_db.load(1, flushed_up_to(node)).snapshot.index > 0

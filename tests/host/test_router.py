@@ -49,10 +49,10 @@ class Bench:
     router: Router
     marked: list[Replica]
 
-    def request(self, replies: Replies, *, write: bool = True, **more: bool) -> Request:
+    def request(self, replies: Replies, *, write: bool = True, forwarded: bool = False) -> Request:
         op = Op.PUT if write else Op.GET
         body = encode_body(op, 0, 0, 0, b"k", b"v") if write else encode_body(op, b"k")
-        return Request(op, body, b"k", SHARD, replies, 1e12, write=write, **more)
+        return Request(op, body, b"k", SHARD, replies, 1e12, forwarded, write=write)
 
     def route(self, **more: bool) -> Replies:
         replies = Replies()

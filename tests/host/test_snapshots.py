@@ -338,8 +338,8 @@ class Receiving(MemoryService):
         op: int,
         body: bytes,
         principal: Principal,
-        deadline_ms: float | None,
-        flags: int,
+        _deadline_ms: float | None,
+        _flags: int,
         respond: Callable[[int, object], None],
     ) -> None:
         assert principal.kind == "peer"
@@ -361,9 +361,9 @@ async def send(bench: Bench, service: Receiving, port: int) -> tuple[int, bool]:
     """Send through the real sender; whom the core was told of, and what."""
     host, replica = bench.source.host, bench.source.replica(SHARD)
     host.transport.peer_key = service.access.peer_key
-    host.transport.address_of = lambda _node: f"127.0.0.1:{port}"  # type: ignore[method-assign]
+    host.transport.address_of = lambda node: f"127.0.0.1:{port}"  # type: ignore[method-assign]  # noqa: ARG005
     told: list[tuple[int, bool]] = []
-    replica.raft.snapshot_sent = lambda r, ok: told.append((r, ok))  # type: ignore[method-assign]
+    replica.raft.snapshot_sent = lambda replica, ok: told.append((replica, ok))  # type: ignore[method-assign]
     host.snapshots_wanted = [(replica, bench.recipient.id)]
     async with trio.open_nursery() as nursery:
         SnapshotSender(host, bench.source.data_db, nursery).start_wanted()

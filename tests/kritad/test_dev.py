@@ -45,7 +45,6 @@ def test_a_fresh_cluster_is_started_by_node1_and_joined_by_the_others(tmp_path: 
         assert "--join_ip=127.0.0.1:9000" in flags
         assert f"--port={8999 + number}" in flags
         assert f"--data_dir={tmp_path / f'node{number}'}" in flags
-        assert "--dead_after_s=30" in flags
 
 
 def with_data(path: Path) -> None:
@@ -71,11 +70,23 @@ def test_a_wiped_node1_joins_the_others_instead_of_starting_a_second_cluster(
 
 
 def test_settings_come_from_everywhere_and_flags_are_passed_on(tmp_path: Path) -> None:
-    flags = ["--nodes=1", "--shards=4", f"--data_dir={tmp_path}", "--dead_after_s=77"]
+    flags = ["--nodes=1", "--shards=4", f"--data_dir={tmp_path}"]
     (node,) = make_plan(flags, {"KRITA_PORT": "9000"}).nodes
     assert node.port == 9000
     assert "--shards=4" in node.command
-    assert "--dead_after_s=30" not in node.command
+
+
+@pytest.mark.parametrize(
+    "flags", [["--port=9000", "--data-dir", "{}"], ["--port", "9000", "--data_dir={}"]]
+)
+def test_a_nodes_command_names_its_port_and_directory_once(
+    tmp_path: Path, flags: list[str]
+) -> None:
+    arguments = [flag.format(tmp_path) for flag in flags]
+    for number, node in enumerate(make_plan([*arguments, "--zone=a"], {}).nodes, 1):
+        given = [flag for flag in flags_of(node) if "port" in flag or "data" in flag]
+        assert given == [f"--port={8999 + number}", f"--data_dir={tmp_path / f'node{number}'}"]
+        assert "--zone=a" in node.command
 
 
 @pytest.mark.parametrize(
@@ -184,6 +195,8 @@ async def test_it_says_what_to_try_when_all_are_ready_and_stops_all_on_sigterm(
         await it.said.saw("ready: 3 nodes")
         port = plan.nodes[0].port
         await it.said.saw(f'curl -X PUT http://127.0.0.1:{port}/greeting -d "value=hello"')
+        every_node = ",".join(node.address for node in plan.nodes)
+        await it.said.saw(f"kritash --nodes {every_node} cluster status")
         assert f"node2: listening on {plan.nodes[1].port}" in it.said.lines
         signal.raise_signal(signal.SIGTERM)
     assert it.status == 0
@@ -194,7 +207,8 @@ async def test_a_killed_node_is_reported_and_the_others_go_on(tmp_path: Path) ->
     async with running(plan_of(tmp_path, "", "")) as it:
         await it.said.saw("ready: 2 nodes")
         it.process(1).kill()
-        await it.said.saw("node1 was killed by SIGKILL")
+        killed = await it.said.saw("node1 was killed by SIGKILL")
+        assert "last lines" not in killed, "a node that SIGKILL ends has no time to say why"
         again = await it.said.saw("start it again with: ")
         assert str(stand_in.PATH) in again
         assert it.process(2).returncode is None
@@ -205,7 +219,7 @@ async def test_a_killed_node_is_reported_and_the_others_go_on(tmp_path: Path) ->
 async def test_a_node_that_fails_to_start_is_reported_and_not_waited_for(tmp_path: Path) -> None:
     async with running(plan_of(tmp_path, "", "broken")) as it:
         await it.said.saw("node2: kritad: this setting is bad")
-        await it.said.saw("node2 exited with status 78")
+        await it.said.saw("node2 exited with status 78; the reason is in its last lines above")
         await it.said.saw("ready: 1 of 2 nodes")
         signal.raise_signal(signal.SIGTERM)
     assert it.status == 0

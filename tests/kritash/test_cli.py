@@ -145,6 +145,15 @@ def test_the_exit_code_tells_a_script_what_happened(
     assert said in done.err
 
 
+def test_an_absent_key_is_told_on_stderr_and_leaves_stdout_empty(cluster: Cluster) -> None:
+    done = kritash("key", "get", "absent", KRITA_NODES=cluster.addresses)
+    assert (done.code, done.out) == (1, b"")
+    assert done.err == "absent: there is no such key\n"
+    document = kritash("key", "get", "absent", "--json", KRITA_NODES=cluster.addresses)
+    assert (document.code, document.err) == (1, "")
+    assert json.loads(document.out)["value"] is None
+
+
 def test_nobody_listening_is_code_3_at_once_and_names_every_address() -> None:
     first, second = closed_port(), closed_port()
     done = kritash("put", "a", "1", KRITA_NODES=f"{first},{second}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import anyio
 import pytest
@@ -23,21 +23,10 @@ from krita.errors import (
 from krita.operations import Op
 from krita.pipeline import Batch
 from tests.protocol import server
+from tests.protocol.conftest import once
 from tests.protocol.server import Cluster
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    with server.running() as one:
-        yield one
-
-
-@pytest.fixture
-def three() -> Iterator[Cluster]:
-    with server.running(nodes=3) as nodes:
-        yield nodes
 
 
 @pytest.fixture(params=["trio", "asyncio"])
@@ -55,11 +44,6 @@ async def until(condition: Callable[[], bool]) -> None:
     """Wait, within the ten seconds of the test, for the cluster's thread."""
     while not condition():  # noqa: ASYNC110 (another thread's doing has no event)
         await anyio.sleep(0.001)
-
-
-def once(cluster: Cluster) -> bool:
-    """Whether no (session, sequence) was executed twice, and something was."""
-    return set(cluster.executed.values()) == {1}
 
 
 def test_operations_do_what_those_of_the_blocking_client_do(run: Run, cluster: Cluster) -> None:

@@ -221,6 +221,26 @@ def test_a_write_that_waits_for_its_session_is_not_applied_at_its_deadline(world
     assert error_of(call).outcome is Outcome.NOT_APPLIED
 
 
+@pytest.mark.parametrize("timeout_s", [3.0, 5.0, 8.0])
+@pytest.mark.parametrize(
+    "failure", [None, OutcomeUnknown("the connection was lost", hint="read the key")]
+)
+def test_a_write_whose_session_may_or_may_not_have_been_opened_is_surely_not_applied(
+    world: World, failure: KritaError | None, timeout_s: float
+) -> None:
+    if failure is None:
+        world.unanswered.add(Op.SESSION_OPEN)
+    else:
+        world.errors[Op.SESSION_OPEN] = [failure] * 1000
+    call = world.start(requests.put("k", "v"), timeout_s=timeout_s)
+    world.advance(timeout_s)
+    error = error_of(call)
+    assert error.outcome is Outcome.NOT_APPLIED
+    assert "applied" not in str(error), "it speaks of the session as if it were the write"
+    assert "read the key" not in str(error)
+    assert world.count(Op.PUT) == 0
+
+
 def test_a_connection_that_is_not_usable_in_time_is_given_up(world: World) -> None:
     world.mute.add("a:1")
     call = world.start(requests.get("k"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kritad.access import Access
 from kritad import stream as stream_module
+from kritad.access import Access
 from kritad.server.limits import ServerLimits
 from tests.server.raw import ask, request
 from tests.server.service import TOKEN, MemoryService, Stored, running
@@ -95,6 +95,33 @@ async def test_a_condition_decides(
         assert changed == (code in (200, 201, 204) and method in ("PUT", "DELETE"))
 
 
+@pytest.mark.parametrize(
+    ("there", "method", "headers", "message"),
+    [
+        # The database's own condition, and the look before the write.
+        (True, "PUT", {"If-Match": '"2"'}, "If-Match did not hold: the key is at revision 1"),
+        (True, "PUT", {"If-Match": '"2", "3"'}, "If-Match did not hold: the key is at revision 1"),
+        (True, "DELETE", {"If-Match": '"2"'}, "If-Match did not hold: the key is at revision 1"),
+        (True, "PUT", {"If-None-Match": "*"}, "If-None-Match did not hold: the key is at revis"),
+        (True, "PUT", {"If-None-Match": '"1"'}, "If-None-Match did not hold: the key is at revis"),
+        (False, "PUT", {"If-Match": '"2"'}, "If-Match did not hold: the key is absent"),
+        (False, "PUT", {"If-Match": "*"}, "If-Match did not hold: the key is absent"),
+        (True, "GET", {"If-Match": '"2"'}, "If-Match did not hold: the key is at revision 1"),
+    ],
+)
+async def test_a_condition_that_does_not_hold_is_named_as_the_client_sent_it(
+    there: bool, method: str, headers: dict[str, str], message: str
+) -> None:
+    async with running() as node:
+        if there:
+            node.service.rows[b"a"] = Stored(b"old", 1, None)
+            node.service.revision = 1
+        body = b"new" if method == "PUT" else b""
+        answer = await ask(node, request(method, KEY, body, headers))
+        assert str(answer.document["message"]).startswith(message)
+        assert answer.document["code"] == "condition_failed"
+
+
 async def test_a_condition_holds_at_the_moment_of_the_write_not_of_the_look() -> None:
     async with running() as node:
         service = node.service
@@ -170,7 +197,8 @@ async def test_a_value_over_the_limit_is_413() -> None:
 async def test_an_address_of_v1_that_is_not_there_is_404_and_no_key() -> None:
     async with running() as node:
         for path in ("/v1/nothing", "/v1/kv", "/v1", "/v1/"):
-            assert (await ask(node, request("PUT", path, b"value=1"))).code == 404
+            answer = await ask(node, request("PUT", path, b"value=1"))
+            assert (answer.code, answer.document["code"]) == (404, "not_found")
         assert (await ask(node, request("PUT", "/v1/kv/", b"1"))).code == 400
         assert node.service.rows == {}
 

@@ -2,8 +2,31 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.server.raw import ask, request
 from tests.server.service import Health, running
+
+
+async def test_the_root_says_what_this_is_and_what_to_try_by_the_name_it_was_called() -> None:
+    async with running() as node:
+        answer = await ask(node, b"GET / HTTP/1.1\r\nHost: db1:9000\r\n\r\n")
+        assert answer.code == 200
+        assert answer.headers["content-type"].startswith("text/plain")
+        text = answer.body.decode()
+        assert 'curl -X PUT http://db1:9000/greeting -d "value=hello"' in text
+        assert "http://db1:9000/health" in text
+        assert "http://db1:9000/metrics" in text
+        assert node.service.submitted == 0
+
+
+@pytest.mark.parametrize("host", [b"a;reboot", b"$(reboot)", b"<b>", b"", b"a" * 300])
+async def test_what_a_shell_would_execute_is_not_taken_over_from_the_host_header(
+    host: bytes,
+) -> None:
+    async with running() as node:
+        answer = await ask(node, b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host)
+        assert b"curl http://127.0.0.1:8080/greeting\n" in answer.body
 
 
 async def test_a_healthy_node_says_so_everywhere() -> None:

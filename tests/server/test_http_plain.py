@@ -69,7 +69,8 @@ async def test_a_form_is_decoded_as_browsers_and_curl_encode_it(form: bytes, val
     [
         (request("GET", "/key"), "?value= is missing"),
         (request("GET", "/key?value="), "?value= is missing"),
-        (request("GET", "/"), "no key is named"),
+        (request("PUT", "/", b"value=1"), "no key is named"),
+        (request("DELETE", "/"), "no key is named"),
         (request("PUT", "/a"), "no value field"),
         (request("PUT", "/a", b"V"), "not understood"),
         (request("PUT", "/a", b"value"), "no value field"),
@@ -153,6 +154,7 @@ async def test_a_name_that_the_server_uses_itself_is_reached_through_v1_kv() -> 
         answer = await ask(node, request("PUT", "/health", b"value=1"))
         assert answer.code == 405
         assert answer.headers["allow"] == "GET, HEAD"
+        assert answer.document["code"] == "method_not_allowed"
         assert "/v1/kv/health" in str(answer.document["hint"])
         put = request("PUT", "/v1/kv/health", b"1")
         assert (await ask(node, put)).code == 201
@@ -165,3 +167,4 @@ async def test_a_method_that_is_not_there_is_405_with_those_that_are() -> None:
             answer = await ask(node, request(method, "/a"))
             assert answer.code == 405
             assert answer.headers["allow"] == "GET, HEAD, PUT, DELETE"
+            assert answer.document["code"] == "method_not_allowed"

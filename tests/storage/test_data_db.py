@@ -1,3 +1,5 @@
+"""data.db: what is flushed is found again, whole, and what is damaged is never read as absent."""
+
 from __future__ import annotations
 
 import contextlib

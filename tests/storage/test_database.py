@@ -1,3 +1,5 @@
+"""Opening SQLite as Krita needs it: versions, modes, permissions, migrations."""
+
 from __future__ import annotations
 
 import sqlite3

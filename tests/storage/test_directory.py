@@ -1,3 +1,5 @@
+"""The data directory: ours alone and locked, and the reserve of free space on its disk."""
+
 from __future__ import annotations
 
 import os

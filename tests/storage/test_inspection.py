@@ -1,3 +1,5 @@
+"""Looking over a store that is stopped: its rows counted, and its damage found."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""raft.db: what was saved is there after a crash, whatever was cut and compacted since."""
+
 from __future__ import annotations
 
 import contextlib

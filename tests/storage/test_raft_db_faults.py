@@ -1,3 +1,5 @@
+"""raft.db when bits flip, disks fill and files are not ours: refused, never a shorter log."""
+
 from __future__ import annotations
 
 import contextlib

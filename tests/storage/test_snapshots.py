@@ -1,3 +1,5 @@
+"""Snapshots: one moment of a shard in chunks, resumed after a break, refused when damaged."""
+
 from __future__ import annotations
 
 import contextlib

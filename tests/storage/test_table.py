@@ -1,3 +1,5 @@
+"""One shard's table: memtable, flushing rows, cache and SQLite read as one dict."""
+
 from __future__ import annotations
 
 import random

@@ -1,3 +1,5 @@
+"""The scan of the write-ahead log: what a crash tore, told from what was damaged afterwards."""
+
 from __future__ import annotations
 
 import random

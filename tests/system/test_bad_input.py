@@ -30,7 +30,9 @@ def test_a_port_that_is_taken_is_named_and_the_data_is_not_touched(tmp_path: Pat
         done = run_kritad("run", f"--port={port}", f"--data_dir={tmp_path / 'data'}")
     assert done.returncode == EXIT_FAILURE
     assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
-    assert "already in use" in done.stderr
+    assert "Address already in use; is another kritad running there?" in done.stderr
+    assert "--port" in done.stderr
+    assert "Errno" not in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "data").exists()
 
@@ -100,6 +102,24 @@ def test_listening_beyond_loopback_is_refused_without_a_token(tmp_path: Path) ->
     )
     assert done.returncode == EXIT_CONFIG
     assert "KRITA_ADMIN_TOKEN" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_listening_beyond_loopback_is_refused_with_a_token_that_can_be_guessed(
+    tmp_path: Path,
+) -> None:
+    (port,) = free_ports(1)
+    done = run_kritad(
+        "run",
+        "--listen_ip=0.0.0.0",
+        f"--port={port}",
+        f"--data_dir={tmp_path / 'data'}",
+        extra={"KRITA_ADMIN_TOKEN": "sesame"},
+    )
+    assert done.returncode == EXIT_CONFIG
+    assert "at least 16 characters" in done.stderr
+    assert "openssl rand -hex 32" in done.stderr
+    assert "sesame" not in done.stderr
     assert not (tmp_path / "data").exists()
 
 

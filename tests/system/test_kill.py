@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from contextlib import ExitStack
 
@@ -77,6 +78,34 @@ def test_a_leader_that_was_stopped_never_serves_a_value_that_was_replaced_meanwh
     cluster.settle()
 
 
+def test_a_leader_whose_followers_are_silent_answers_no_linearizable_read(
+    cluster: Cluster,
+) -> None:
+    # Nobody could tell it that it has been replaced, so it must not even know its own
+    # value for sure. (Here they are stopped, and have replaced nobody.)
+    keys = [f"unsure:{n}" for n in range(16)]
+    with cluster.client() as db, ExitStack() as stack:
+        for key in keys:
+            db.put(key, b"known")
+        leader = cluster.busiest()
+        readers = [stack.enter_context(Reader(leader, key)) for key in keys]
+        for node in cluster.nodes:
+            if node is not leader:
+                node.pause()
+                stack.callback(node.resume)
+        assert leader.http("GET", "/v1/kv/unsure:0?consistency=stale") == (200, b"known")
+        for reader in readers:
+            reader.ask()
+        answered, _, _ = select.select(readers, [], [], 1.0)
+        assert not answered, [reader.answer() for reader in answered]
+        for node in cluster.nodes:
+            node.resume()
+        for reader in readers:
+            answer = reader.answer()
+            assert answer.startswith(b"HTTP/1.1 200"), answer
+            assert answer.endswith(b"known"), answer
+
+
 class Reader:
     """Reads one key through one node over one HTTP connection, a step at a time."""
 
@@ -86,6 +115,10 @@ class Reader:
 
     def __enter__(self) -> Reader:
         return self
+
+    def fileno(self) -> int:
+        """For ``select``."""
+        return self._socket.fileno()
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()

@@ -16,6 +16,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ pytestmark = pytest.mark.slow
 LOADER = ROOT / "docs" / "examples" / "load_packages.py"
 RECORDS = int(os.environ.get("KRITA_TEST_RECORDS", "3000"))
 DUMP_RECORDS_MIN = 10_000  # fewer is no package index, but a machine without lists
-KILLS = 3
 # Few at a time make a small load last for as long as three restarts do.
 IN_FLIGHT = 256 if RECORDS == 0 else 2
 TIMEOUT_ALL_S = 600.0
@@ -83,8 +83,8 @@ def finish(process: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
     return steps
 
 
-def loaded(cluster: Cluster) -> int:
-    """About how many writes were applied, told by the logs' length."""
+def applied(cluster: Cluster) -> int:
+    """How many entries all data shards have applied together: grows with the load."""
     status = cluster.status()
     if status is None:
         return 0
@@ -92,44 +92,65 @@ def loaded(cluster: Cluster) -> int:
     return sum(max(r["applied"] or 0 for r in found) for found in replicas)
 
 
-def check_everything(cluster: Cluster, index: Path, count: int) -> None:
-    """Every record, through every node and in every node's own copy."""
-    cluster.settle(timeout_s=2 * TIMEOUT_S)
-    steps = finish(loader(cluster, index, "--verify", "--own_copy"))
-    assert len(steps) == 2 * len(cluster.nodes)
-    for step in steps:
-        assert (step["done"], step["wrong"]) == (count, [])
+def kill_the_busiest(cluster: Cluster) -> None:
+    """kill -9 of the node that leads most shards; it is restarted when others lead."""
+    victim = cluster.busiest()
+    victim.kill()
+    cluster.wait_leaders(without=[victim])
+    victim.restart()
 
 
-def test_the_package_index_is_loaded_whole_while_the_busiest_leader_is_killed_three_times(
-    make_cluster: MakeCluster, index: Path
+def kill_all(cluster: Cluster) -> None:
+    """kill -9 of every node, and a restart of all."""
+    for node in cluster.nodes:
+        node.kill()
+    cluster.start_all()
+
+
+def load(
+    cluster: Cluster, index: Path, count: int, prefix: str, blows: list[Callable[[Cluster], None]]
 ) -> None:
-    cluster = make_cluster(fast=bool(RECORDS))
-    cluster.start()
-    names = {line for line in index.read_bytes().split(b"\n") if line.startswith(b"Package: ")}
-    process = loader(cluster, index, f"--in_flight={IN_FLIGHT}")
+    """Load the index, with each of ``blows`` dealt at its share of the way; everything
+    has to be acknowledged in the end."""
+    before = applied(cluster)
+    process = loader(cluster, index, f"--in_flight={IN_FLIGHT}", f"--prefix={prefix}")
     try:
-        for kill in range(1, KILLS + 1):
-            goal = len(names) * kill // (KILLS + 2)
+        for number, blow in enumerate(blows, 1):
+            # The last blow is early enough for some to be loaded after it.
+            goal = before + count * number // (len(blows) + 2)
             wait_until(
-                f"{goal} records are loaded",
-                lambda goal=goal: loaded(cluster) >= goal or process.poll() is not None,  # type: ignore[misc]
+                f"blow {number} is due",
+                lambda goal=goal: process.poll() is not None or applied(cluster) >= goal,  # type: ignore[misc]
                 TIMEOUT_ALL_S,
             )
-            assert process.poll() is None, f"it ended before kill {kill}"
-            victim = cluster.busiest()
-            victim.kill()
-            cluster.wait_leaders(without=[victim])
-            victim.restart()
+            assert process.poll() is None, f"the loader ended before blow {number}"
+            blow(cluster)
     except BaseException:
         process.kill()
         process.communicate()
         raise
     (step,) = finish(process)
-    assert (step["done"], step["records"]) == (len(names), len(names))
-    check_everything(cluster, index, len(names))
+    assert (step["done"], step["records"]) == (count, count)
 
-    for node in cluster.nodes:
-        node.kill()
-    cluster.start_all()
-    check_everything(cluster, index, len(names))
+
+def check(cluster: Cluster, index: Path, count: int, prefix: str) -> None:
+    """Every record, through every node and in every node's own copy."""
+    cluster.settle(timeout_s=2 * TIMEOUT_S)
+    steps = finish(loader(cluster, index, "--verify", "--own_copy", f"--prefix={prefix}"))
+    assert len(steps) == 2 * len(cluster.nodes)
+    for step in steps:
+        assert (step["done"], step["wrong"]) == (count, [])
+
+
+def test_the_package_index_is_loaded_whole_while_nodes_are_killed(
+    make_cluster: MakeCluster, index: Path
+) -> None:
+    cluster = make_cluster(fast=bool(RECORDS))
+    cluster.start()
+    lines = index.read_bytes().split(b"\n")
+    count = len({line for line in lines if line.startswith(b"Package: ")})
+    load(cluster, index, count, "first:", [kill_the_busiest] * 3)
+    check(cluster, index, count, "first:")
+    load(cluster, index, count, "second:", [kill_all])
+    check(cluster, index, count, "second:")
+    check(cluster, index, count, "first:")

@@ -1,0 +1,124 @@
+"""Pipelines of the blocking client: in their order, each for itself, and carried out once."""
+
+from __future__ import annotations
+
+import pytest
+
+from krita.client import Client
+from krita.errors import (
+    BadRequest,
+    Busy,
+    ConditionFailed,
+    TooLarge,
+)
+from krita.operations import Op
+from krita.values import Value
+from tests.protocol import server
+from tests.protocol.conftest import once
+from tests.protocol.server import Cluster
+
+
+def test_the_results_of_a_pipeline_are_in_the_order_given(db: Client) -> None:
+    with db.pipeline() as p:
+        for number in range(300):
+            p.put(f"k{number}", str(number))
+        found = [p.get(f"k{number}") for number in range(300)]
+        p.delete("k0")
+    assert [item.value().text() for item in found] == [str(n) for n in range(300)]  # type: ignore[attr-defined]
+    assert len(p.results) == 601
+    assert not p.errors
+
+
+def test_operations_of_a_pipeline_on_one_key_happen_in_their_order(
+    cluster: Cluster, db: Client
+) -> None:
+    cluster.on(Op.PUT, server.answer(Busy("full")))
+    with db.pipeline() as p:
+        for number in range(20):
+            p.put("k", str(number))
+        last = p.get("k")
+    value = last.value()
+    assert isinstance(value, Value)
+    assert value.text() == "19"
+
+
+def test_an_item_of_a_pipeline_fails_for_itself(db: Client) -> None:
+    with db.pipeline() as p:
+        p.put("a", "1", if_revision=99)
+        p.put("b", "1")
+    assert isinstance(p.results[0], ConditionFailed)
+    assert [type(error) for error in p.errors] == [ConditionFailed]
+    assert db.get("b") is not None
+    with pytest.raises(ConditionFailed):
+        p.items[0].value()
+
+
+def test_a_pipeline_beyond_the_window_of_its_session_is_carried_out_once(
+    cluster: Cluster, db: Client
+) -> None:
+    with db.pipeline() as p:
+        for number in range(3000):
+            p.put(f"{{tag}}{number}", "v")
+    assert not p.errors
+    assert len(cluster.executed) == 3000
+    assert once(cluster)
+
+
+def test_a_pipeline_whose_connection_breaks_is_carried_out_once(
+    cluster: Cluster, db: Client
+) -> None:
+    for _ in range(5):
+        cluster.on(Op.PUT, server.apply_then_drop)
+        with db.pipeline() as p:
+            for number in range(200):
+                p.put(f"k{number}", "v")
+        assert not p.errors
+    assert once(cluster)
+    assert len(cluster.executed) == 1000
+
+
+def test_a_pipeline_whose_session_expired_is_carried_out_in_a_new_one(
+    cluster: Cluster, db: Client
+) -> None:
+    with db.pipeline() as p:
+        p.put("k", "1")
+    cluster.expire_sessions()
+    with db.pipeline() as p:
+        for number in range(100):
+            p.put(f"k{number}", "v")
+    assert not p.errors
+    assert cluster.count(Op.SESSION_OPEN) <= 4
+    assert once(cluster)
+
+
+def test_a_pipeline_larger_than_the_sockets_buffers_does_not_block_itself(db: Client) -> None:
+    with db.pipeline() as p:
+        for number in range(40):
+            p.put(f"k{number}", bytes(500_000))
+            p.get(f"k{number}")
+    assert not p.errors
+
+
+def test_a_value_too_large_in_a_pipeline_spares_the_others(cluster: Cluster, db: Client) -> None:
+    cluster.value_bytes_max = 1000
+    with db.pipeline() as p:
+        for number in range(1500):
+            p.put(f"{{t}}{number}", "v")
+        for _ in range(1500):
+            p.put("{t}large", bytes(80_000))
+    assert [type(error) for error in p.errors] == [TooLarge] * 1500
+
+
+def test_a_pipeline_is_not_executed_when_its_block_fails(cluster: Cluster, db: Client) -> None:
+    p = db.pipeline()
+
+    def fail() -> None:
+        with p:
+            p.put("k", "1")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not cluster.executed
+    with pytest.raises(BadRequest, match="not been executed"):
+        _ = p.results

@@ -1,0 +1,61 @@
+"""A node whose raft.db is damaged as a whole does not start, and says what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import MakeCluster
+from tests.system.node import Node
+
+pytestmark = pytest.mark.slow
+
+EXIT_CONFIG = 78
+
+
+def flip_bit(path: Path, offset: int) -> None:
+    """As a disk does on a bad day."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        (byte,) = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte ^ 0x10]))
+
+
+def filled_node(make_cluster: MakeCluster) -> Node:
+    """A cluster of one node that has written something."""
+    cluster = make_cluster(count=1)
+    cluster.start()
+    (node,) = cluster.nodes
+    for number in range(20):
+        assert node.http("PUT", f"/v1/kv/{number}", b"x" * 1000)[0] == 201
+    return node
+
+
+def test_a_log_with_a_flipped_bit_in_its_middle_is_not_taken_for_a_shorter_one(
+    make_cluster: MakeCluster,
+) -> None:
+    node = filled_node(make_cluster)
+    node.kill()  # a node that stops in order leaves no WAL behind
+    wal = node.data_dir / "raft.db-wal"
+    flip_bit(wal, wal.stat().st_size // 2)
+    node.start()
+    assert node.wait_exit() == EXIT_CONFIG
+    said = node.log_tail(1)
+    assert f"{wal} is damaged: transactions behind the damage are lost" in said
+    assert "move the data directory away and start with --join_ip" in said
+
+
+def test_a_database_that_sqlite_cannot_read_is_left_as_it_is(make_cluster: MakeCluster) -> None:
+    node = filled_node(make_cluster)
+    assert node.terminate() == 0
+    path = node.data_dir / "raft.db"
+    flip_bit(path, 100)  # the kind of the first page, behind the header of the file
+    damaged = path.read_bytes()
+    node.start()
+    assert node.wait_exit() == EXIT_CONFIG
+    said = node.log_tail(1)
+    assert str(path) in said
+    assert "the file is damaged; let the cluster rebuild this node's replicas" in said
+    assert path.read_bytes() == damaged
