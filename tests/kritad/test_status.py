@@ -16,8 +16,9 @@ from krita.errors import Status as Code
 from krita.operations import Op
 from kritad import __version__
 from kritad.admin.status import Status, memory_bytes, node_document, role_of
-from tests.host.cluster import Cluster, MemoryTransport, Node, grown_cluster
+from tests.host.cluster import Cluster, Node, grown_cluster
 from tests.host.lone import Replies
+from tests.host.network import MemoryTransport
 
 Answer = Callable[[Node], list[object] | None]
 

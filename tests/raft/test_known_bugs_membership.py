@@ -8,12 +8,7 @@ import pytest
 
 from kritad.raft.configuration import Change, ChangeKind, decode_configuration, simple_change
 from kritad.raft.core import ProposalRefused, Refusal
-from kritad.raft.messages import (
-    AppendReply,
-    HeartbeatReply,
-    PreVote,
-    VoteReply,
-)
+from kritad.raft.messages import AppendReply, HeartbeatReply, PreVote, VoteReply
 from kritad.raft.types import Boot, Configuration, EntryKind, Role, SnapshotMeta
 from tests.raft.cluster import SHARD, Cluster, configuration_entry
 from tests.raft.lone import Lone, boot_of, one, only

@@ -3,10 +3,7 @@ they are ignored, and how a follower gets out of waiting for one."""
 
 from __future__ import annotations
 
-from kritad.raft.messages import (
-    AppendReply,
-    SnapshotInstalled,
-)
+from kritad.raft.messages import AppendReply, SnapshotInstalled
 from kritad.raft.progress import ProgressState
 from kritad.raft.types import Configuration, SnapshotMeta
 from tests.raft.cluster import SHARD, Cluster
