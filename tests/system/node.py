@@ -117,6 +117,7 @@ class Node:
         self.flags = list(flags)
         self.environment = dict(extra or {})
         self.process: subprocess.Popen[bytes] | None = None
+        self._log_bytes = 0  # of its earlier lives
 
     def __repr__(self) -> str:
         process = self.process
@@ -149,6 +150,7 @@ class Node:
             f"--data_dir={self.data_dir}",
             *self.flags,
         ]
+        self._log_bytes = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
@@ -167,6 +169,14 @@ class Node:
             return self.http("GET", "/readyz")[0] == 200
 
         wait_until(f"node {self.number} gets ready", ready, timeout_s)
+
+    def wait_logged(self, text: str) -> None:
+        """Until this life has logged ``text``."""
+
+        def logged() -> bool:
+            return text.encode() in self.log_path.read_bytes()[self._log_bytes :]
+
+        wait_until(f"node {self.number} logs {text!r}", logged)
 
     def restart(self) -> None:
         """Start and wait until it is ready."""

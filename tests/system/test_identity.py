@@ -20,6 +20,7 @@ from tests.system.peer import shake_hands
 pytestmark = pytest.mark.slow
 
 EXIT_CONFIG = 78
+ANNOUNCED = "ready: serving"  # is logged after the cluster was told of this start
 
 
 def test_a_node_whose_directory_was_wiped_joins_as_a_new_node(cluster: Cluster) -> None:
@@ -48,6 +49,7 @@ def test_a_directory_that_was_rolled_back_is_refused_with_the_reason(cluster: Cl
         shutil.copytree(node.data_dir, copy)
         for _ in range(2):
             node.restart()
+            node.wait_logged(ANNOUNCED)
             db.put("after", b"2")
             assert node.terminate() == 0
         shutil.rmtree(node.data_dir)
@@ -118,6 +120,7 @@ def test_a_peer_that_is_not_the_node_it_says_to_be_is_refused_with_the_reason(
     asked, other = cluster.nodes
     other.terminate()
     other.restart()  # so that a lower boot counter exists
+    other.wait_logged(ANNOUNCED)
     other.terminate()
     true = identity_of(other)
     token = TOKEN.encode()
