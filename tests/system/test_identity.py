@@ -121,6 +121,7 @@ def test_a_peer_that_is_not_the_node_it_says_to_be_is_refused_with_the_reason(
     other.terminate()
     other.restart()  # so that a lower boot counter exists
     other.wait_logged(ANNOUNCED)
+    cluster.settle()  # the one that is asked has applied it too
     other.terminate()
     true = identity_of(other)
     token = TOKEN.encode()
