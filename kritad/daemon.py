@@ -19,7 +19,6 @@ import gc
 import logging
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 
@@ -78,9 +77,6 @@ _FLUSH_TIMEOUT_S = 10.0
 
 def run(config: Config) -> int:
     """Run a node until it is stopped; returns the exit status."""
-    # Threads that finish a database call want the interpreter back soon: with the
-    # default of 5 ms a commit takes ten times as long while the loop is busy.
-    sys.setswitchinterval(0.0005)
     # What a busy node allocates is rows, entries and messages, which form no cycles
     # and are freed when they are dropped. The default collector would walk through
     # all of them every few hundred requests, looking for cycles that are not there.
