@@ -21,13 +21,13 @@ import attrs
 
 from krita.address import parse as parse_address
 from krita.codec import decode_body, encode_body
-from krita.errors import Foreign, ProtocolError
+from krita.errors import ProtocolError
 from krita.operations import Op
 from kritad.raft.configuration import encode_configuration
 from kritad.raft.types import Boot, Configuration, SnapshotMeta
 from kritad.storage.data_db import Applied, DataDatabase
 from kritad.storage.errors import Corrupt
-from kritad.storage.raft_db import Identity, RaftDatabase
+from kritad.storage.raft_db import RaftDatabase
 
 META_SHARD = 0
 FIRST_NODE = 1
@@ -134,16 +134,6 @@ def parse_join(body: bytes) -> tuple[bytes, str, str]:
             parse_address(address)
             return store_uuid, address, zone
     raise ProtocolError("node_join is [store_uuid, address, zone]")
-
-
-def check_same_cluster(identity: Identity, cluster_id: bytes, where: str) -> None:
-    """Raises Foreign when the node at ``where`` belongs to another cluster."""
-    if cluster_id != identity.cluster_id:
-        raise Foreign(
-            f"{where} belongs to cluster {cluster_id.hex()}, this data directory to"
-            f" {identity.cluster_id.hex()}",
-            hint="use another data directory, or the address of a node of its own cluster",
-        )
 
 
 def load_boot(

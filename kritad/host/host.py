@@ -52,7 +52,7 @@ from kritad.storage.raft_db import RaftDatabase
 
 log = logging.getLogger(__name__)
 
-_SPACE_PAUSE_MS = 10_000.0
+_SPACE_PAUSE_MS = 1_000.0
 
 
 @attrs.define
@@ -94,6 +94,8 @@ class Host:
         self.started_ms = clock.monotonic_ms()
         self.disk_free_bytes = 0
         self.space_low = False  # below the reserve: no puts here
+        self.stopping = False  # told to stop: takes no leadership any more
+        self.unwilling: set[int] = set()  # nodes that say the same of themselves
         self._space_handed_ms = -_SPACE_PAUSE_MS  # when leadership was handed over for that
         self.leader_known_ms: dict[int, float] = {}  # shard -> when one was last known
         self.damaged: dict[int, str] = {}  # shard -> why its replica was not opened
@@ -128,6 +130,7 @@ class Host:
             self.submit,
             self.drive.mark,
             transport.reachable,
+            self.leadable,
         )
         transport.on_expelled = self.fail
 
@@ -309,17 +312,26 @@ class Host:
         self.drive.mark(replica)
 
     def _hear_leaders(self, node: int, body: bytes) -> None:
-        news = [self.leaders.learn(shard, node, term) for shard, term in decode_leaders(body)]
+        led, unwilling = decode_leaders(body)
+        (self.unwilling.add if unwilling else self.unwilling.discard)(node)
+        news = [self.leaders.learn(shard, node, term) for shard, term in led]
         if any(news):
             self.router.retry_parked()
 
     def tell_leaders(self) -> None:
-        """Tell every node what is led here."""
+        """Tell every node what is led here, and whether it could be more."""
         if self.failure is not None:
             return
-        body = encode_leaders([(r.shard, r.raft.term) for r in self.replicas.values() if r.leads])
+        led = [(r.shard, r.raft.term) for r in self.replicas.values() if r.leads]
+        body = encode_leaders(led, self.space_low or self.stopping)
         for node in self.transport.peers:
             self.transport.tell(node, Op.LEADERS, body)
+
+    def leadable(self) -> set[int]:
+        """The nodes that may be given a shard to lead: they can be reached, have
+        room on their disks and are not about to stop."""
+        here = {self.node} if self.space_low or self.stopping else set()
+        return self.transport.reachable() - self.unwilling - here
 
     # --- the passing of time -----------------------------------------------------------
 
@@ -354,8 +366,11 @@ class Host:
             log.error("only %d bytes are left on the disk: no puts are taken here", free_bytes)
         elif self.space_low and not low:
             log.warning("there is room on the disk again (%d bytes)", free_bytes)
+        changed = low != self.space_low
         self.disk_free_bytes, self.space_low = free_bytes, low
         self.router.space_low = low
+        if changed:
+            self.tell_leaders()
         now = self.clock.monotonic_ms()
         if low and now - self._space_handed_ms >= _SPACE_PAUSE_MS:
             self._space_handed_ms = now
@@ -372,7 +387,13 @@ class Host:
             raft = replica.raft
             others = [m for m in sorted(raft.configuration.voters) if m != replica.id]
             progress = raft.progress
-            active = [m for m in others if m in progress and progress[m].recent_active]
+            active = [
+                m
+                for m in others
+                if m in progress
+                and progress[m].recent_active
+                and raft.configuration.nodes.get(m) not in self.unwilling
+            ]
             if not active:
                 continue
             leading += 1

@@ -18,26 +18,30 @@ from krita.errors import ProtocolError
 NO_NODE = 0
 
 
-def encode_leaders(led: Sequence[tuple[int, int]]) -> bytes:
-    """The body of a ``leaders`` frame: (shard, term) of all that the sender leads."""
-    return encode([led])
+def encode_leaders(led: Sequence[tuple[int, int]], unwilling: bool) -> bytes:
+    """The body of a ``leaders`` frame: (shard, term) of all that the sender leads,
+    and whether it should be given no more (its disk is full, or it is stopping)."""
+    return encode([led, unwilling])
 
 
-def decode_leaders(body: bytes) -> list[tuple[int, int]]:
+def decode_leaders(body: bytes) -> tuple[list[tuple[int, int]], bool]:
     """The inverse. Raises ProtocolError."""
+    unwilling = False
     match decode(body):
-        case [list(rows), *_]:
+        case [list(rows)]:
+            pass
+        case [list(rows), bool(unwilling), *_]:
             pass
         case _:
-            raise ProtocolError("leaders is [[[shard, term], …]]")
+            raise ProtocolError("leaders is [[[shard, term], …], unwilling]")
     led: list[tuple[int, int]] = []
     for row in rows:
         match row:
             case [int(shard), int(term), *_] if shard >= 0 and term >= 0:
                 led.append((shard, term))
             case _:
-                raise ProtocolError("leaders is [[[shard, term], …]]")
-    return led
+                raise ProtocolError("leaders is [[[shard, term], …], unwilling]")
+    return led, unwilling
 
 
 class LeaderTable:

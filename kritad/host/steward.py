@@ -53,6 +53,7 @@ class Steward:
         route: Callable[[Request], None],
         mark: Callable[[Replica], None],
         reachable: Callable[[], Collection[int]],
+        leadable: Callable[[], Collection[int]],
     ) -> None:
         self._replicas = replicas
         self._leaders = leaders
@@ -60,6 +61,7 @@ class Steward:
         self._route = route
         self._mark = mark
         self._reachable = reachable
+        self._leadable = leadable
         self._in_flight: set[object] = set()
         self._spread_ms = 0.0
 
@@ -98,7 +100,7 @@ class Steward:
             return
         self._spread_ms = now
         leaders = {shard: node for shard, node, _ in self._leaders if node and shard in view.shards}
-        for shard, node in leader_transfers(view, leaders, self._reachable()):
+        for shard, node in leader_transfers(view, leaders, self._leadable()):
             self._send(
                 ("transfer", shard),
                 Request(

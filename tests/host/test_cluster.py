@@ -206,6 +206,37 @@ def test_stopping_hands_leadership_over_and_leaves_nothing_led(grow: Grow) -> No
     assert cluster.leader(1) is not leader
 
 
+def test_a_node_whose_disk_is_full_leads_nothing_until_it_has_room_again(grow: Grow) -> None:
+    cluster = grow(shards=4)
+    shards = range(1, 5)
+    full = cluster.nodes[0]
+    cluster.run_until(lambda: any(cluster.leader(shard) is full for shard in shards))
+    full.host.note_space(0, low=True)
+    cluster.run_until(lambda: all(cluster.leader(shard) not in (None, full) for shard in shards))
+    for _ in range(20):  # and nobody hands it anything back for the sake of balance
+        cluster.run(500)
+        full.host.note_space(0, low=True)
+        assert all(cluster.leader(shard) is not full for shard in shards)
+    full.host.note_space(1 << 40, low=False)
+    cluster.run_until(lambda: any(cluster.leader(shard) is full for shard in shards))
+
+
+def test_with_every_disk_full_leadership_stays_where_it_is(grow: Grow) -> None:
+    cluster = grow()
+    for node in cluster.nodes:
+        node.host.note_space(0, low=True)
+    cluster.run(3000)
+    before = [
+        replica.raft.term for node in cluster.nodes for replica in node.host.replicas.values()
+    ]
+    for _ in range(10):
+        cluster.run(1000)
+        for node in cluster.nodes:
+            node.host.note_space(0, low=True)
+    after = [replica.raft.term for node in cluster.nodes for replica in node.host.replicas.values()]
+    assert after == before
+
+
 def test_an_unknown_message_or_one_for_a_replica_not_here_is_dropped(grow: Grow) -> None:
     cluster = grow()
     host = cluster.nodes[0].host

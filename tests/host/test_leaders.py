@@ -58,11 +58,14 @@ def test_all_known_are_listed_by_shard() -> None:
 
 
 def test_a_frame_of_leaders_comes_back_as_it_was() -> None:
-    assert decode_leaders(encode_leaders([(0, 3), (7, 12)])) == [(0, 3), (7, 12)]
+    led = [(0, 3), (7, 12)]
+    assert decode_leaders(encode_leaders(led, False)) == (led, False)
+    assert decode_leaders(encode_leaders(led, True)) == (led, True)
 
 
 def test_a_newer_nodes_longer_rows_are_understood() -> None:
-    assert decode_leaders(encode([[[1, 2, "more"]], "more"])) == [(1, 2)]
+    assert decode_leaders(encode([[[1, 2, "more"]]])) == ([(1, 2)], False)
+    assert decode_leaders(encode([[[1, 2, "more"]], True, "more"])) == ([(1, 2)], True)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,13 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     routed: list[Request] = []
     replicas = {META: node.replicas[2], DATA: node.replicas[DATA]}
     steward = Steward(
-        replicas, leaders, node.clock, routed.append, node.drive.mark, lambda: {1, 2, 3}
+        replicas,
+        leaders,
+        node.clock,
+        routed.append,
+        node.drive.mark,
+        lambda: {1, 2, 3},
+        lambda: {1, 2, 3},
     )
     yield Bench(node, leaders, routed, steward, replicas)
     node.close()
