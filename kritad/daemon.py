@@ -381,10 +381,10 @@ class _Node:
         service.stopping = True
         if host.failure is not None:
             return
-        host.stopping = True
+        host.leadership.stopping = True
         host.tell_leaders()
         with trio.move_on_after(_HAND_OVER_TIMEOUT_S):
-            while host.hand_over():  # noqa: ASYNC110 - of many shards, asked again until done
+            while host.leadership.hand_over():  # noqa: ASYNC110 - of many shards, asked again until done
                 await trio.sleep(0.02)
         await server.drain(_DRAIN_TIMEOUT_S)
         flushed = trio.Event()

@@ -46,7 +46,7 @@ def register_gauges(metrics: Metrics, host: Host) -> None:
     metrics.gauge(
         "krita_disk_free_bytes",
         "Free space of the data directory's disk",
-        lambda: float(host.disk_free_bytes),
+        lambda: float(host.leadership.disk_free_bytes),
     )
     metrics.gauge(
         "krita_peer_frames_dropped_total",

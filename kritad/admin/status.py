@@ -80,7 +80,7 @@ def node_document(host: Host) -> Document:
         "boot_counter": host.identity.boot_counter,
         "cluster_id": host.identity.cluster_id.hex(),
         "replicas": replicas,
-        "disk_free_bytes": host.disk_free_bytes,
+        "disk_free_bytes": host.leadership.disk_free_bytes,
         "memory_bytes": memory_bytes(),
     }
 
@@ -125,7 +125,7 @@ class Status:
         for replica in host.replicas.values():
             if replica.raft.poisoned:
                 found.append(f"shard {replica.shard}: {replica.raft.poisoned}")
-        if host.space_low:
+        if host.leadership.space_low:
             found.append("the disk is below its reserve: writes are refused here")
         return found
 

@@ -32,7 +32,8 @@ from kritad.host.bootstrap import META_SHARD
 from kritad.host.clock import Clock
 from kritad.host.drive import Drive, Effects
 from kritad.host.flush import Flusher
-from kritad.host.leaders import NO_NODE, LeaderTable, decode_leaders, encode_leaders
+from kritad.host.leaders import NO_NODE, LeaderTable
+from kritad.host.leadership import Leadership
 from kritad.host.opening import HostSettings, Opener
 from kritad.host.peer_codec import decode_messages
 from kritad.host.replica import Replica
@@ -42,7 +43,6 @@ from kritad.host.steward import Steward
 from kritad.host.transport import Transport
 from kritad.host.upkeep import Upkeep, was_let_go
 from kritad.host.writer import Finished, Worker
-from kritad.raft.errors import ProposalRefused
 from kritad.raft.messages import Message
 from kritad.raft.ready import Fetch
 from kritad.raft.types import Configuration, Role, SnapshotMeta
@@ -51,8 +51,6 @@ from kritad.storage.errors import Corrupt, StorageError, Tombstoned
 from kritad.storage.raft_db import RaftDatabase
 
 log = logging.getLogger(__name__)
-
-_SPACE_PAUSE_MS = 1_000.0
 
 
 @attrs.define
@@ -92,11 +90,6 @@ class Host:
         self.shard_map: ShardMap | None = None
         self.failure: BaseException | None = None
         self.started_ms = clock.monotonic_ms()
-        self.disk_free_bytes = 0
-        self.space_low = False  # below the reserve: no puts here
-        self.stopping = False  # told to stop: takes no leadership any more
-        self.unwilling: set[int] = set()  # nodes that say the same of themselves
-        self._space_handed_ms = -_SPACE_PAUSE_MS  # when leadership was handed over for that
         self.leader_known_ms: dict[int, float] = {}  # shard -> when one was last known
         self.damaged: dict[int, str] = {}  # shard -> why its replica was not opened
         self.snapshots_wanted: list[tuple[Replica, int]] = []  # taken by host/snapshots.py
@@ -123,6 +116,9 @@ class Host:
         self.router = Router(
             self.node, self.replicas, self.leaders, transport, clock, self.drive.mark
         )
+        self.leadership = Leadership(
+            self.node, self.replicas, self.leaders, transport, clock, self.drive.mark
+        )
         self.steward = Steward(
             self.replicas,
             self.leaders,
@@ -130,7 +126,7 @@ class Host:
             self.submit,
             self.drive.mark,
             transport.reachable,
-            self.leadable,
+            self.leadership.candidates,
         )
         transport.on_expelled = self.fail
 
@@ -299,8 +295,8 @@ class Host:
         if op == Op.RAFT:
             for message in decode_messages(body):
                 self.step(node, message)
-        elif op == Op.LEADERS:
-            self._hear_leaders(node, body)
+        elif op == Op.LEADERS and self.leadership.hear(node, body):
+            self.router.retry_parked()
 
     def step(self, node: int, message: Message) -> None:
         """A Raft message that came from ``node``."""
@@ -311,27 +307,10 @@ class Host:
         replica.raft.step(message)
         self.drive.mark(replica)
 
-    def _hear_leaders(self, node: int, body: bytes) -> None:
-        led, unwilling = decode_leaders(body)
-        (self.unwilling.add if unwilling else self.unwilling.discard)(node)
-        news = [self.leaders.learn(shard, node, term) for shard, term in led]
-        if any(news):
-            self.router.retry_parked()
-
     def tell_leaders(self) -> None:
-        """Tell every node what is led here, and whether it could be more."""
-        if self.failure is not None:
-            return
-        led = [(r.shard, r.raft.term) for r in self.replicas.values() if r.leads]
-        body = encode_leaders(led, self.space_low or self.stopping)
-        for node in self.transport.peers:
-            self.transport.tell(node, Op.LEADERS, body)
-
-    def leadable(self) -> set[int]:
-        """The nodes that may be given a shard to lead: they can be reached, have
-        room on their disks and are not about to stop."""
-        here = {self.node} if self.space_low or self.stopping else set()
-        return self.transport.reachable() - self.unwilling - here
+        """Tell every node what is led here, unless this one has failed."""
+        if self.failure is None:
+            self.leadership.tell()
 
     # --- the passing of time -----------------------------------------------------------
 
@@ -356,54 +335,12 @@ class Host:
         self.router.retry_parked()
         self.flusher.tick()
         if self.drive.writing_ms > self.settings.election_ms / 2:
-            self.hand_over()
+            self.leadership.hand_over()
 
     def note_space(self, free_bytes: int, low: bool) -> None:
-        """What the disk has left, and whether that is below the reserve. Below
-        it, other nodes take over what is led here; it clears by itself. They may be
-        as full as this one: leadership is not passed around without a pause."""
-        if low and not self.space_low:
-            log.error("only %d bytes are left on the disk: no puts are taken here", free_bytes)
-        elif self.space_low and not low:
-            log.warning("there is room on the disk again (%d bytes)", free_bytes)
-        changed = low != self.space_low
-        self.disk_free_bytes, self.space_low = free_bytes, low
+        """What the disk has left, and whether that is below the reserve."""
         self.router.space_low = low
-        if changed:
-            self.tell_leaders()
-        now = self.clock.monotonic_ms()
-        if low and now - self._space_handed_ms >= _SPACE_PAUSE_MS:
-            self._space_handed_ms = now
-            self.hand_over()
-
-    def hand_over(self) -> int:
-        """Ask the most advanced follower of every shard led here to take over;
-        returns how many are still led here. Used when stopping, and when the
-        disk stalls: a leader that cannot save must not keep its group waiting."""
-        leading = 0
-        for replica in self.replicas.values():
-            if not replica.leads:
-                continue
-            raft = replica.raft
-            others = [m for m in sorted(raft.configuration.voters) if m != replica.id]
-            progress = raft.progress
-            active = [
-                m
-                for m in others
-                if m in progress
-                and progress[m].recent_active
-                and raft.configuration.nodes.get(m) not in self.unwilling
-            ]
-            if not active:
-                continue
-            leading += 1
-            if not raft.transferring:
-                try:
-                    raft.transfer(max(active, key=lambda m: progress[m].match))
-                except ProposalRefused:
-                    continue
-                self.drive.mark(replica)
-        return leading
+        self.leadership.note_space(free_bytes, low)
 
     def fail(self, error: BaseException) -> None:
         """A disk has failed, the cluster has expelled us, or we have a bug: nothing

@@ -200,9 +200,9 @@ def test_stopping_hands_leadership_over_and_leaves_nothing_led(grow: Grow) -> No
     cluster = grow()
     leader = cluster.leader(1)
     assert leader is not None
-    assert leader.host.hand_over() > 0
+    assert leader.host.leadership.hand_over() > 0
     cluster.settle()
-    assert leader.host.hand_over() == 0
+    assert leader.host.leadership.hand_over() == 0
     assert cluster.leader(1) is not leader
 
 

@@ -1,0 +1,127 @@
+"""Whether this node should lead, who else could, and handing over.
+
+A node that is about to stop, or whose disk is below its reserve, gives its shards
+away and says in its ``leaders`` frames that it takes none. Without that word the
+meta shard's leader would give them back for the sake of balance, and the shards
+would go to and fro.
+
+Rules:
+* Leadership goes only to replicas that answer, on nodes that are willing. When
+  nobody is, it stays: a leader that refuses puts still serves reads and deletes.
+* For want of space it is handed over once a second at most; nodes that fill up
+  together learn of each other's only after a moment.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from krita.operations import Op
+from kritad.host.clock import Clock
+from kritad.host.leaders import LeaderTable, decode_leaders, encode_leaders
+from kritad.host.replica import Replica
+from kritad.host.transport import Transport
+from kritad.raft.errors import ProposalRefused
+
+log = logging.getLogger(__name__)
+
+_SPACE_PAUSE_MS = 1_000.0
+
+
+class Leadership:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        node: int,
+        replicas: Mapping[int, Replica],
+        leaders: LeaderTable,
+        transport: Transport,
+        clock: Clock,
+        mark: Callable[[Replica], None],
+    ) -> None:
+        self._node = node
+        self._replicas = replicas
+        self._leaders = leaders
+        self._transport = transport
+        self._clock = clock
+        self._mark = mark
+        self.stopping = False  # told to stop
+        self.space_low = False  # the disk is below its reserve
+        self.disk_free_bytes = 0
+        self._unwilling: set[int] = set()  # nodes that take no leadership, as they say
+        self._handed_ms = -_SPACE_PAUSE_MS  # when it was last handed over for want of space
+
+    def tell(self) -> None:
+        """Tell every node what is led here, and whether it could be more."""
+        led = [(r.shard, r.raft.term) for r in self._replicas.values() if r.leads]
+        body = encode_leaders(led, self.space_low or self.stopping)
+        for node in self._transport.peers:
+            self._transport.tell(node, Op.LEADERS, body)
+
+    def hear(self, node: int, body: bytes) -> bool:
+        """Another node's word; whether it brought a leader that we did not know of.
+        Raises ProtocolError."""
+        led, unwilling = decode_leaders(body)
+        if unwilling:
+            self._unwilling.add(node)
+        else:
+            self._unwilling.discard(node)
+        news = [self._leaders.learn(shard, node, term) for shard, term in led]
+        return any(news)
+
+    def candidates(self) -> set[int]:
+        """The nodes that may be given a shard to lead."""
+        here = {self._node} if self.space_low or self.stopping else set()
+        return self._transport.reachable() - self._unwilling - here
+
+    def note_space(self, free_bytes: int, low: bool) -> None:
+        """What the disk has left, and whether that is below the reserve. It clears
+        by itself."""
+        if low and not self.space_low:
+            log.error("only %d bytes are left on the disk: no puts are taken here", free_bytes)
+        elif self.space_low and not low:
+            log.warning("there is room on the disk again (%d bytes)", free_bytes)
+        changed = low != self.space_low
+        self.disk_free_bytes, self.space_low = free_bytes, low
+        if changed:
+            self.tell()
+        now = self._clock.monotonic_ms()
+        if low and now - self._handed_ms >= _SPACE_PAUSE_MS:
+            self._handed_ms = now
+            self.hand_over()
+
+    def hand_over(self) -> int:
+        """Ask the most advanced willing follower of every shard led here to take
+        over; returns for how many shards there is one. Used when stopping, and when
+        the disk is full or stalls: a leader that cannot save must not keep its group
+        waiting."""
+        leading = 0
+        for replica in self._replicas.values():
+            heirs = self._heirs(replica)
+            if not heirs:
+                continue
+            leading += 1
+            raft = replica.raft
+            if raft.transferring:
+                continue
+            try:
+                raft.transfer(max(heirs, key=lambda member: raft.progress[member].match))
+            except ProposalRefused:
+                continue  # an election, say, has come first; the next call will see
+            self._mark(replica)
+        return leading
+
+    def _heirs(self, replica: Replica) -> list[int]:
+        """The other voters that could lead the replica's shard, if it leads."""
+        if not replica.leads:
+            return []
+        conf, progress = replica.raft.configuration, replica.raft.progress
+        return [
+            member
+            for member in sorted(conf.voters - {replica.id})
+            if member in progress
+            and progress[member].recent_active
+            and conf.nodes.get(member) not in self._unwilling
+        ]
