@@ -252,7 +252,7 @@ SETTINGS: tuple[Setting, ...] = (
             "The directory of this node's data; made if it is not there.", placeholder="DIR"),
     _number("cache_bytes", "Storage", 64 * MIB, (0, 1 << 40),
             "Memory for values that were read."),
-    _number("memtable_bytes", "Storage", 16 * MIB, (64 << 10, 1 << 34),
+    _number("memtable_bytes", "Storage", 64 * MIB, (64 << 10, 1 << 34),
             "Memory for values that were written, before they are flushed to data.db."),
     _number("value_bytes_max", "Storage", VALUE_BYTES_MAX_DEFAULT, (1, VALUE_BYTES_MAX_CEILING),
             "The largest value that a client may put."),

@@ -33,7 +33,7 @@ class HostSettings:
     heartbeat_ms: int = 200
     election_ms: int = 1000
     cache_bytes: int = 64 << 20
-    memtable_bytes: int = 16 << 20
+    memtable_bytes: int = 64 << 20
     log_tail_bytes: int = 4 << 20
     value_bytes_max: int = 1 << 20
 
