@@ -38,7 +38,7 @@ from kritad.state.keyspace import HASH_MASK, Keyspace
 from kritad.state.records import Records
 from kritad.state.results import Result, failure, success
 from kritad.state.sessions import Reply, Sessions
-from kritad.storage.rows import Applied, Row, ShardFlush
+from kritad.storage.rows import Applied, Row, ShardFlush, Stamp
 from kritad.storage.table import Table
 
 # A shard's own operation: the records, the request's fields, the entry's index
@@ -214,14 +214,14 @@ class ShardState:
     def _put_row(
         self, key: bytes, value: bytes, content_type: str | None, if_revision: object, index: int
     ) -> Reply:
-        before = self._keyspace.get(key)
+        before = self._keyspace.stamp(key)
         if if_revision is not None and not _holds(if_revision, before):
             return _CONDITION_FAILED, [0 if before is None else before.revision]
         self._keyspace.put(key, value, content_type, index, before)
         return _OK, [index, before is not None]
 
     def _delete_row(self, key: bytes, if_revision: object, index: int) -> Reply:
-        before = self._keyspace.get(key)
+        before = self._keyspace.stamp(key)
         if if_revision is not None and not _holds(if_revision, before):
             return _CONDITION_FAILED, [0 if before is None else before.revision]
         # Also when there was nothing to remove, the revision is what a reader
@@ -274,7 +274,7 @@ def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0
 
 
-def _holds(if_revision: object, row: Row | None) -> bool:
+def _holds(if_revision: object, row: Row | Stamp | None) -> bool:
     """Whether the key is at ``if_revision``; 0 asks that it be absent."""
     if not _is_count(if_revision):
         raise BadRequest("if_revision has to be a whole number or null")

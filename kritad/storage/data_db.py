@@ -42,7 +42,7 @@ from kritad.storage.database import (
 from kritad.storage.digests import HASH_MODULUS, seal, session_digest, to_signed
 from kritad.storage.errors import Corrupt, StorageError, StoreFailed
 from kritad.storage.migrations import DATA, migrate
-from kritad.storage.rows import Applied, Row, ShardFlush
+from kritad.storage.rows import Applied, Row, ShardFlush, Stamp
 
 __all__ = ["Applied", "DataDatabase", "Row", "ShardFlush"]
 
@@ -117,6 +117,12 @@ class DataDatabase:
         if self._failed is not None:
             raise self._failed
         return self._rows.get(generation, key)
+
+    def stamp(self, generation: int, key: bytes) -> Stamp | None:
+        """The row's revision and digest. Raises StoreFailed. ~5 µs."""
+        if self._failed is not None:
+            raise self._failed
+        return self._rows.stamp(generation, key)
 
     def scan(self, generation: int, after: bytes | None, limit: int) -> list[tuple[bytes, Row]]:
         """At most ``limit`` rows in key order, from the first key behind ``after`` (None:

@@ -15,6 +15,14 @@ class Row:
     digest: int  # digests.row_digest of key and the above; signed
 
 
+@attrs.define
+class Stamp:
+    """What a writer has to know of the row that it replaces."""
+
+    revision: int
+    digest: int
+
+
 @attrs.frozen
 class Applied:
     """How far one replica's state is; stored in the same transaction as the state."""

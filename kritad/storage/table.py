@@ -14,7 +14,7 @@ import heapq
 
 from kritad.storage.cache import RowCache
 from kritad.storage.data_db import DataDatabase
-from kritad.storage.rows import Row
+from kritad.storage.rows import Row, Stamp
 
 # What a row costs in memory besides its key and value, about.
 ROW_OVERHEAD_BYTES = 200
@@ -65,6 +65,17 @@ class Table:
         if stored is not None:
             self._cache.put(self.generation, key, stored)
         return stored
+
+    def stamp(self, key: bytes) -> Row | Stamp | None:
+        """What is known of the row that a write to ``key`` replaces: all of it when it
+        is in memory, else revision and digest. Raises StoreFailed. 5 µs from SQLite."""
+        row = self._active.get(key, _MISSING)
+        if row is _MISSING and self._flushing is not None:
+            row = self._flushing.get(key, _MISSING)
+        if not isinstance(row, _Missing):
+            return row
+        cached = self._cache.get(self.generation, key)
+        return cached if cached is not None else self._db.stamp(self.generation, key)
 
     def put(self, key: bytes, row: Row) -> None:
         """Set ``key``."""
