@@ -73,7 +73,12 @@ def _form(exchange: Exchange, allowed: frozenset[str]) -> dict[str, bytes]:
     request = exchange.request
     form_fields(request.query, _NONE, "URL")
     form = request.body.removesuffix(b"\r\n")  # typed by hand, or from a file
-    fields = form_fields(form, allowed, "form")
+    try:
+        fields = form_fields(form, allowed, "form")
+    except BadRequest:
+        if b"value=" in form:
+            raise
+        fields = {}  # what is missing is said first: something else stands in its place
     if "value" not in fields:
         raise BadRequest(
             "the body has no value field",
