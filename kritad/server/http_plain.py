@@ -73,15 +73,17 @@ def _form(exchange: Exchange, allowed: frozenset[str]) -> dict[str, bytes]:
     request = exchange.request
     form_fields(request.query, _NONE, "URL")
     form = request.body.removesuffix(b"\r\n")  # typed by hand, or from a file
+    instead = ""
     try:
         fields = form_fields(form, allowed, "form")
-    except BadRequest:
+    except BadRequest as error:
         if b"value=" in form:
             raise
-        fields = {}  # what is missing is said first: something else stands in its place
+        # What is missing is said first; something else may stand in its place.
+        fields, instead = {}, f"; {error.message}"
     if "value" not in fields:
         raise BadRequest(
-            "the body has no value field",
+            f"the body has no value field{instead}",
             hint='send the form value=V, as curl -d "value=V" does, or bytes to /v1/kv/NAME',
         )
     return fields
