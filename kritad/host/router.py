@@ -76,10 +76,6 @@ class Router:
         self._parked: list[Request] = []
         self.space_low = False  # this node's disk: it takes no puts
 
-    def leader_of(self, shard: int) -> tuple[int, int]:
-        """(node, term) of the shard's leader; node 0 when none is known."""
-        return self._leaders.of(shard)
-
     def route(self, request: Request) -> None:
         """Serve, forward or park it. Never raises."""
         replica = self._replicas.get(request.shard)

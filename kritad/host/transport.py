@@ -24,7 +24,7 @@ import trio
 from krita.address import Address, AddressError
 from krita.address import parse as parse_address
 from krita.connection import FLAG_FORWARDED
-from krita.errors import TooLarge
+from krita.errors import TooLarge, to_wire
 from krita.handshake import Identity
 from krita.limits import FRAME_BYTES_MAX_PEER, FRAME_OVERHEAD_BYTES
 from krita.operations import Op
@@ -198,7 +198,7 @@ class Transport:
                     op, body, left_ms, FLAG_FORWARDED, lambda s, b: on_reply(s, b, True)
                 )
             except TooLarge as error:
-                on_reply(error.status, [error.message, error.hint, error.outcome, {}], False)
+                on_reply(error.status, to_wire(error), False)
                 return
         if not sent:
             on_reply(None, None, False)

@@ -23,7 +23,7 @@ _SCAN_ROWS_MIN = 64
 
 
 class _Missing:
-    """Not in a memtable; None there means deleted."""
+    """Not in memory; None there means deleted."""
 
 
 _MISSING = _Missing()
@@ -53,14 +53,9 @@ class Table:
     def get(self, key: bytes) -> Row | None:
         """The row of ``key``, None if it has none. Raises Corrupt, StoreFailed.
         0.1 µs from memory, ~10 µs from SQLite."""
-        row = self._active.get(key, _MISSING)
-        if row is _MISSING and self._flushing is not None:
-            row = self._flushing.get(key, _MISSING)
+        row = self._held(key)
         if not isinstance(row, _Missing):
             return row
-        cached = self._cache.get(self.generation, key)
-        if cached is not None:
-            return cached
         stored = self._db.get(self.generation, key)
         if stored is not None:
             self._cache.put(self.generation, key, stored)
@@ -69,13 +64,20 @@ class Table:
     def stamp(self, key: bytes) -> Row | Stamp | None:
         """What is known of the row that a write to ``key`` replaces: all of it when it
         is in memory, else revision and digest. Raises StoreFailed. 5 µs from SQLite."""
+        row = self._held(key)
+        if not isinstance(row, _Missing):
+            return row
+        return self._db.stamp(self.generation, key)
+
+    def _held(self, key: bytes) -> Row | _Missing | None:
+        """What memory says of ``key``, in the read order; None: it is deleted."""
         row = self._active.get(key, _MISSING)
         if row is _MISSING and self._flushing is not None:
             row = self._flushing.get(key, _MISSING)
-        if not isinstance(row, _Missing):
+        if row is not _MISSING:
             return row
         cached = self._cache.get(self.generation, key)
-        return cached if cached is not None else self._db.stamp(self.generation, key)
+        return _MISSING if cached is None else cached
 
     def put(self, key: bytes, row: Row) -> None:
         """Set ``key``."""
