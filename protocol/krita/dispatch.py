@@ -75,7 +75,7 @@ class Dispatcher:
         self.due = math.inf  # never later than the first thing that falls due
         self._chance = chance
         self._attempt_timeout_s = attempt_timeout_s
-        self._calls: set[Call] = set()  # all that have not finished
+        self._calls: dict[Call, None] = {}  # all that have not finished, in order
         self._parking = Parking()
         self._fetching: dict[Need, Call] = {}
         self._refresh_after = -math.inf
@@ -178,7 +178,7 @@ class Dispatcher:
     def _begin(self, request: Request, timeout_s: float, now: float) -> Call:
         deadline = now + timeout_s
         call = Call(request, now, deadline, deadline)
-        self._calls.add(call)
+        self._calls[call] = None
         return call
 
     def _advance(self, call: Call, now: float) -> None:
@@ -375,6 +375,9 @@ class Dispatcher:
         link, sent_at = call.link, call.sent_at
         silent = call.state is CallState.SENT and now >= sent_at + self._attempt_timeout_s
         if now >= call.deadline:
+            if link is not None and call.state is CallState.SENT:
+                # Or every call whose time is shorter than an attempt's would go there.
+                self.router.kept_waiting(link.address, now)
             error = self._expire(call, now)
             self._detach(call)
             self._finish(call, now, error=error)
@@ -454,7 +457,7 @@ class Dispatcher:
     ) -> None:
         call.state = CallState.FINISHED
         call.result, call.error = result, error
-        self._calls.remove(call)
+        del self._calls[call]
         if call.ticket is not None:
             self._release(call, now)
         if call.fetches is not None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from krita.call import Call, CallState
-from krita.connection import FLAG_FORWARDED, Connection, Event
+from krita.connection import FLAG_FORWARDED, Connection, Event, State
 from krita.limits import REQUESTS_IN_FLIGHT_MAX
 
 if TYPE_CHECKING:
@@ -87,8 +87,13 @@ class Link:
 
     @property
     def has_room(self) -> bool:
-        """Whether ``send`` may be called now."""
-        return self.state is LinkState.READY and len(self.calls) < REQUESTS_IN_FLIGHT_MAX
+        """Whether ``send`` may be called now. (A node's goodbye closes the connection
+        before anybody has looked at the replies that came in front of it.)"""
+        return (
+            self.state is LinkState.READY
+            and len(self.calls) < REQUESTS_IN_FLIGHT_MAX
+            and self.connection.state is State.OPEN
+        )
 
     def queue(self, call: Call) -> None:
         """The call waits its turn here."""

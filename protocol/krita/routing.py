@@ -133,10 +133,14 @@ class Router:
 
     def failed(self, address: str, now: float) -> None:
         """The node could not be reached, or broke off, or keeps silent."""
-        self._down[address] = now + DOWN_S
-        self.map_doubtful = True
+        self.kept_waiting(address, now)
         for node in [node for node, place in self._pinned.items() if place == address]:
             del self._pinned[node]
+
+    def kept_waiting(self, address: str, now: float) -> None:
+        """A call's time was up before the node had answered it; the connection stands."""
+        self._down[address] = now + DOWN_S
+        self.map_doubtful = True
 
     # What we say
 

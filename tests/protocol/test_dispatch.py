@@ -406,3 +406,36 @@ def test_the_deadline_that_the_node_is_told_is_what_is_left_of_it(world: World) 
     world.answer = listen  # type: ignore[method-assign]
     world.start(requests.ping(), timeout_s=3.0)
     assert told == [3000]
+
+
+def test_a_node_that_keeps_calls_waiting_is_not_asked_first_however_short_they_are() -> None:
+    world = World()
+    assert world.start(requests.get("k")).finished
+    assert world.seen[-1][0] == "a:1"
+    world.unanswered.add(Op.GET)  # it answers everything else: it is not silent
+    late = world.start(requests.get("k"), timeout_s=0.3)
+    world.now += 0.3
+    world.dispatcher.tick(world.now)
+    world.settle()
+    assert isinstance(late.error, DeadlineExceeded)
+    world.unanswered.clear()
+    world.start(requests.get("k"), timeout_s=0.3)
+    assert world.seen[-1][0] == "b:1", "a call shorter than an attempt never leaves a hung node"
+
+
+def test_a_reply_to_be_tried_again_survives_the_goodbye_behind_it() -> None:
+    dispatcher = Dispatcher(["a:1"], random.Random(1))
+    call = dispatcher.start(requests.ping(), 5.0, 0.0)
+    (link,) = dispatcher.links.take_dials()
+    dispatcher.dialed(link)
+    server = ServerConnection()
+    assert server.receive_data(link.take_outgoing())
+    identity = Identity(bytes(16), 1, bytes(16), 1, "a:1")
+    dispatcher.received(link, server.accept(identity, 1 << 20), 0.0)
+    (request,) = server.receive_data(link.take_outgoing())
+    assert isinstance(request, Request)
+    error = Unavailable("no leader")
+    last_words = server.reply(request.id, int(error.status), to_wire(error)) + server.goodbye(error)
+    dispatcher.received(link, last_words, 0.1)
+    assert not call.finished
+    assert dispatcher.links.take_closes() == [link]
