@@ -18,7 +18,6 @@ from __future__ import annotations
 import gc
 import logging
 import signal
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 
@@ -42,14 +41,13 @@ from kritad.host.bootstrap import (
     bootstrap_body,
     store_of,
 )
-from kritad.host.clock import Clock, SystemClock
 from kritad.host.host import Host, Workers
 from kritad.host.join import join
 from kritad.host.opening import HostSettings
 from kritad.host.request import Request
 from kritad.host.snapshots import SnapshotReceiver, SnapshotSender
+from kritad.host.surroundings import MACHINE, Surroundings
 from kritad.host.transport import Transport
-from kritad.host.writer import WorkerThread
 from kritad.metrics import Metrics
 from kritad.notify import notify
 from kritad.server.limits import ServerLimits, fit_descriptors
@@ -61,6 +59,7 @@ from kritad.storage.directory import DataDirectory
 from kritad.storage.errors import Corrupt, DirectoryRefused, FormatUnknown, StorageError
 from kritad.storage.raft_db import RaftDatabase
 from kritad.storage.space import DiskReserve
+from kritad.stream import Listening
 
 log = logging.getLogger(__name__)
 
@@ -132,22 +131,37 @@ async def _main(config: Config) -> int:
         listening = bind(config.listen_ip, config.port)
         for warning in version_warnings():
             log.info("%s", warning)
-        with (
-            closing(DataDirectory(config.data_dir)) as directory,
-            closing(RaftDatabase.open(directory.raft_path)) as raft_db,
-            closing(DataDatabase.open(directory.data_path)) as data_db,
-        ):
-            stores = Stores(directory, raft_db, data_db)
-            return await _Node(config, stores, SystemClock()).live(listening, signals)
+        return await live(config, listening, signals, MACHINE)
+
+
+async def live(
+    config: Config,
+    listening: Sequence[Listening],
+    signals: AsyncIterator[int],
+    surroundings: Surroundings,
+) -> int:
+    """One node's life in these surroundings, from the opening of its data directory
+    to a signal or a failure; returns the exit status. Takes over ``listening``.
+
+    Raises what of the data directory, the settings or the cluster forbids a start.
+    """
+    with (
+        closing(DataDirectory(config.data_dir)) as directory,
+        closing(RaftDatabase.open(directory.raft_path)) as raft_db,
+        closing(DataDatabase.open(directory.data_path)) as data_db,
+    ):
+        stores = Stores(directory, raft_db, data_db)
+        return await _Node(config, stores, surroundings).live(listening, signals)
 
 
 class _Node:
     """What one run of the daemon needs; made after the directory was opened."""
 
-    def __init__(self, config: Config, stores: Stores, clock: Clock) -> None:
+    def __init__(self, config: Config, stores: Stores, surroundings: Surroundings) -> None:
         self.config = config
         self.stores = stores
-        self.clock = clock
+        self.surroundings = surroundings
+        self.clock = surroundings.clock
         self.access = Access(config.admin_token)
         self.metrics = Metrics()
         self.fsync = self.metrics.histogram(
@@ -159,7 +173,7 @@ class _Node:
         self.wake = loop.Wake()
         self.failed = trio.Event()
 
-    async def live(self, listening: Sequence[socket.socket], signals: AsyncIterator[int]) -> int:
+    async def live(self, listening: Sequence[Listening], signals: AsyncIterator[int]) -> int:
         """Until a signal or a failure; returns the exit status."""
         identity = await self._identify_or_stop(signals)
         if identity is None:
@@ -206,8 +220,8 @@ class _Node:
 
     async def _identify(self) -> Identity:
         """Who we are: known from the disk, just founded, or just joined."""
-        raft_db, config = self.stores.raft_db, self.config
-        store_uuid = store_of(raft_db)
+        raft_db, config, around = self.stores.raft_db, self.config, self.surroundings
+        store_uuid = store_of(raft_db, around.make_uuid)
         known = raft_db.identity()
         assert known is not None
         if known.node_id == 0:
@@ -219,11 +233,12 @@ class _Node:
                     zone=config.zone,
                     peer_key=self.access.peer_key,
                     timeout_s=_JOIN_TIMEOUT_S,
+                    surroundings=around,
                 )
                 accept_membership(raft_db, store_uuid, joined)
                 log.info("joined cluster %s as node %d", joined.cluster_id.hex(), joined.node)
             else:
-                cluster_id = begin_cluster(raft_db, store_uuid)
+                cluster_id = begin_cluster(raft_db, store_uuid, around.make_uuid)
                 log.info("began cluster %s", cluster_id.hex())
         known = raft_db.count_boot()
         return Identity(
@@ -232,14 +247,13 @@ class _Node:
 
     @asynccontextmanager
     async def _workers(self) -> AsyncIterator[Workers]:
-        token = trio.lowlevel.current_trio_token()
-        log_thread = WorkerThread("krita-log", token)
-        data_thread = WorkerThread("krita-data", token)
+        log_worker = self.surroundings.start_worker("krita-log")
+        data_worker = self.surroundings.start_worker("krita-data")
         try:
-            yield Workers(log_thread, data_thread)
+            yield Workers(log_worker, data_worker)
         finally:
-            for thread in (log_thread, data_thread):
-                if not thread.close(_FLUSH_TIMEOUT_S):
+            for worker in (log_worker, data_worker):
+                if not worker.close(_FLUSH_TIMEOUT_S):
                     log.error("the disk hangs: leaving it behind")
 
     def _make_host(self, identity: Identity, workers: Workers) -> Host:
@@ -258,6 +272,7 @@ class _Node:
             self.access.peer_key,
             self.clock,
             silence_max_ms=2 * config.raft_election_ms,
+            surroundings=self.surroundings,
         )
         return Host(
             settings,
@@ -291,7 +306,7 @@ class _Node:
         return service
 
     def _make_sender(self, host: Host, nursery: trio.Nursery) -> SnapshotSender:
-        return SnapshotSender(host, self.stores.data_db, nursery)
+        return SnapshotSender(host, self.stores.data_db, nursery, self.surroundings)
 
     def _limits(self) -> ServerLimits:
         config = self.config

@@ -16,6 +16,7 @@ Rules (design 4):
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 
 import attrs
 
@@ -49,23 +50,25 @@ def new_uuid() -> bytes:
     return secrets.token_bytes(16)
 
 
-def store_of(raft_db: RaftDatabase) -> bytes:
+def store_of(raft_db: RaftDatabase, make_uuid: Callable[[], bytes] = new_uuid) -> bytes:
     """The store's uuid, made durable before anybody is told of it: a node that
     dies half way through a join is the same node when it tries again."""
     known = raft_db.identity()
     if known is None:
-        known = raft_db.initialise(b"", 0, new_uuid())
+        known = raft_db.initialise(b"", 0, make_uuid())
     return known.store_uuid
 
 
-def begin_cluster(raft_db: RaftDatabase, store_uuid: bytes) -> bytes:
+def begin_cluster(
+    raft_db: RaftDatabase, store_uuid: bytes, make_uuid: Callable[[], bytes] = new_uuid
+) -> bytes:
     """Make this directory the first node of a new cluster; its id is returned.
 
     Only identity and the meta shard's replica are made here. The first entry of
     the meta shard's log (``bootstrap_body``) makes the rest, so that a crash in
     between leaves a node that simply proposes it when it starts again.
     """
-    cluster_id = new_uuid()
+    cluster_id = make_uuid()
     first = Configuration(
         version=1,
         voters=frozenset({FIRST_META_REPLICA}),

@@ -12,7 +12,6 @@ Rules:
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Sequence
 from contextlib import closing
 
@@ -27,6 +26,7 @@ from krita.handshake import Identity
 from krita.operations import Op
 from kritad.host.bootstrap import Membership, parse_membership
 from kritad.host.link import dial, peer_hello
+from kritad.host.surroundings import MACHINE, Surroundings
 from kritad.host.transport import REQUESTS
 from kritad.stream import Stream
 
@@ -44,18 +44,20 @@ async def join(
     zone: str,
     peer_key: bytes,
     timeout_s: float,
+    surroundings: Surroundings = MACHINE,
 ) -> Membership:
     """Become a member through any of ``seeds``.
 
     Raises Foreign or Unauthenticated when the cluster says no, Unavailable when
     none of the seeds has answered within ``timeout_s``.
     """
+    newcomer = Identity(b"", 0, store_uuid, 0, address)
     said: dict[Address, str] = {}
     with trio.move_on_after(timeout_s):
         while True:
             for seed in seeds:
                 try:
-                    return await _ask(seed, store_uuid, address, zone, peer_key)
+                    return await _ask(seed, newcomer, zone, peer_key, surroundings)
                 except (Foreign, Unauthenticated):
                     raise
                 except (OSError, trio.TooSlowError, KritaError) as why:
@@ -63,7 +65,7 @@ async def join(
                     if said.get(seed) != text:
                         said[seed] = text
                         log.info("joining through %s: %s; trying on", seed, text)
-            await trio.sleep(_PAUSE_S * (0.5 + random.random()))
+            await trio.sleep(_PAUSE_S * (0.5 + surroundings.chance.random()))
     tried = "; ".join(f"{seed}: {text}" for seed, text in said.items()) or "no answer"
     raise Unavailable(
         f"no node to join has answered within {timeout_s:.0f} s ({tried})",
@@ -72,13 +74,13 @@ async def join(
 
 
 async def _ask(
-    seed: Address, store_uuid: bytes, address: str, zone: str, peer_key: bytes
+    seed: Address, newcomer: Identity, zone: str, peer_key: bytes, surroundings: Surroundings
 ) -> Membership:
-    newcomer = Identity(b"", 0, store_uuid, 0, address)
-    stream, connection, _ = await dial(seed, peer_hello(newcomer, REQUESTS), peer_key)
+    hello = peer_hello(newcomer, REQUESTS, surroundings)
+    stream, connection, _ = await dial(seed, hello, peer_key, surroundings)
     with closing(stream):
         with trio.fail_after(_ATTEMPT_TIMEOUT_S):
-            body = encode_body(Op.NODE_JOIN, store_uuid, address, zone)
+            body = encode_body(Op.NODE_JOIN, newcomer.store_uuid, newcomer.address, zone)
             _, data = connection.request(Op.NODE_JOIN, body, int(_ATTEMPT_TIMEOUT_S * 1000))
             await stream.send(data)
             return parse_membership(await _reply(stream, connection, seed))

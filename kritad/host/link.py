@@ -20,9 +20,6 @@ Rules:
 from __future__ import annotations
 
 import logging
-import random
-import secrets
-import socket
 from collections.abc import Callable
 
 import trio
@@ -34,6 +31,7 @@ from krita.errors import Foreign, KritaError, ProtocolError
 from krita.events import Goodbye, Reply, SendData, Welcomed
 from krita.framing import pack_frame
 from krita.handshake import NONCE_BYTES, Hello, Identity, Role
+from kritad.host.surroundings import MACHINE, Surroundings
 from kritad.stream import Stream
 
 log = logging.getLogger(__name__)
@@ -58,11 +56,11 @@ def _after_welcome(error: KritaError) -> KritaError:
 
 
 async def dial(
-    address: Address, hello: Hello, peer_key: bytes
+    address: Address, hello: Hello, peer_key: bytes, surroundings: Surroundings = MACHINE
 ) -> tuple[Stream, Connection, Welcomed]:
     """Connect and shake hands. Raises OSError, trio.TooSlowError or KritaError."""
     with trio.fail_after(_HANDSHAKE_TIMEOUT_S):
-        stream = await _connect(address)
+        stream = await surroundings.connect(address.host, address.port)
         try:
             connection = Connection.client(hello, peer_key)
             await stream.send(connection.greeting())
@@ -86,20 +84,10 @@ async def dial(
             raise
 
 
-async def _connect(address: Address) -> Stream:
-    """Raises OSError."""
-    connected = await trio.open_tcp_stream(address.host, address.port)
-    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    plain = socket.socket(fileno=connected.socket.detach())
-    plain.setblocking(False)
-    return Stream(plain, address.host)
-
-
-def peer_hello(identity: Identity, lane: str) -> Hello:
+def peer_hello(identity: Identity, lane: str, surroundings: Surroundings = MACHINE) -> Hello:
     """A peer's hello with a fresh nonce."""
-    return Hello(
-        role=Role.PEER, lane=lane, identity=identity, nonce=secrets.token_bytes(NONCE_BYTES)
-    )
+    nonce = surroundings.chance.randbytes(NONCE_BYTES)
+    return Hello(role=Role.PEER, lane=lane, identity=identity, nonce=nonce)
 
 
 class Link:
@@ -116,6 +104,7 @@ class Link:
         queue_bytes_max: int,
         silence_max_ms: int,
         on_expelled: Callable[[Expelled], None],
+        surroundings: Surroundings = MACHINE,
     ) -> None:
         self.node = node
         self.lane = lane
@@ -126,6 +115,7 @@ class Link:
         self._queue_bytes_max = queue_bytes_max
         self._silence_max_ms = silence_max_ms
         self._on_expelled = on_expelled
+        self._surroundings = surroundings
         self._connection: Connection | None = None
         self._stream: Stream | None = None
         self._writing = False
@@ -201,7 +191,7 @@ class Link:
                 await self._serve(stream)
                 if trio.current_time() - began_s >= _BACKOFF_MAX_S:
                     backoff_s, self._problem = _BACKOFF_MIN_S, ""
-            await trio.sleep(backoff_s * (0.5 + random.random()))
+            await trio.sleep(backoff_s * (0.5 + self._surroundings.chance.random()))
             backoff_s = min(backoff_s * 2, _BACKOFF_MAX_S)
 
     def _note(self, problem: BaseException) -> None:
@@ -215,8 +205,9 @@ class Link:
         log.log(level, "node %d at %s (%s): %s", self.node, self.address, self.lane, text)
 
     async def _connect(self) -> Stream:
-        hello = peer_hello(self._identity, self.lane)
-        stream, connection, event = await dial(self.address, hello, self._peer_key)
+        around = self._surroundings
+        hello = peer_hello(self._identity, self.lane, around)
+        stream, connection, event = await dial(self.address, hello, self._peer_key, around)
         other = event.welcome.identity
         try:
             if (other.cluster_id, other.node) != (self._identity.cluster_id, self.node):

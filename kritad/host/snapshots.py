@@ -22,7 +22,6 @@ Rules:
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable
 from contextlib import closing
 from typing import TypeVar
@@ -45,10 +44,12 @@ from krita.errors import (
 )
 from krita.events import Goodbye, Reply
 from krita.operations import Op
+from kritad.buggify import buggify
 from kritad.host.host import Host
 from kritad.host.link import dial, peer_hello
 from kritad.host.replica import Replica
 from kritad.host.request import Respond
+from kritad.host.surroundings import MACHINE, Surroundings
 from kritad.host.transport import BULK
 from kritad.host.writer import Finished
 from kritad.raft.configuration import decode_configuration
@@ -57,6 +58,7 @@ from kritad.raft.types import SnapshotMeta
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.digests import HASH_MODULUS
 from kritad.storage.errors import StorageError
+from kritad.storage.rows import Applied
 from kritad.storage.snapshots import (
     SnapshotChunk,
     SnapshotReader,
@@ -81,10 +83,17 @@ _NUMBER_MAX = (1 << 63) - 1  # what SQLite keeps
 class SnapshotSender:
     """Starts a task for every snapshot that a leader's core asks for."""
 
-    def __init__(self, host: Host, data_db: DataDatabase, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        host: Host,
+        data_db: DataDatabase,
+        nursery: trio.Nursery,
+        surroundings: Surroundings = MACHINE,
+    ) -> None:
         self._host = host
         self._data_db = data_db
         self._nursery = nursery
+        self._surroundings = surroundings
         self._slots = trio.CapacityLimiter(SENDS_MAX)
 
     def start_wanted(self) -> None:
@@ -120,9 +129,10 @@ class SnapshotSender:
         known = self._data_db.applied().get(replica.shard)
         if known is None or known.index < replica.raft.log.snapshot.index:
             return False
-        reader = await trio.to_thread.run_sync(SnapshotReader, self._data_db.path, known)
+        around = self._surroundings
+        reader = await around.off_loop(SnapshotReader, self._data_db.path, known)
         try:
-            transfer = _Transfer(self._host, replica, recipient, node, address, reader)
+            transfer = _Transfer(self._host, replica, recipient, node, address, reader, around)
             with trio.fail_after(_TRANSFER_TIMEOUT_S):
                 await transfer.run()
         finally:
@@ -141,6 +151,7 @@ class _Transfer:
         node: int,
         address: str,
         reader: SnapshotReader,
+        surroundings: Surroundings = MACHINE,
     ) -> None:
         self._host = host
         self._replica = replica
@@ -148,7 +159,8 @@ class _Transfer:
         self._node = node
         self._address = parse(address)
         self._reader = reader
-        self._id = secrets.token_bytes(16)
+        self._surroundings = surroundings
+        self._id = surroundings.make_uuid()
         self._term = replica.raft.term
 
     async def run(self) -> None:
@@ -165,13 +177,14 @@ class _Transfer:
 
     async def _attempt(self) -> None:
         transport = self._host.transport
-        hello = peer_hello(transport.identity, BULK)
-        stream, connection, _ = await dial(self._address, hello, transport.peer_key)
+        around = self._surroundings
+        hello = peer_hello(transport.identity, BULK, around)
+        stream, connection, _ = await dial(self._address, hello, transport.peer_key, around)
         with closing(stream):
             next_chunk = await self._ask(stream, connection, Op.SNAPSHOT_OPEN, self._opening())
             self._reader.seek(next_chunk)
             while True:
-                chunk = await trio.to_thread.run_sync(self._reader.next_chunk, CHUNK_BYTES)
+                chunk = await around.off_loop(self._reader.next_chunk, CHUNK_BYTES)
                 body = self._chunk_body(chunk)
                 await self._ask(stream, connection, Op.SNAPSHOT_CHUNK, body)
                 if chunk.last:
@@ -248,11 +261,22 @@ class _Receiving:
 
 
 class SnapshotReceiver:
-    """The other end: one writer a shard, every step on data.db's thread."""
+    """The other end: one writer a shard, every step on data.db's thread.
 
-    def __init__(self, host: Host, data_db: DataDatabase) -> None:
+    ``make_writer`` makes these writers: the simulator's data.db is no SQLite file and
+    has writers of its own.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        data_db: DataDatabase,
+        *,
+        make_writer: Callable[[DataDatabase, Applied], SnapshotWriter] = SnapshotWriter,
+    ) -> None:
         self._host = host
         self._data_db = data_db
+        self._make_writer = make_writer
         self._writers: dict[int, _Receiving] = {}  # by shard
 
     def open(self, body: bytes, respond: Respond) -> None:
@@ -270,7 +294,8 @@ class SnapshotReceiver:
         except ValueError as problem:
             raise ProtocolError(f"snapshot_open brings no configuration: {problem}") from problem
         replica = self._replica(shard, replica_id)
-        if any(applied.shard == shard for applied in self._host.received.values()):
+        installing = any(applied.shard == shard for applied in self._host.received.values())
+        if installing or buggify("snapshots.busy"):
             raise Unavailable(f"shard {shard} is about to install a snapshot", hint="ask again")
         applied = attrs.evolve(
             replica.state.applied,
@@ -280,7 +305,7 @@ class SnapshotReceiver:
             state_hash=state_hash % HASH_MODULUS,
             configuration=conf,
         )
-        writer = SnapshotWriter(self._data_db, applied)
+        writer = self._make_writer(self._data_db, applied)
         self._writers[shard] = _Receiving(transfer, sender, term, writer)
         log.info("shard %d: receiving a snapshot at index %d", shard, index)
         self._do(

@@ -33,6 +33,7 @@ from kritad.host.link import Expelled, Link
 from kritad.host.peer_codec import encode_messages
 from kritad.host.request import Request
 from kritad.host.router import OnReply
+from kritad.host.surroundings import MACHINE, Surroundings
 from kritad.raft.messages import Append, Message
 
 URGENT, ENTRIES, REQUESTS, BULK = "urgent", "entries", "requests", "bulk"
@@ -63,12 +64,19 @@ class Transport:
     """See the module's docstring. Everything but ``run`` returns at once."""
 
     def __init__(
-        self, identity: Identity, peer_key: bytes, clock: Clock, *, silence_max_ms: int
+        self,
+        identity: Identity,
+        peer_key: bytes,
+        clock: Clock,
+        *,
+        silence_max_ms: int,
+        surroundings: Surroundings = MACHINE,
     ) -> None:
         self.identity = identity
         self.peer_key = peer_key
         self._clock = clock
         self._silence_max_ms = silence_max_ms
+        self._surroundings = surroundings
         self._peers: dict[int, Peer] = {}
         # What to do when the others do not accept us; the host says it.
         self.on_expelled: Callable[[Expelled], None] = lambda _: None
@@ -96,9 +104,12 @@ class Transport:
                 self._nursery = None  # takes no more tasks; a last turn may still learn of nodes
 
     def set_peers(self, addresses: Mapping[int, str]) -> None:
-        """The cluster's nodes and where they are now; links follow."""
-        for node in [n for n, p in self._peers.items() if addresses.get(n) != p.address]:
-            self._peers.pop(node).scope.cancel()
+        """Nodes of the cluster and where they are now; links follow. A node that is not
+        among them stays: the view that it is missing from may be older than its coming."""
+        for node, text in addresses.items():
+            known = self._peers.get(node)
+            if known is not None and known.address != text:
+                self._peers.pop(node).scope.cancel()
         for node, text in addresses.items():
             self.learn(node, text)
 
@@ -125,6 +136,7 @@ class Transport:
             queue_bytes_max=_QUEUE_BYTES_MAX[lane],
             silence_max_ms=self._silence_max_ms,
             on_expelled=lambda error: self.on_expelled(error),
+            surroundings=self._surroundings,
         )
 
     def _start(self, peer: Peer) -> None:

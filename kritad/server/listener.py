@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import trio
-from trio.lowlevel import wait_readable
 
 from kritad.server.cbor_server import CborConnection, CborServer
 from kritad.server.http_answers import OVERLOADED
@@ -30,7 +29,7 @@ from kritad.server.http_server import HttpServer
 from kritad.server.interface import Database, Gatekeeper
 from kritad.server.limits import ServerLimits
 from kritad.server.watchdog import Watchdog, Watched
-from kritad.stream import Stream
+from kritad.stream import Listening, SocketListening, Stream
 
 _log = logging.getLogger(__name__)
 
@@ -44,17 +43,17 @@ _FIRST_CBOR = b"\x00"
 _FIRST_TLS = b"\x16"
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
+def bind(host: str, port: int) -> list[SocketListening]:
     """Listening sockets for every address that ``host`` means; port 0 picks a free
     one, the same for all. Raises OSError, with the address in its message."""
-    sockets: list[socket.socket] = []
+    sockets: list[SocketListening] = []
     try:
         for family, kind, protocol, _, address in socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         ):
             if port == 0 and sockets:
-                address = (address[0], sockets[0].getsockname()[1], *address[2:])
-            sockets.append(_bind_one(family, kind, protocol, address))
+                address = (address[0], sockets[0].address[1], *address[2:])
+            sockets.append(SocketListening(_bind_one(family, kind, protocol, address)))
     except BaseException:
         for listening in sockets:
             listening.close()
@@ -102,10 +101,10 @@ class Server:
         self,
         database: Database,
         gatekeeper: Gatekeeper,
-        listening: Sequence[socket.socket],
+        listening: Sequence[Listening],
         limits: ServerLimits,
     ) -> None:
-        """Takes over the sockets of ``bind``: ``run`` closes them."""
+        """Takes over what ``bind`` gave: ``run`` closes it."""
         self.limits = limits
         self._listening = list(listening)
         self._http = HttpServer(database, gatekeeper, limits)
@@ -131,7 +130,7 @@ class Server:
     @property
     def addresses(self) -> list[tuple[str, int]]:
         """Where it listens: host and port."""
-        return [listening.getsockname()[:2] for listening in self._listening]
+        return [listening.address for listening in self._listening]
 
     @property
     def connection_count(self) -> int:
@@ -169,13 +168,12 @@ class Server:
                 self._empty = trio.Event()
                 await self._empty.wait()
 
-    async def _accept(self, listening: socket.socket, connections: trio.Nursery) -> None:
+    async def _accept(self, listening: Listening, connections: trio.Nursery) -> None:
         while True:
-            await wait_readable(listening)
+            await listening.wait()
             try:
                 for _ in range(_ACCEPTS_MAX):
-                    connected, address = listening.accept()
-                    self._admit(connected, address, connections)
+                    self._admit(listening.accept(), connections)
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -185,17 +183,11 @@ class Server:
                 _log.warning("cannot accept a connection: %s; trying again", error)
                 await trio.sleep(_EXHAUSTED_PAUSE_S)
 
-    def _admit(
-        self, connected: socket.socket, address: tuple[object, ...], connections: trio.Nursery
-    ) -> None:
+    def _admit(self, stream: Stream, connections: trio.Nursery) -> None:
         if len(self._handlers) >= self.limits.connections_all_max:
             self._turned_away.inc("connections_max")
-            connected.close()
+            stream.close()
             return
-        connected.setblocking(False)
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        stream = Stream(connected, str(address[0]))
         self._handlers[stream] = None
         self._accepted.inc()
         connections.start_soon(self._serve, stream)

@@ -215,5 +215,5 @@ async def running(
     server = Server(service, service.access, listening, limits or ServerLimits())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.run)
-        yield Running(service, server, listening[0].getsockname()[1])
+        yield Running(service, server, listening[0].address[1])
         nursery.cancel_scope.cancel()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from urllib.parse import quote
+
 import pytest
 
 from kritad import stream as stream_module
@@ -236,3 +239,16 @@ async def test_a_client_from_elsewhere_without_a_token_learns_nothing(
         assert (await ask(node, request("GET", "/health"))).code == 200
         headers = {"Authorization": f"Bearer {TOKEN.decode()}"}
         assert (await ask(node, request("GET", KEY, headers=headers))).body == b"x"
+
+
+@pytest.mark.parametrize("name", ['a"b\\c\n', "ключ", "%ff"])
+async def test_the_answer_to_a_put_is_json_whatever_the_key(name: str) -> None:
+    encoded = name if name.startswith("%") else quote(name)
+    async with running() as node:
+        put = await ask(node, request("PUT", f"/v1/kv/{encoded}", b"x"))
+        assert json.loads(put.body) == {
+            "status": "success",
+            "message": "created",
+            "key": {"base64": "/w=="} if name == "%ff" else name,
+            "revision": 1,
+        }

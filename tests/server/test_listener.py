@@ -159,7 +159,7 @@ async def test_a_request_that_is_half_there_when_the_server_drains_is_its_last()
 
 async def test_an_address_in_use_is_named() -> None:
     first = bind("127.0.0.1", 0)
-    port = first[0].getsockname()[1]
+    port = first[0].address[1]
     with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1 port {port}") as refusal:
         bind("127.0.0.1", port)
     assert "is another kritad running there? choose another with --port" in str(refusal.value)
