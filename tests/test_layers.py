@@ -61,10 +61,11 @@ FLOORS = (
         ("krita", *RAFT_VALUES, "kritad.cluster"),
         banned=IMPURE,
     ),
-    # Counters and connections, which the floors from the host up share.
+    # Misbehaviour on request, counters and connections: what the floors from the host up share.
+    Floor("buggify", ("kritad.buggify",), (), ()),
     Floor("metrics", ("kritad.metrics",), ("kritad.metrics",)),
     Floor("stream", ("kritad.stream",), ("kritad.stream",), ("attrs", "trio")),
-    Floor("host", ("kritad.host",), (*BELOW_HOST, "kritad.host", "kritad.metrics", "kritad.stream"),
+    Floor("host", ("kritad.host",), (*BELOW_HOST, "kritad.host", "kritad.buggify", "kritad.metrics", "kritad.stream"),
           ("attrs", "trio")),
     Floor("service", DOOR, (*BELOW_HOST, "kritad.host", *DOOR), ("attrs", "trio")),
     Floor("server", ("kritad.server",), ("krita", *DOOR, "kritad.server", "kritad.stream"),

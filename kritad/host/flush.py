@@ -22,14 +22,13 @@ from typing import Protocol
 
 import attrs
 
+from kritad.buggify import buggify
 from kritad.host.clock import Clock
 from kritad.host.replica import Replica
 from kritad.host.writer import Finished, Worker
 from kritad.raft.types import Role, SnapshotMeta
 from kritad.storage.data_db import ShardFlush
 
-_FLUSH_INTERVAL_MS = 10_000.0
-_CHECKPOINT_INTERVAL_MS = 30_000.0
 _HELD_PAUSE_MS = 1_000.0
 _PIN_FACTOR = 4
 _SWEEP_ROWS = 1_000
@@ -67,6 +66,8 @@ class Flusher:
         *,
         memtable_bytes: int,
         log_tail_bytes: int,
+        flush_interval_ms: float = 10_000.0,
+        checkpoint_interval_ms: float = 30_000.0,
         compact: Callable[[list[tuple[Replica, SnapshotMeta]]], None],
         on_failure: Callable[[BaseException], None],
     ) -> None:
@@ -75,6 +76,8 @@ class Flusher:
         self._clock = clock
         self._memtable_bytes = memtable_bytes
         self._log_tail_bytes = log_tail_bytes
+        self._flush_interval_ms = flush_interval_ms
+        self._checkpoint_interval_ms = checkpoint_interval_ms
         self._compact = compact
         self._on_failure = on_failure
         self._states: dict[Replica, FlushState] = {}
@@ -114,7 +117,7 @@ class Flusher:
             return
         now = self._clock.monotonic_ms()
         dirty = [r for r, s in self._states.items() if r.state.index > s.flushed_index]
-        due = now - self._flushed_ms >= _FLUSH_INTERVAL_MS
+        due = now - self._flushed_ms >= self._flush_interval_ms or buggify("flush.early")
         if dirty and (due or self._waiting or self.bytes_in_memory() >= self._memtable_bytes):
             self._flush(dirty)
         elif self._waiting:
@@ -124,7 +127,7 @@ class Flusher:
             and now >= self._held_until_ms
             and (
                 self._unchecked_bytes >= self._memtable_bytes
-                or now - self._checkpointed_ms >= _CHECKPOINT_INTERVAL_MS
+                or now - self._checkpointed_ms >= self._checkpoint_interval_ms
             )
         ):
             self._checkpoint()
@@ -217,6 +220,8 @@ class Flusher:
     def _cut_index(self, replica: Replica) -> int:
         """Where the tail that must stay begins, as far as bytes and followers
         are concerned; 0 when the log is shorter than that."""
+        if buggify("flush.no-tail"):
+            return replica.state.index  # whoever lags needs a snapshot now
         tail = replica.marks.index_before_tail(self._log_tail_bytes)
         if replica.raft.role is not Role.LEADER:
             return tail

@@ -26,6 +26,7 @@ from krita.errors import KritaError
 from krita.handshake import Identity
 from krita.operations import Op
 from krita.ring import ShardInfo, ShardMap
+from kritad.buggify import buggify
 from kritad.cluster.view import MetaView
 from kritad.host.admission import check_member
 from kritad.host.bootstrap import META_SHARD
@@ -109,6 +110,8 @@ class Host:
             clock,
             memtable_bytes=settings.memtable_bytes,
             log_tail_bytes=settings.log_tail_bytes,
+            flush_interval_ms=settings.flush_interval_ms,
+            checkpoint_interval_ms=settings.checkpoint_interval_ms,
             compact=self.upkeep.cut,
             on_failure=self.fail,
         )
@@ -251,7 +254,9 @@ class Host:
             )
             try:
                 self.create_replica(shard, replica_id, configuration)
-            except (Corrupt, Tombstoned) as problem:
+            except Tombstoned:
+                continue  # an old wish: after a restart the meta shard's log is lived again
+            except Corrupt as problem:
                 self._note_damage(shard, problem)
             except StorageError as problem:
                 self.fail(problem)
@@ -275,6 +280,8 @@ class Host:
 
     def submit(self, request: Request) -> None:
         """Take a request: it is answered by its deadline, whatever happens."""
+        if buggify("host.impatient"):
+            request.deadline_ms = self.clock.monotonic_ms() + self.settings.tick_ms
         self.deadlines.add(request)
         self.router.route(request)
 
@@ -282,12 +289,12 @@ class Host:
         """Check who says to be a member. Raises Foreign.
 
         A node that we did not know of is remembered with its address: a newcomer
-        has to answer those who bring it the cluster's state before it has any.
+        has to answer those who bring it the cluster's state before it has all of it.
         """
         if not identity.node:
             return  # it is about to ask for its membership
         check_member(self.view, identity)
-        if identity.node not in self.view.nodes and not self.view.cluster_id:
+        if identity.node not in self.view.nodes:
             self.transport.learn(identity.node, identity.address)
 
     def deliver(self, node: int, op: int, body: bytes) -> None:
@@ -334,7 +341,7 @@ class Host:
         self.deadlines.expire(now)
         self.router.retry_parked()
         self.flusher.tick()
-        if self.drive.writing_ms > self.settings.election_ms / 2:
+        if self.drive.writing_ms > self.settings.election_ms / 2 or buggify("host.hand-over"):
             self.leadership.hand_over()
 
     def note_space(self, free_bytes: int, low: bool) -> None:
@@ -365,7 +372,7 @@ class Host:
         for message in messages:
             by_node.setdefault(self._node_of(message), []).append(message)
         for node, batch in by_node.items():
-            if self.transport.send(node, batch):
+            if not buggify("host.queue-full") and self.transport.send(node, batch):
                 continue
             for message in batch:
                 replica = self.replicas[message.shard]
@@ -390,8 +397,9 @@ class Host:
             self.flusher.adopt(replica, applied.index)
 
     def _fetch(self, replica: Replica, fetch: Fetch) -> None:
+        bytes_max = 1 if buggify("host.short-fetch") else fetch.bytes_max
         try:
-            entries = self._raft_db.entries(replica.shard, fetch.first, fetch.last, fetch.bytes_max)
+            entries = self._raft_db.entries(replica.shard, fetch.first, fetch.last, bytes_max)
         except StorageError as problem:
             self._on_damage(replica, problem)
             return

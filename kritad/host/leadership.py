@@ -18,6 +18,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from krita.operations import Op
+from kritad.buggify import buggify
 from kritad.host.clock import Clock
 from kritad.host.leaders import LeaderTable, decode_leaders, encode_leaders
 from kritad.host.replica import Replica
@@ -64,6 +65,8 @@ class Leadership:
         """Another node's word; whether it brought a leader that we did not know of.
         Raises ProtocolError."""
         led, unwilling = decode_leaders(body)
+        if buggify("leadership.deaf"):
+            return False
         if unwilling:
             self._unwilling.add(node)
         else:

@@ -8,6 +8,7 @@ raised: Corrupt concerns this replica alone, other StorageErrors the node.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
 import attrs
 
@@ -36,6 +37,11 @@ class HostSettings:
     memtable_bytes: int = 64 << 20
     log_tail_bytes: int = 4 << 20
     value_bytes_max: int = 1 << 20
+    flush_interval_ms: float = 10_000.0
+    checkpoint_interval_ms: float = 30_000.0
+    # What RaftConfig's limits are to be instead: nobody's business but the simulator's,
+    # which finds more bugs with windows of three messages than with those that are fast.
+    raft_limits: Mapping[str, int] = attrs.field(factory=dict)
 
 
 class Opener:
@@ -88,4 +94,5 @@ class Opener:
             election_ticks=max(2, settings.election_ms // settings.tick_ms),
             heartbeat_ticks=max(1, settings.heartbeat_ms // settings.tick_ms),
             entry_bytes_max=settings.value_bytes_max + _ENTRY_OVERHEAD_BYTES,
+            **settings.raft_limits,
         )

@@ -27,6 +27,7 @@ from krita.errors import (
     Unavailable,
 )
 from krita.operations import Op
+from kritad.buggify import buggify
 from kritad.host.clock import Clock
 from kritad.host.leaders import NO_NODE, LeaderTable
 from kritad.host.replica import Replica
@@ -99,6 +100,8 @@ class Router:
 
     def _serve(self, replica: Replica, request: Request) -> None:
         try:
+            if buggify("router.busy"):
+                raise ProposalRefused(Refusal.BUSY)
             if request.op == Op.PUT and self.space_low:
                 request.fail(_NO_SPACE)
             elif request.write:
@@ -159,6 +162,9 @@ class Router:
             else:
                 self._park(request)
 
+        if buggify("router.no-link"):
+            self._park(request)
+            return
         request.sent = True
         self._forwarder.request(node, request, on_reply)
 

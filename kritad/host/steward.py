@@ -23,6 +23,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from krita.codec import encode_body
 from krita.operations import Op
+from kritad.buggify import buggify
 from kritad.cluster.leaders import leader_transfers
 from kritad.cluster.membership import wanted_members
 from kritad.cluster.model import ShardRecord
@@ -67,7 +68,7 @@ class Steward:
 
     def step(self, view: MetaView) -> None:
         """Start whatever is next. Cost: a comparison a shard when all is well."""
-        if not view.cluster_id:
+        if not view.cluster_id or buggify("steward.idle"):
             return
         meta = self._replicas.get(META_SHARD)
         if meta is not None and meta.leads:

@@ -51,11 +51,9 @@ class MemoryTransport:
         return {own, *(node for node in self._peers if self._network.is_up(own, node))}
 
     def set_peers(self, addresses: Mapping[int, str]) -> None:
-        self._peers = {
-            node: PeerStandIn(address)
-            for node, address in addresses.items()
-            if node != self.identity.node
-        }
+        for node, address in addresses.items():
+            if node != self.identity.node:
+                self._peers[node] = PeerStandIn(address)
 
     def learn(self, node: int, text: str) -> None:
         if node != self.identity.node:

@@ -10,7 +10,6 @@ import pytest
 
 from krita.codec import encode_body
 from krita.operations import Op
-from kritad.host import flush as flush_module
 from kritad.host.flush import Flusher
 from kritad.host.replica import Replica
 from kritad.host.request import Request
@@ -86,12 +85,6 @@ class Bench:
 Make = Callable[..., Bench]
 
 
-@pytest.fixture(autouse=True)
-def _two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How old a change may become; the product's own number is a matter of speed."""
-    monkeypatch.setattr(flush_module, "_FLUSH_INTERVAL_MS", 2000.0)
-
-
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
     nodes: list[LoneNode] = []
@@ -111,6 +104,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
             node.clock,
             memtable_bytes=memtable_bytes,
             log_tail_bytes=log_tail_bytes,
+            flush_interval_ms=2000.0,  # the product's own number is a matter of speed
             compact=cuts.extend,
             on_failure=failures.append,
         )

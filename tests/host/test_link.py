@@ -420,7 +420,7 @@ async def test_a_request_that_is_too_large_for_the_peer_is_answered_so() -> None
         assert answers[0][0] == Status.TOO_LARGE
 
 
-async def test_links_follow_a_node_that_has_moved_and_leave_one_that_is_gone() -> None:
+async def test_links_follow_a_node_that_has_moved_and_keep_one_that_an_older_view_lacks() -> None:
     service = MemoryService()
     async with transporting(service) as (transport, _), fixed_elsewhere(service) as port:
         old = transport.peers[1].links[URGENT]
@@ -428,11 +428,8 @@ async def test_links_follow_a_node_that_has_moved_and_leave_one_that_is_gone() -
         assert transport.address_of(1) == f"127.0.0.1:{port}"
         await until(lambda: not old.connected and transport.peers[1].connected)
         assert transport.reachable() == {1, US.node}
-        gone = transport.peers[1].links[URGENT]
         transport.set_peers({})
-        await until(lambda: not gone.connected)
-        assert transport.peers == {}
-        assert transport.address_of(1) is None
+        assert transport.peers[1].connected
         assert transport.address_of(US.node) == US.address
 
 
