@@ -30,11 +30,13 @@ from typing import Any
 
 import attrs
 
+from kritad.storage import walscan
 from kritad.storage.data_reader import DataReader
 from kritad.storage.database import (
     checkpoint,
     execute_rows,
     failure,
+    forget_wal,
     open_reader,
     open_writer,
     write_failure,
@@ -82,6 +84,7 @@ class DataDatabase:
     @classmethod
     def open(cls, path: Path) -> DataDatabase:
         """Open and migrate. Raises Corrupt(None), FormatUnknown, StoreFailed."""
+        walscan.rewrite_wal(path.with_name(path.name + "-wal"))
         writer = open_writer(path, "NORMAL")
         try:
             migrate(writer, path, DATA)
@@ -159,7 +162,10 @@ class DataDatabase:
         with self._writing:
             self._check()
             try:
-                return checkpoint(self._writer, "PASSIVE").complete
+                complete = checkpoint(self._writer, "PASSIVE").complete
+                if complete:
+                    forget_wal(self._writer)
+                return complete
             except sqlite3.Error as error:
                 self._failed = write_failure(self.path, "checkpoint", error)
                 raise self._failed from error
@@ -221,10 +227,14 @@ class DataDatabase:
 
     def received(self, generation: int) -> Applied | None:
         """What a completely received snapshot in ``generation`` brings, not installed yet.
-        For a start after a stop between RaftDatabase.save and ``install``."""
+        For a start after a stop between RaftDatabase.save and ``install``. Raises Corrupt,
+        StoreFailed."""
         self._check()
         query = f"SELECT {APPLIED_COLUMNS} FROM receiving WHERE generation=? AND complete=1"
-        found = self._reader.execute(query, (generation,)).fetchall()
+        try:
+            found = self._reader.execute(query, (generation,)).fetchall()
+        except sqlite3.Error as error:
+            raise failure(self.path, "read", error) from error
         return read_applied(self.path, found[0]) if found else None
 
     # For SnapshotWriter, inside a transaction.

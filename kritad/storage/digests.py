@@ -19,6 +19,8 @@ from zlib import crc32
 
 HASH_MODULUS = 1 << 64
 
+NO_SEAL = -1  # is none: a CRC is not negative
+
 _ROW = struct.Struct(">IqI")
 _SESSION = struct.Struct(">q")
 _NO_CONTENT_TYPE = 0xFFFFFFFF  # longer than any content type
@@ -45,12 +47,25 @@ def session_digest(session: int, blob: bytes) -> int:
 
 
 def seal(*fields: int | bytes) -> int:
-    """CRC-32 over fields, each with its length or end marked. ~1 µs."""
+    """CRC-32 over fields, each with its length or end marked. ~1 µs.
+
+    NO_SEAL for fields read back as something else: SQLite stores with each value what
+    type it has, and a flipped bit there makes a text, a float or NULL of it.
+    """
     crc = 0
     for field in fields:
-        data = b"%d;" % field if isinstance(field, int) else b"%d:%b" % (len(field), field)
-        crc = crc32(data, crc)
+        if isinstance(field, int):
+            crc = crc32(b"%d;" % field, crc)
+        elif isinstance(field, bytes):
+            crc = crc32(b"%d:%b" % (len(field), field), crc)
+        else:
+            return NO_SEAL
     return crc
+
+
+def seal_numbers(*fields: int) -> int:
+    """``seal`` of nothing but numbers. ~0.4 µs."""
+    return crc32(b"%d;" * len(fields) % fields)
 
 
 def to_signed(number: int) -> int:

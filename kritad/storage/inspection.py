@@ -20,7 +20,8 @@ _VERIFY_BYTES = 1 << 20
 
 
 def count_rows(path: Path) -> dict[str, int]:
-    """Rows of each table of one file. Raises sqlite3.Error. Reads the whole file."""
+    """Rows of each table of one file. Raises StoreFailed, Corrupt and sqlite3.Error.
+    Reads the whole file."""
     from sqlite_utils import Database  # late: 144 ms
 
     with contextlib.closing(open_reader(path)) as connection:

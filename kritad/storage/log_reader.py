@@ -48,7 +48,8 @@ class LogReader:
             previous = self._log.last_index(shard) if shard in self._log else 0
             if shard not in self._log:
                 continue  # nobody's; create_replica() deletes it should the shard ever come
-            if not 0 < first <= last or (previous and first != previous + 1):
+            sound = isinstance(first, int) and isinstance(last, int)  # see digests.seal
+            if not sound or not 0 < first <= last or (previous and first != previous + 1):
                 problem = f"row {row_id} of the log, {first}..{last}, follows {previous}"
                 self._catalog.damaged[shard] = problem
             else:
@@ -133,7 +134,7 @@ class LogReader:
             raise self._failure(shard, error) from error
         try:
             return unpack_run(shard, row[0]) if row else []
-        except CorruptRecord as error:
+        except (CorruptRecord, TypeError) as error:  # TypeError: see digests.seal
             raise self.corrupt(shard, str(error)) from error
 
     def _failure(self, shard: int, error: sqlite3.Error) -> StorageError:

@@ -99,6 +99,7 @@ class RaftDatabase:
             raise Corrupt(
                 None, f"{wal} is damaged: transactions behind the damage are lost", REBUILD_NODE
             )
+        walscan.rewrite_wal(wal)
         writer = open_writer(path, "FULL")
         try:
             migrate(writer, path, RAFT)
@@ -323,9 +324,10 @@ class RaftDatabase:
         rows: list[tuple[int, int, int, int, bytes]] = []
         size = 0
         for shard, entries in appended.items():
-            for run in _split(shard, entries):
+            records = pack_run(shard, entries)
+            runs = [(entries, records)] if len(records) <= RUN_BYTES_MAX else _split(shard, entries)
+            for run, records in runs:
                 first, last = run[0].index, run[-1].index
-                records = pack_run(shard, run)
                 rows.append((self._log.append(shard, first, last), shard, first, last, records))
                 size += len(records)
         execute_rows(self._writer, "INSERT INTO log", rows)
@@ -344,15 +346,15 @@ def _delete_rows(connection: sqlite3.Connection, row_ids: Sequence[int]) -> None
         connection.execute(f"DELETE FROM log WHERE id IN ({places})", some)
 
 
-def _split(shard: int, entries: list[Entry]) -> Iterator[list[Entry]]:
-    """Runs of at most RUN_BYTES_MAX each; nearly always just one."""
+def _split(shard: int, entries: list[Entry]) -> Iterator[tuple[list[Entry], bytes]]:
+    """Runs of at most RUN_BYTES_MAX each, with their records."""
     run: list[Entry] = []
     size = 0
     for entry in entries:
         record = entry.record or pack_entry(shard, entry)
         if run and size + len(record) > RUN_BYTES_MAX:
-            yield run
+            yield run, pack_run(shard, run)
             run, size = [], 0
         run.append(entry)
         size += len(record)
-    yield run
+    yield run, pack_run(shard, run)

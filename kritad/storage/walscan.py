@@ -10,14 +10,19 @@ forgetting entries and votes that others rely on. So, before SQLite sees the fil
    WAL, because with ``synchronous=FULL`` each commit is synced before the next one
    is written. A commit frame of this WAL (its salts say so) at or behind the failure
    that is followed by yet another frame of this WAL proves the opposite: CORRUPT.
-3. Within the last transaction, a crash loses whole sectors. A frame that a single
-   flipped bit explains (the checksum is linear, so that can be computed) was written
-   whole and damaged later: CORRUPT.
+3. Within the last transaction, a crash loses whole sectors. If a single flipped bit
+   explains the failure (the checksum is linear, so that can be computed) and the rest
+   of the transaction is there to its commit, it was written whole and damaged
+   later: CORRUPT. The rest matters: a sector that was lost shows what stood there in
+   an earlier round of this WAL, and that may differ in one bit, as page 1 does when
+   the file has grown by a page.
 4. Anything else: TORN, as SQLite will treat it.
 
 Assumed: a 512-byte sector is written whole or not at all, and RaftDatabase.open
 truncates the WAL, so that leftovers of an earlier crash are never in the way.
-Not told apart: several flipped bits within the very last transaction, from a tear.
+Not told apart: several flipped bits within the very last transaction, from a tear;
+and one, from a lost sector that differs in one bit from what it should hold, if all else
+of its transaction arrived.
 
 Source: sqlite.org/walformat.html.
 """
@@ -25,8 +30,10 @@ Source: sqlite.org/walformat.html.
 from __future__ import annotations
 
 import enum
+import os
 import struct
 from array import array
+from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
@@ -60,6 +67,14 @@ class _Frame:
     start: int  # of the frame header in the file
 
 
+@attrs.frozen
+class _Flip:
+    """A frame as it was before one of its bits flipped."""
+
+    sums: tuple[int, int]
+    committed: bool  # whether it was a commit frame
+
+
 def scan_wal(path: Path) -> Verdict:
     """See the module's docstring. Reads the whole file: ~0.15 s for 4 MiB.
 
@@ -72,6 +87,28 @@ def scan_wal(path: Path) -> Verdict:
     except OSError as error:
         raise StoreFailed(f"cannot read {path}: {error.strerror}") from error
     return judge_wal(data) if data else Verdict.ABSENT
+
+
+def rewrite_wal(path: Path) -> None:
+    """Write a WAL over itself and sync it. Costs what writing its bytes costs.
+
+    After a failed fsync Linux goes on showing what it did not write and says OK to the
+    next fsync (raft.md B5). SQLite would find that transaction when it opens the file
+    again, and copy half of it into the main file before the power goes. Raises StoreFailed.
+    """
+    try:
+        with path.open("r+b", buffering=0) as file:
+            data = file.read()
+            if not data:
+                return
+            file.seek(0)
+            if file.write(data) != len(data):
+                raise StoreFailed(f"cannot write all of {path}", "check the disk (space, dmesg)")
+            os.fsync(file.fileno())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreFailed(f"cannot write {path}: {error.strerror}") from error
 
 
 def judge_wal(data: bytes) -> Verdict:
@@ -89,8 +126,10 @@ def judge_wal(data: bytes) -> Verdict:
         words = _frame_words(data, frame, page_bytes, big_endian)
         expected = _checksum(words, sums)
         if frame.salts != salts or expected != frame.sums:
-            damaged = _followed_by_proof(frames[number:], salts) or _one_bit_off(
-                frame, words, salts, expected
+            rest = frames[number + 1 :]
+            damaged = _followed_by_proof(frames[number:], salts) or any(
+                _is_whole(data, rest, salts, flip, page_bytes, big_endian)
+                for flip in _single_flips(frame, words, salts, expected)
             )
             if damaged:
                 return Verdict.CORRUPT
@@ -151,23 +190,47 @@ def _followed_by_proof(frames: list[_Frame], salts: tuple[int, int]) -> bool:
     return any(frame.pages_after_commit for frame in ours[:-1])
 
 
-def _one_bit_off(
+def _single_flips(
     frame: _Frame, words: array[int], salts: tuple[int, int], expected: tuple[int, int]
-) -> bool:
-    """Whether flipping one bit of ``frame`` makes it valid."""
+) -> Iterator[_Flip]:
+    """What ``frame`` may have been, if one flipped bit is all that is wrong with it."""
+    committed = frame.pages_after_commit != 0
     salt_bits = sum((a ^ b).bit_count() for a, b in zip(frame.salts, salts, strict=True))
     if salt_bits:
-        return salt_bits == 1 and expected == frame.sums
+        if salt_bits == 1 and expected == frame.sums:
+            yield _Flip(frame.sums, committed)
+        return
     if sum((a ^ b).bit_count() for a, b in zip(frame.sums, expected, strict=True)) == 1:
-        return True
+        yield _Flip(expected, committed)
     # A word that is off by d changes the sums by d times (weight0, weight1), which
     # depend on how many words follow; walking backwards they are Fibonacci numbers.
     off0, off1 = ((b - a) & _MASK for a, b in zip(frame.sums, expected, strict=True))
     weight0, weight1 = 0, 1  # of the last word: it enters s1 only
-    for word in reversed(words):
+    for place in range(len(words) - 1, -1, -1):
+        word = words[place]
         for bit in range(32):
             delta = (1 << bit) if word >> bit & 1 else -(1 << bit)
             if (delta * weight0 - off0) & _MASK == 0 and (delta * weight1 - off1) & _MASK == 0:
-                return True
+                # Word 1 is pages_after_commit.
+                yield _Flip(frame.sums, word ^ 1 << bit != 0 if place == 1 else committed)
         weight0, weight1 = weight1, (weight0 + weight1) & _MASK
-    return False
+
+
+def _is_whole(
+    data: bytes,
+    rest: list[_Frame],
+    salts: tuple[int, int],
+    flip: _Flip,
+    page_bytes: int,
+    big_endian: bool,
+) -> bool:
+    """Whether, with the flipped bit put right, the transaction goes on to its commit."""
+    sums, committed = flip.sums, flip.committed
+    for frame in rest:
+        if committed:
+            return True
+        sums = _checksum(_frame_words(data, frame, page_bytes, big_endian), sums)
+        if frame.salts != salts or sums != frame.sums:
+            return False
+        committed = frame.pages_after_commit != 0
+    return committed
