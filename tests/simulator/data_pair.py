@@ -1,0 +1,247 @@
+"""data.db twice, in SQLite and in memory: everything is done with both, and compared."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from kritad.storage.data_db import DataDatabase
+from kritad.storage.rows import Applied, Row, ShardFlush
+from kritad.storage.snapshots import SnapshotReader, SnapshotWriter
+from tests.simulator.data_store import MemoryDataDatabase
+from tests.simulator.raft_pair import same
+from tests.simulator.snapshot_store import MemorySnapshotReader, MemorySnapshotWriter
+from tests.storage.model import copy_store
+from tests.storage.state import StateModel, applied, row
+
+
+@attrs.define
+class DataPair:
+    """data.db twice, with the state that each shard should have."""
+
+    directory: Path
+    chance: random.Random
+    real: DataDatabase
+    memory: MemoryDataDatabase
+    models: dict[int, StateModel] = attrs.field(factory=dict)
+    readers: list[tuple[SnapshotReader, MemorySnapshotReader]] = attrs.field(factory=list)
+    chunks: list[int] = attrs.field(factory=list)  # read by each reader, for seek
+    writers: tuple[SnapshotWriter, MemorySnapshotWriter] | None = None
+    last: Any = None  # the chunk read last
+    crashes: int = 0
+
+    def both(self, name: str, *args: Any) -> Any:
+        return same(
+            lambda: getattr(self.real, name)(*args),
+            lambda: getattr(self.memory, name)(*args),
+            f"{name}{args}",
+        )
+
+    def step(self) -> None:
+        """One random operation."""
+        names = [
+            *["flush"] * 4, *["read"] * 3, *["next_chunk"] * 4, *["write"] * 4, "install", "drop",
+            "sweep", "sweep", "checkpoint", "checkpoint", "open_reader", "open_reader",
+            "close_reader", "begin", "begin", "abandon", "release", "write_rows", "crash",
+        ]  # fmt: skip
+        getattr(self, self.chance.choice(names))()
+
+    def key(self) -> bytes:
+        return b"k%02d" % self.chance.randrange(40)
+
+    def rows(self, index: int) -> dict[bytes, Row | None]:
+        found: dict[bytes, Row | None] = {}
+        for _ in range(self.chance.randrange(15)):
+            key, value = self.key(), self.chance.randbytes(self.chance.randrange(60))
+            kind = self.chance.choice([None, "text/plain"])
+            found[key] = row(key, index, value, kind) if self.chance.random() < 0.7 else None
+        return found
+
+    def changed(self, at: Applied, model: StateModel) -> ShardFlush:
+        """A random flush of a shard."""
+        index = at.index + 1
+        rows = self.rows(index)
+        sessions: dict[int, bytes | None] = {
+            self.chance.randrange(9): self.chance.choice([None, b"s%d" % index]) for _ in range(3)
+        }
+        for key, new in rows.items():
+            model.rows.pop(key, None)
+            if new is not None:
+                model.rows[key] = new
+        for session, blob in sessions.items():
+            model.sessions.pop(session, None)
+            if blob is not None:
+                model.sessions[session] = blob
+        at = attrs.evolve(at, index=index, state_hash=model.state_hash)
+        return ShardFlush(at, list(rows.items()), list(sessions.items()))
+
+    def flush(self) -> None:
+        batch = []
+        for shard in range(1, 4):
+            if self.chance.random() < 0.5:
+                continue
+            at = self.real.applied().get(shard)
+            if at is None:
+                self.models[shard] = StateModel()
+                at = applied(shard, self.both("create_generation"), 1)
+            batch.append(self.changed(at, self.models[shard]))
+        self.both("flush", batch)
+
+    def write_rows(self) -> None:
+        self.both("write_rows", self.both("create_generation"), list(self.rows(1).items()))
+
+    def install(self) -> None:
+        generation = self.both("create_generation")
+        shard = self.chance.randint(1, 4)
+        model = self.models[shard] = StateModel()
+        flush = self.changed(applied(shard, generation, 50), model)
+        self.both("write_rows", generation, flush.rows)
+        model.sessions.clear()
+        at = attrs.evolve(flush.applied, state_hash=model.state_hash)
+        self.both("install", at)
+
+    def drop(self) -> None:
+        shard = self.chance.choice([1, 2, 3, 4, 4])
+        self.models.pop(shard, None)
+        self.both("drop", shard)
+        self.sweep()
+
+    def sweep(self) -> None:
+        self.both("sweep", self.chance.choice([3, 1000]))
+
+    def release(self) -> None:
+        self.both("release", self.chance.randint(1, 12))
+
+    def checkpoint(self) -> None:
+        self.both("checkpoint")
+
+    def read(self) -> None:
+        used = [at.generation for at in self.real.applied().values()]
+        generation, key = self.chance.choice([*used, self.chance.randint(1, 12)]), self.key()
+        limit = self.chance.choice([1, 7, 1000])
+        self.both("get", generation, key)
+        self.both("stamp", generation, key)
+        self.both("scan", generation, self.chance.choice([None, key]), limit)
+        self.both("scan_sessions", generation, self.chance.randint(-1, 9), limit)
+        self.both("received", generation)
+
+    def open_reader(self) -> None:
+        known = self.real.applied()
+        if len(self.readers) == 2 or not known:
+            return
+        at = known[self.chance.choice(sorted(known))]
+        if self.chance.random() < 0.1:
+            at = attrs.evolve(at, generation=at.generation + 1)
+        pair: list[Any] = []
+        same(
+            lambda: pair.append(SnapshotReader(self.real.path, at)),
+            lambda: pair.append(MemorySnapshotReader(self.memory, at)),
+            f"reader of {at}",
+        )
+        if pair:
+            assert pair[0].applied == pair[1].applied
+            self.readers.append((pair[0], pair[1]))
+            self.chunks.append(0)
+
+    def close_reader(self) -> None:
+        if self.readers:
+            for reader in self.readers.pop(0):
+                reader.close()
+            self.chunks.pop(0)
+
+    def next_chunk(self) -> None:
+        if not self.readers:
+            return
+        at = self.chance.randrange(len(self.readers))
+        real, memory = self.readers[at]
+        if self.chance.random() < 0.2:
+            number = self.chance.randint(0, self.chunks[at] + 1)
+            same(lambda: real.seek(number), lambda: memory.seek(number), f"seek({number})")
+        size = self.chance.choice([10, 400, 1 << 20])
+        self.last = same(
+            lambda: real.next_chunk(size), lambda: memory.next_chunk(size), f"next_chunk({size})"
+        )
+        if self.last is not None:
+            self.chunks[at] = self.last.number + 1
+
+    def begin(self) -> None:
+        """Receive a transfer for shard 4, maybe one that has been begun already."""
+        known = self.real.applied()
+        if not known:
+            return
+        at = attrs.evolve(known[self.chance.choice(sorted(known))], shard=4)
+        real, memory = SnapshotWriter(self.real, at), MemorySnapshotWriter(self.memory, at)
+        self.writers = real, memory
+        transfer = self.chance.choice([b"t1", b"t2"])
+        same(lambda: real.begin(transfer), lambda: memory.begin(transfer), "begin")
+        if self.chance.random() < 0.6:
+            self.transfer_whole(at)
+
+    def transfer_whole(self, at: Applied) -> None:
+        """All of the chunks that are missing, and maybe the installation."""
+        assert self.writers is not None
+        source = next(a for a in self.real.applied().values() if a.generation == at.generation)
+        with contextlib.closing(MemorySnapshotReader(self.memory, source)) as reader:
+            chunk = reader.next_chunk(300)
+            while True:
+                self.last = chunk
+                self.write()
+                if chunk.last or self.writers is None or self.chance.random() < 0.1:
+                    break
+                chunk = reader.next_chunk(300)
+
+    def write(self) -> None:
+        if self.writers is None or self.last is None:
+            return
+        real, memory = self.writers
+        chunk = self.last
+        if self.chance.random() < 0.1:
+            chunk = attrs.evolve(chunk, crc=chunk.crc ^ 1)
+        same(lambda: real.write(chunk), lambda: memory.write(chunk), "write")
+        assert (real.next_chunk, real.applied) == (memory.next_chunk, memory.applied)
+        if chunk.last or self.chance.random() < 0.02:
+            self.finish()
+
+    def finish(self) -> None:
+        assert self.writers is not None
+        real, memory = self.writers
+        generation = same(real.finish, memory.finish, "finish")
+        if generation is not None and self.chance.random() < 0.7:
+            received = self.both("received", generation)
+            assert received == real.applied
+            self.both("install", received)
+            self.models[4] = StateModel()
+        self.writers = None
+
+    def abandon(self) -> None:
+        if self.writers is not None:
+            real, memory = self.writers
+            same(real.abandon, memory.abandon, "abandon")
+            self.writers = None
+
+    def crash(self) -> None:
+        while self.readers:
+            self.close_reader()
+        self.writers = None
+        self.crashes += 1
+        path = copy_store(self.real.path, self.directory / f"crash{self.crashes}")
+        self.real.close()
+        self.real = DataDatabase.open(path)
+        self.memory.path = path
+        self.memory = self.memory.crash(power=False, chance=self.chance)
+
+    def check(self) -> None:
+        """All that is in there."""
+        known = self.both("applied")
+        for shard, at in known.items():
+            if shard in self.models and shard != 4:
+                assert self.both("scan", at.generation, None, 1000) == self.models[shard].items()
+        for generation in range(1, 60):
+            self.both("scan", generation, None, 1000)
+            self.both("scan_sessions", generation, -1, 1000)
+            self.both("received", generation)
+        assert self.memory.damaged == self.real.damaged

@@ -1,0 +1,238 @@
+"""What may never be seen, in any replica, on any disk, in any message (raft.md 2.6).
+
+``look`` is called after each turn of a node, ``on_send`` for every Raft message that
+leaves, ``on_save`` for every save that has become durable. The rules are written here
+anew, from the papers, and use nothing of what they check: a majority is counted by
+hand, and what is durable is asked of the simulated disks, not of the cores.
+
+Safety (thesis Figure 3.2, 3.6.3): one leader a term; one vote a term; log matching;
+leader completeness; what is committed never changes; a leader's commit index is durable
+on a majority (of both configurations while they are joint); nothing of a term leaves
+before the term and the vote are durable; nothing is acknowledged before it is; equal
+applied index, equal state; nothing goes back while a process lives; logs are cut only
+where the state is durable.
+
+To add an invariant: a method here, called from one of the three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+from kritad.host.replica import Replica
+from kritad.raft.errors import InvariantBroken
+from kritad.raft.messages import (
+    Append,
+    AppendReply,
+    Message,
+    PreVote,
+    PreVoteReply,
+    Vote,
+    VoteReply,
+)
+from kritad.raft.types import Role, Save
+
+if TYPE_CHECKING:
+    from tests.simulator.node import SimNode
+
+# The core's own full list costs 20 µs: one look in so many.
+_FULL_CHECK_EVERY = 16
+
+
+class Violation(AssertionError):
+    """A promise is broken. ``rule`` names it in a word."""
+
+    def __init__(self, rule: str, text: str) -> None:
+        super().__init__(f"{rule}: {text}")
+        self.rule = rule
+
+
+class Invariants:
+    """See the module's docstring. One for a whole cluster, across all crashes."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.commits = 0
+        self._seen: dict[tuple[int, int, int], tuple[int, ...]] = {}  # (node, life, shard)
+        self._leaders: dict[tuple[int, int], int] = {}  # (shard, term) -> replica
+        self._votes: dict[tuple[int, int, int], int] = {}  # (shard, replica, term) -> whom
+        self._written: dict[tuple[int, int, int], tuple[int, int]] = {}  # see _check_matching
+        self._committed: dict[int, dict[int, int]] = {}  # shard -> index -> term
+        self._last_committed: dict[int, int] = {}
+        self._hashes: dict[tuple[int, int], int] = {}
+        self._homes: dict[tuple[int, int], SimNode] = {}  # (shard, replica) -> node
+
+    def look(self, node: SimNode) -> None:
+        """After a turn of ``node``: every replica of it that has moved. 2 µs for one
+        that has not, 10 for one that has."""
+        if not node.alive:
+            return
+        for shard, replica in node.host.replicas.items():
+            raft = replica.raft
+            key = (node.number, node.life, shard)
+            if raft.poisoned:
+                raise Violation("core", f"{node}: {raft.poisoned}")
+            now = (raft.term, raft.vote, raft.role, raft.commit, replica.state.index, replica.id)
+            before = self._seen.get(key)
+            if before != now:
+                self._seen[key] = now
+                self._homes[shard, replica.id] = node
+                self._check(node, replica, before or (0, 0, 0, 0, 0, replica.id))
+        if node.host.damaged:
+            raise Violation("undamaged", f"{node} found damage: {node.host.damaged}")
+
+    def _check(self, node: SimNode, replica: Replica, before: tuple[int, ...]) -> None:
+        raft = replica.raft
+        self.looks += 1
+        if self.looks % _FULL_CHECK_EVERY == 0:
+            try:
+                raft.check_invariants()
+            except InvariantBroken as broken:
+                raise Violation("core", f"{node}: {broken}") from broken
+        term, _vote, _role, commit, applied, same = before
+        if same == replica.id and (
+            raft.term < term or raft.commit < commit or replica.state.index < applied
+        ):
+            raise Violation("monotone", f"{node} went back from {before}: {replica!r}")
+        if raft.commit > commit:
+            self._check_commit(node, replica, commit)
+        if raft.role is Role.LEADER:
+            self._check_leader(node, replica)
+        if replica.state.index != applied:
+            self._check_state(node, replica)
+
+    def _check_leader(self, node: SimNode, replica: Replica) -> None:
+        raft = replica.raft
+        known = self._leaders.get((raft.shard, raft.term))
+        if known == raft.replica:
+            return
+        if known is not None:
+            raise Violation("one-leader", f"{known} led this term too: {raft!r} on {node}")
+        self._leaders[raft.shard, raft.term] = raft.replica
+        last = self._last_committed.get(raft.shard, 0)
+        if not last or last < raft.log.snapshot.index:
+            return
+        term = self._committed[raft.shard][last]
+        if last > raft.last_index or raft.log.term(last) != term:
+            raise Violation(
+                "leader-completeness",
+                f"entry {last} is committed in term {term}; the new leader, {node}, has {raft!r}",
+            )
+
+    def _check_commit(self, node: SimNode, replica: Replica, before: int) -> None:
+        raft = replica.raft
+        committed = self._committed.setdefault(raft.shard, {})
+        first = max(before + 1, raft.log.snapshot.index)
+        for index in range(max(first, 1), raft.commit + 1):
+            term = raft.log.term(index)
+            if committed.setdefault(index, term) != term:
+                raise Violation(
+                    "commit-immutable",
+                    f"entry {index} of shard {raft.shard} was committed in term {committed[index]},"
+                    f" and {node} has it committed in term {term}",
+                )
+        if raft.commit > self._last_committed.get(raft.shard, 0):
+            self.commits += 1
+            self._check_durable(node, replica)
+            self._last_committed[raft.shard] = raft.commit
+
+    def _check_durable(self, node: SimNode, replica: Replica) -> None:
+        """The first to know of a commit is the leader that has counted. (It may have
+        followed a new one since, within the same turn.)"""
+        raft = replica.raft
+        term = raft.log.term(raft.commit)
+        if raft.role is Role.LEADER and term != raft.term:
+            raise Violation(
+                "commit-own-term", f"{node} committed an older term's entry by counting: {raft!r}"
+            )
+        conf = raft.configuration
+        for voters in (conf.voters, conf.voters_outgoing):
+            have = [v for v in sorted(voters) if self._holds(raft.shard, v, raft.commit, term)]
+            if voters and not _is_majority(have, voters):
+                raise Violation(
+                    "commit-durable",
+                    f"entry {raft.commit} is committed by {node}, and only the disks of {have}"
+                    f" of {sorted(voters)} have it",
+                )
+
+    def _holds(self, shard: int, replica: int, index: int, term: int) -> bool:
+        node = self._homes.get((shard, replica))
+        if node is None or node.raft_db.replica_of(shard) != replica:
+            return False
+        store = node.raft_db
+        return store.first_index(shard) >= index or store.term_at(shard, index) == term
+
+    def _check_state(self, node: SimNode, replica: Replica) -> None:
+        state, shard = replica.state, replica.shard
+        if state.index > replica.raft.commit:
+            raise Violation("applied-committed", f"{node} applied beyond its commit: {replica!r}")
+        known = self._hashes.setdefault((shard, state.index), state.state_hash)
+        if known != state.state_hash:
+            raise Violation(
+                "state-hash",
+                f"shard {shard} at index {state.index} has hash {state.state_hash:016x} on {node},"
+                f" elsewhere it was {known:016x}",
+            )
+
+    def _check_vote(self, node: SimNode, message: Message, whom: int) -> None:
+        """A vote that leaves is given for good: saved, and the only one of its term."""
+        hard = node.raft_db.hard_state(message.shard)
+        if hard.term == message.term and hard.vote != whom:
+            raise Violation("vote-durable", f"{node} sends {message} and has saved {hard}")
+        known = self._votes.setdefault((message.shard, message.sender, message.term), whom)
+        if known != whom:
+            raise Violation("one-vote", f"{node} voted for {known}, and sends {message}")
+
+    # --- disks --------------------------------------------------------------------------
+
+    def on_save(self, node: SimNode, shard: int, save: Save) -> None:
+        """A save of ``node`` has become durable: log matching."""
+        if not save.entries:
+            return
+        first = save.entries[0]
+        previous = node.raft_db.term_at(shard, first.index - 1) or 0
+        for entry in save.entries:
+            content = crc32(entry.data, entry.kind)
+            known = self._written.setdefault((shard, entry.index, entry.term), (content, previous))
+            if known[0] != content or (previous and known[1] and known[1] != previous):
+                raise Violation(
+                    "log-matching",
+                    f"two different entries {entry.index} of term {entry.term} in shard {shard},"
+                    f" one on {node}",
+                )
+            previous = entry.term
+
+    # --- messages -----------------------------------------------------------------------
+
+    def on_send(self, node: SimNode, message: Message) -> None:
+        """What a message claims has to be on its sender's disk by now."""
+        shard, store = message.shard, node.raft_db
+        if store.replica_of(shard) != message.sender:
+            raise Violation("sender", f"{node} does not hold the sender of {message}")
+        hard = store.hard_state(shard)
+        term = message.term - 1 if isinstance(message, PreVote) else message.term
+        if isinstance(message, PreVoteReply) and message.granted:
+            term = 0
+        if term > hard.term:
+            raise Violation("term-durable", f"{node} sends {message} and has saved {hard}")
+        if isinstance(message, Vote):
+            self._check_vote(node, message, message.sender)
+        elif isinstance(message, VoteReply):
+            if message.granted:
+                self._check_vote(node, message, message.recipient)
+        elif isinstance(message, AppendReply):
+            if message.accepted and message.index > store.last_index(shard):
+                raise Violation(
+                    "ack-durable",
+                    f"{node} sends {message} and has saved up to {store.last_index(shard)}",
+                )
+        elif isinstance(message, Append):
+            known = self._leaders.setdefault((shard, message.term), message.sender)
+            if known != message.sender:
+                raise Violation("one-leader", f"{known} leads the term of {message}")
+
+
+def _is_majority(have: Collection[int], voters: Collection[int]) -> bool:
+    return 2 * len(have) > len(voters)

@@ -1,0 +1,146 @@
+"""A shard's state on its way to another simulated node.
+
+The sending half of host/snapshots.py is a trio task and so belongs to layer B; this is
+the same conversation as events. The receiving half is the product's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import attrs
+
+from krita.codec import encode_body
+from krita.errors import Status
+from krita.operations import Op
+from kritad.host.replica import Replica
+from kritad.host.snapshots import SENDS_MAX
+from tests.simulator.loop import MS_US
+from tests.simulator.snapshot_store import MemorySnapshotReader
+
+if TYPE_CHECKING:
+    from tests.simulator.node import SimNode
+
+_ATTEMPTS_MAX = 5
+_PAUSE_US = 500 * MS_US
+
+
+class SnapshotSender:
+    """Takes what the node's leaders want sent, two at a time."""
+
+    def __init__(self, node: SimNode) -> None:
+        self.node = node
+        self.sent = 0
+        self._waiting: deque[tuple[Replica, int]] = deque()
+        self._under_way = 0
+
+    def start_wanted(self) -> None:
+        """Take up what was asked for since the last call."""
+        host = self.node.host
+        wanted, host.snapshots_wanted = host.snapshots_wanted, []
+        self._waiting.extend(wanted)
+        self._next()
+
+    def _next(self) -> None:
+        while self._waiting and self._under_way < SENDS_MAX:
+            replica, recipient = self._waiting.popleft()
+            self._under_way += 1
+            self.node.host.flusher.when_flushed(
+                lambda replica=replica, recipient=recipient: self._open(replica, recipient)  # type: ignore[misc]
+            )
+
+    def _open(self, replica: Replica, recipient: int) -> None:
+        node = self.node
+        known = node.data_db.applied().get(replica.shard)
+        target = replica.raft.configuration.nodes.get(recipient, 0)
+        behind = known is None or known.index < replica.raft.log.snapshot.index
+        if behind or not replica.leads or target not in node.world.network.nodes:
+            self.end(replica, recipient, ok=False)
+            return
+        assert known is not None
+        reader = MemorySnapshotReader(node.data_db, known)
+        _Transfer(self, replica, recipient, target, reader).attempt()
+
+    def end(self, replica: Replica, recipient: int, *, ok: bool) -> None:
+        """Tell the leader's core what came of it, once."""
+        self._under_way -= 1
+        self.sent += ok
+        replica.raft.snapshot_sent(recipient, ok)
+        self.node.host.drive.mark(replica)
+        self._next()
+
+
+@attrs.define(eq=False)
+class _Transfer:
+    """One snapshot for one replica, over as many connections as it takes."""
+
+    sender: SnapshotSender
+    replica: Replica
+    recipient: int
+    target: int
+    reader: MemorySnapshotReader
+    attempts: int = 0
+    id: bytes = b""
+    term: int = 0
+    chunk_bytes: int = 0
+
+    def attempt(self) -> None:
+        """Open it (again)."""
+        node = self.sender.node
+        if not self.id:
+            dice = node.world.chance.stream("snapshot", node.loop.now_us, self.target)
+            self.id, self.term = dice.randbytes(16), self.replica.raft.term
+            self.chunk_bytes = dice.choice([1, 500, 256 << 10])
+        self.attempts += 1
+        applied = self.reader.applied
+        meta = [
+            applied.index, applied.term, applied.clock_ms,
+            applied.state_hash, applied.configuration,
+        ]  # fmt: skip
+        body = encode_body(
+            Op.SNAPSHOT_OPEN,
+            self.replica.shard, self.recipient, self.replica.id, self.term, self.id, meta,
+        )  # fmt: skip
+        self._ask(Op.SNAPSHOT_OPEN, body, last=False, opening=True)
+
+    def _send_chunk(self) -> None:
+        chunk = self.reader.next_chunk(self.chunk_bytes)
+        body = encode_body(
+            Op.SNAPSHOT_CHUNK,
+            self.replica.shard, self.recipient, self.id, chunk.number, chunk.rows, chunk.crc,
+            chunk.last,
+        )  # fmt: skip
+        self._ask(Op.SNAPSHOT_CHUNK, body, last=chunk.last, opening=False)
+
+    def _ask(self, op: Op, body: bytes, *, last: bool, opening: bool) -> None:
+        node, own = self.sender.node, self.sender.node.number
+
+        def on_reply(status: int | None, reply: object, _sent: bool) -> None:
+            if status != Status.OK:
+                self._failed()
+                return
+            assert isinstance(reply, list)
+            if last:
+                self._finish(ok=True)
+                return
+            if opening:
+                self.reader.seek(reply[0])
+            self._send_chunk()
+
+        node.world.network.ask(
+            own,
+            self.target,
+            lambda target, respond: target.serve_peer(own, op, body, 30_000.0, respond),
+            on_reply,
+        )
+
+    def _failed(self) -> None:
+        if self.attempts == _ATTEMPTS_MAX or not self.replica.leads:
+            self._finish(ok=False)
+        else:
+            self.sender.node.later(_PAUSE_US, self.attempt)
+
+    def _finish(self, *, ok: bool) -> None:
+        self.reader.close()
+        self.sender.end(self.replica, self.recipient, ok=ok)

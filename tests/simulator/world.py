@@ -1,0 +1,296 @@
+"""A simulated cluster with its people, from founding to the last check.
+
+The phases of a life: the cluster is founded and grows to its size; chaos, while
+people work; healing, after which everything must work again within a bound (the
+liveness that VOPR of TigerBeetle asks for); rest, in which all replicas must become
+equal; and the reading of every key, which the whole history has to explain.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from krita import requests
+from krita.ring import META_SHARD
+from kritad.host.replica import Replica
+from tests.simulator.client import SimClient
+from tests.simulator.faults import Faults
+from tests.simulator.history import Fate, History, Kind, Operation
+from tests.simulator.invariants import Invariants, Violation
+from tests.simulator.linearizability import check_linearizability
+from tests.simulator.loop import MS_US, SECOND_US, Chance, Loop
+from tests.simulator.network import Network
+from tests.simulator.node import SimNode
+from tests.simulator.plan import Plan
+from tests.simulator.witness import check_final, check_witness
+from tests.simulator.workload import Person
+
+if TYPE_CHECKING:
+    from tests.simulator.run import Sites
+
+_STEP_US = 100 * MS_US  # how often a condition is looked at
+_JOIN_LIMIT_S = 60
+_REST_LIMIT_S = 60
+# How many voters the meta shard gets with so many nodes: an odd number, once there are three.
+_META_VOTERS = {1: 1, 2: 2, 3: 3, 4: 3, 5: 5}
+# Leaders may be moved for balance, and by an election that was under way.
+_QUIET_ELECTIONS, _TERMS_MAX = 20, 4
+_LIVELY_S = 3  # people go on for so long after the healing
+
+
+class World:
+    """See the module's docstring. ``live()`` raises Violation."""
+
+    def __init__(self, plan: Plan, trace: Callable[[str], None] | None = None) -> None:
+        self.plan = plan
+        self.loop = Loop()
+        self.loop.trace = trace
+        self.chance = Chance(plan.seed)
+        self.network = Network(self.loop, plan, self.chance)
+        self.invariants = Invariants()
+        self.network.on_send = self.invariants.on_send
+        self.faults = Faults(self)
+        self.nodes: list[SimNode] = []
+        self.people: list[Person] = []
+        self.history = History()
+        self.resting = False  # people do nothing new
+        self.written: Counter[int] = Counter()  # acknowledged writes, by shard
+        self.sites: Sites | None = None  # who decides of the product's misbehaviour
+        self._clients = 0
+
+    # --- a life -------------------------------------------------------------------------
+
+    def live(self) -> None:
+        """The whole of it."""
+        self.grow()
+        for _ in range(self.plan.clients):
+            self._add_person()
+        self.faults.start()
+        self._run(self.plan.chaos_ms * MS_US)
+        self.heal()
+        self.rest()
+        self.judge()
+
+    def grow(self) -> None:
+        """From one node to the plan's number, every shard with its replicas."""
+        first = self._new_node()
+        first.found()
+        self._wait("the first node serves", lambda: self.leader(self.plan.shards) is not None)
+        for _ in range(self.plan.nodes - 1):
+            self.add_node(first)
+        copies = min(self.plan.nodes, self.plan.factor)
+        self._wait("the cluster has grown", lambda: self._grown(copies))
+
+    def heal(self) -> None:
+        """All faults end but, perhaps, one that lasts: it must not keep any shard from
+        being served. Then that one ends too."""
+        self.faults.heal()
+        if self.sites is not None:
+            self.sites.over = True
+        self.loop.note("HEALED")
+        if self.plan.lasting:
+            self.faults.begin_lasting(self.plan.lasting, self.chance.stream("lasting"))
+            self._serve(f"({self.plan.lasting} lasts) ")
+            self._keep_leaders()
+            self.faults.heal()
+        self._serve("")
+
+    def _serve(self, while_: str) -> None:
+        """Within a bound every shard has a leader and takes writes."""
+        self._wait(
+            f"{while_}every shard has a leader", lambda: None not in map(self.leader, self._shards)
+        )
+        written = dict(self.written)
+        wanted = {self.shard_of(b"k%d" % number) for number in range(self.plan.keys)}
+        self._run(_LIVELY_S * SECOND_US)
+        self._wait(
+            f"{while_}every shard takes writes",
+            lambda: all(self.written[shard] > written.get(shard, 0) for shard in wanted),
+        )
+
+    def _keep_leaders(self) -> None:
+        """Shards that are served keep their leaders, whatever one node goes through."""
+        election_us = self.plan.settings.election_ms * MS_US
+        self._run(10 * election_us)
+        before = self._terms()
+        self._run(_QUIET_ELECTIONS * election_us)
+        for shard, term in self._terms().items():
+            if term - before.get(shard, term) > _TERMS_MAX:
+                raise Violation(
+                    "leaders-stay",
+                    f"shard {shard} went from term {before[shard]} to {term} within"
+                    f" {_QUIET_ELECTIONS} election timeouts while only this was wrong:"
+                    f" {self.plan.lasting}",
+                )
+
+    def _terms(self) -> dict[int, int]:
+        return {
+            shard: max((replica.raft.term for replica in self._replicas(shard)), default=0)
+            for shard in self._shards
+        }
+
+    def rest(self) -> None:
+        """People stop; every replica of a shard comes to the same state."""
+        self.resting = True
+        self._wait("people get their last answers", lambda: all(p.idle for p in self.people))
+        self._wait("the replicas are equal", self._converged)
+
+    def judge(self) -> None:
+        """Read every key; then the history has to hold water."""
+        final = self._read_all()
+        problems = check_witness(self.history.operations) or check_final(
+            self.history.operations, final
+        )
+        if problems:
+            raise Violation("history", "; ".join(problems[:3]))
+        if self.plan.seed % 4 == 0:
+            verdicts = check_linearizability(self.history.operations)
+            if verdicts:
+                raise Violation("linearizability", "; ".join(verdicts[:3]))
+
+    def _read_all(self) -> dict[bytes, tuple[bytes | None, int]]:
+        self.resting = False
+        reader = SimClient(self, self._next_client(), sessions=False)
+        found: dict[bytes, tuple[bytes | None, int]] = {}
+        for number in range(self.plan.keys):
+            key = b"k%d" % number
+            operation = self.history.begin(
+                self.loop.now_us, reader.number, Kind.GET, self.shard_of(key), key
+            )
+            reader.call(operation, requests.get(key), 30.0, lambda: None)
+            self._wait("a key can be read", lambda op=operation: op.returned_us is not None)  # type: ignore[misc]
+            if operation.fate is not Fate.OK:
+                raise Violation("liveness", f"{key!r} cannot be read after all faults are over")
+            found[key] = (operation.value, operation.revision)
+        return found
+
+    def _run(self, duration_us: int) -> None:
+        self.loop.run_until(self.loop.now_us + duration_us)
+
+    def _wait(self, what: str, condition: Callable[[], bool]) -> None:
+        """Let time pass until it is so. Raises Violation("liveness")."""
+        settings = self.plan.settings
+        limit_us = _REST_LIMIT_S * SECOND_US + 60 * settings.election_ms * MS_US
+        end_us = self.loop.now_us + limit_us
+        while not condition():
+            if self.loop.now_us >= end_us:
+                raise Violation("liveness", f"after {limit_us // SECOND_US} s not yet: {what}")
+            self._run(_STEP_US)
+
+    # --- who is there -------------------------------------------------------------------
+
+    def _new_node(self) -> SimNode:
+        node = SimNode(self, len(self.nodes) + 1)
+        self.nodes.append(node)
+        return node
+
+    def add_node(self, seed: SimNode) -> None:
+        """One more node, which joins through ``seed``."""
+        self._new_node().join(seed)
+
+    @property
+    def members(self) -> list[SimNode]:
+        """The nodes that the cluster has taken in, up or down."""
+        return [node for node in self.nodes if node.number]
+
+    def node_at(self, address: str) -> SimNode | None:
+        """Who listens there."""
+        return next((node for node in self.nodes if node.address == address), None)
+
+    def _next_client(self) -> int:
+        self._clients += 1
+        return self._clients
+
+    def _add_person(self) -> None:
+        person = Person(self, SimClient(self, self._next_client(), sessions=self.plan.sessions))
+        self.people.append(person)
+        person.begin()
+
+    def replace_client(self, dice: random.Random) -> None:
+        """A client dies in the middle of whatever it does, and another one comes."""
+        if self.people:
+            person = self.people.pop(dice.randrange(len(self.people)))
+            person.client.die()
+            self._add_person()
+
+    # --- what is the case ---------------------------------------------------------------
+
+    @property
+    def _shards(self) -> range:
+        return range(self.plan.shards + 1)
+
+    def shard_of(self, key: bytes) -> int:
+        """By the ring of whichever node knows it."""
+        for node in self.nodes:
+            if node.alive and node.host.shard_map is not None:
+                return node.host.shard_map.shard_of(key).shard
+        return self._shard_of_dead(key)
+
+    def _shard_of_dead(self, key: bytes) -> int:
+        shard_map = next(n.host.shard_map for n in self.nodes if n.number and n.host.shard_map)
+        assert shard_map is not None
+        return shard_map.shard_of(key).shard
+
+    def _replicas(self, shard: int) -> list[Replica]:
+        found = [node.replica(shard) for node in self.members]
+        return [replica for replica in found if replica is not None]
+
+    def leader(self, shard: int) -> SimNode | None:
+        """The node that leads a shard: in the highest term, should two believe it."""
+        best: SimNode | None = None
+        term = -1
+        for node in self.members:
+            replica = node.replica(shard)
+            if replica is not None and replica.leads and replica.raft.term > term:
+                best, term = node, replica.raft.term
+        return best
+
+    def _grown(self, copies: int) -> bool:
+        """Whether every shard has its voters, by its leader's own configuration."""
+        if len(self.members) < self.plan.nodes:
+            return False
+        for shard in self._shards:
+            leader = self.leader(shard)
+            if leader is None:
+                return False
+            replica = leader.replica(shard)
+            assert replica is not None
+            conf = replica.raft.configuration
+            wanted = _META_VOTERS[self.plan.nodes] if shard == META_SHARD else copies
+            if conf.joint or len(conf.voters) < wanted:
+                return False
+        return True
+
+    def _converged(self) -> bool:
+        """Whether all members of each shard are at the same place in the same state."""
+        for shard in self._shards:
+            leader = self.leader(shard)
+            if leader is None:
+                return False
+            lead = leader.replica(shard)
+            assert lead is not None
+            members = lead.raft.configuration.members
+            here = [replica for replica in self._replicas(shard) if replica.id in members]
+            places = {(replica.state.index, replica.state.state_hash) for replica in here}
+            if len(here) < len(members) or len(places) != 1:
+                return False
+        return True
+
+    # --- what happens to it -------------------------------------------------------------
+
+    def returned(self, operation: Operation) -> None:
+        """A client has its answer."""
+        if operation.wrote:
+            self.written[operation.shard] += 1
+        if self.loop.trace is not None:
+            self.loop.note(f"c{operation.client} {operation}")
+
+    def failed(self, node: SimNode) -> None:
+        """A node has stopped by itself. That may only be for a disk that refused."""
+        failure = node.host.failure
+        if not node.disk_failing:
+            raise Violation("stays-up", f"{node} has stopped: {failure!r}") from failure
+        node.keep_disk(power=False)
