@@ -37,6 +37,10 @@ class Principal:
     loopback: bool = False
 
 
+# Whoever sends no token. Every HTTP request without one asks for its principal.
+_LOCAL, _STRANGER = Principal(ANONYMOUS, loopback=True), Principal(ANONYMOUS)
+
+
 class Access:
     """The cluster's only secret, and what it opens."""
 
@@ -51,7 +55,7 @@ class Access:
         """Who a client is. Raises Unauthenticated for a token that is not ours;
         no token makes an anonymous principal."""
         if token is None:
-            return Principal(ANONYMOUS, loopback=remote_loopback)
+            return _LOCAL if remote_loopback else _STRANGER
         if self._token is None or not hmac.compare_digest(token, self._token):
             raise Unauthenticated(
                 "the token is not this cluster's admin token",

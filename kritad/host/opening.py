@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
@@ -41,7 +42,7 @@ class HostSettings:
     checkpoint_interval_ms: float = 30_000.0
     # What RaftConfig's limits are to be instead: nobody's business but the simulator's,
     # which finds more bugs with windows of three messages than with those that are fast.
-    raft_limits: Mapping[str, int] = attrs.field(factory=dict)
+    raft_limits: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 class Opener:

@@ -141,6 +141,12 @@ class Replica:
 
     def apply(self, entries: Sequence[Entry]) -> None:
         """Apply committed entries and answer those who wait for them."""
+        if len(entries) > 1:
+            try:
+                self.state.prepare(entries)
+            except StorageError as problem:
+                self._on_damage(self, problem)
+                return
         for entry in entries:
             try:
                 result = self.state.apply(entry)

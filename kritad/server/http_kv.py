@@ -15,7 +15,7 @@ from functools import partial
 from krita.errors import ProtocolError
 from krita.operations import Consistency, Op
 from krita.values import read_delete, read_put
-from kritad.server.http_answers import absent_document, json_text
+from kritad.server.http_answers import absent_document, json_text_bytes
 from kritad.server.http_conditions import NO_CONDITION, condition_of, failed, write_if
 from kritad.server.http_exchange import Exchange, Otherwise
 from kritad.server.http_names import (
@@ -31,6 +31,8 @@ PREFIX = b"/v1/kv/"
 _READ_FIELDS = frozenset({"consistency"})
 _NONE: frozenset[str] = frozenset()
 _FORM = b"application/x-www-form-urlencoded"
+# As json_bytes would make it, in a quarter of the time.
+_PUT_DOCUMENT = b'{"status":"success","message":"%b","key":%b,"revision":%d}'
 
 
 def get(exchange: Exchange) -> None:
@@ -66,7 +68,8 @@ def _got(exchange: Exchange, reply: object, key: bytes, stale: bool) -> None:
 def put(exchange: Exchange, value_bytes_max: int) -> None:
     """PUT"""
     request = exchange.request
-    form_fields(request.query, _NONE, "URL")
+    if request.query:
+        form_fields(request.query, _NONE, "URL")
     key = key_of(request.path[len(PREFIX) :])
     value = checked_value(request.body, value_bytes_max)
     header = request.headers.get(b"content-type")
@@ -84,14 +87,9 @@ def put(exchange: Exchange, value_bytes_max: int) -> None:
 def _put(exchange: Exchange, reply: object, key: bytes) -> None:
     put = read_put(reply)
     revision, existed = put.revision, put.existed
-    exchange.reply_json(
+    exchange.reply(
         200 if existed else 201,
-        {
-            "status": "success",
-            "message": "replaced" if existed else "created",
-            "key": json_text(key),
-            "revision": revision,
-        },
+        _PUT_DOCUMENT % (b"replaced" if existed else b"created", json_text_bytes(key), revision),
         b'ETag: "%d"\r\nKrita-Revision: %d\r\n' % (revision, revision),
     )
 

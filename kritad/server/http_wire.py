@@ -93,6 +93,7 @@ class HttpWire:
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._body_bytes_max = 0
+        self._http_1_0 = False
 
     def __repr__(self) -> str:
         return f"<HttpWire {self.phase.name}, request {self.started}, {len(self.requests)} ready>"
@@ -134,6 +135,7 @@ class HttpWire:
         self._headers = {}
         self._headers_count = self._head_bytes = self._unfinished_bytes = self._body_bytes = 0
         self._body = []
+        self._http_1_0 = False
 
     def on_url(self, url: bytes) -> None:
         self._url = self._url + url if self._url else url
@@ -164,7 +166,9 @@ class HttpWire:
         if version == "1.1":
             if b"host" not in headers:
                 raise HttpRefusal(400, "there is no Host header", "HTTP/1.1 requires one")
-        elif version != "1.0":
+        elif version == "1.0":
+            self._http_1_0 = True
+        else:
             raise HttpRefusal(505, f"HTTP/{version} is not spoken here", "use HTTP/1.1")
         if b"transfer-encoding" in headers or b"content-length" in headers:
             self._expect_body(headers, version)
@@ -188,7 +192,7 @@ class HttpWire:
                 self._headers,
                 b"".join(self._body) if self._body else b"",
                 keep_alive,
-                self._parser.get_http_version() == "1.0",
+                self._http_1_0,
             )
         )
         if not keep_alive:

@@ -24,7 +24,7 @@ Sources: thesis 3.5 (log matching makes this enough), 6.3 (sessions).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -49,6 +49,10 @@ _OK = int(Status.OK)
 _CONDITION_FAILED = int(Status.CONDITION_FAILED)
 _COMMAND = EntryKind.COMMAND
 _CONF = EntryKind.CONF
+
+_KEYED = frozenset({int(Op.PUT), int(Op.DELETE)})
+_KEY_PLACE = 3  # of the key among their fields
+_UNREAD = object()
 
 _PUT_FIELDS = 7
 _DELETE_FIELDS = 5
@@ -81,6 +85,8 @@ class ShardState:
         self._sessions = Sessions(sessions)
         rows_hash = (applied.state_hash - self._sessions.hash) & HASH_MASK
         self._keyspace = Keyspace(table, rows_hash)
+        # By index: an entry's data and what it says (clock, operation, fields).
+        self._prepared: dict[int, tuple[bytes, int, int, object]] = {}
         self._operations: dict[int, Callable[[list[Any], int], Result]] = {
             Op.SESSION_OPEN: self._session_open,
             Op.SESSION_KEEPALIVE: self._session_keepalive,
@@ -136,6 +142,27 @@ class ShardState:
         self.term = entry.term
         return result
 
+    def prepare(self, entries: Sequence[Entry]) -> None:
+        """Read at once what applying these, which come next, would ask data.db for one
+        by one. Optional: it saves time and changes nothing. Raises storage's errors."""
+        self._prepared = prepared = {}
+        keys: list[bytes] = []
+        for entry in entries:
+            if entry.kind != _COMMAND:
+                continue
+            try:
+                clock_ms, op, body = unpack_command(entry.data)
+                fields = decode(body)
+            except (BadCommand, CodecError):
+                continue  # it is answered when it is applied
+            prepared[entry.index] = entry.data, clock_ms, op, fields
+            if op in _KEYED and isinstance(fields, list) and len(fields) > _KEY_PLACE:
+                key = fields[_KEY_PLACE]
+                if type(key) is bytes:
+                    keys.append(key)
+        if keys:
+            self._keyspace.table.fetch(keys)
+
     def freeze(self) -> ShardFlush:
         """Everything that changed since the last freeze, for one flush.
 
@@ -158,14 +185,20 @@ class ShardState:
 
     def _apply_command(self, data: bytes, index: int) -> Result:
         try:
-            clock_ms, op, body = unpack_command(data)
+            prepared = self._prepared.pop(index, None)
+            if prepared is not None and prepared[0] is data:
+                _, clock_ms, op, fields = prepared
+            else:
+                clock_ms, op, body = unpack_command(data)
+                fields = _UNREAD
             if clock_ms > self.clock_ms:
                 self.clock_ms = clock_ms
                 self._sessions.expire(clock_ms)
             operation = self._operations.get(op)
             if operation is None:
                 raise Unsupported(f"shard {self.shard} knows no operation {op} in its log")
-            fields = decode(body)
+            if fields is _UNREAD:
+                fields = decode(body)
             if not isinstance(fields, list):
                 raise BadRequest("the body is not an array")
             return operation(fields, index)
@@ -190,7 +223,13 @@ class ShardState:
         if not (content_type is None or type(content_type) is str):
             raise BadRequest("put: content_type has to be text or null")
         if session is None or session == 0:
-            return self._replied(self._put_row(key, value, content_type, if_revision, index))
+            if if_revision is not None:
+                return self._replied(self._put_row(key, value, content_type, if_revision, index))
+            # What nearly all puts are, without detours: this runs on every replica.
+            keyspace = self._keyspace
+            before = keyspace.table.stamp(key)
+            keyspace.put(key, value, content_type, index, before)
+            return Result(_OK, [index, before is not None])
         reply = self._begun(session, sequence, acked_to, index)
         if reply is None:
             reply = self._put_row(key, value, content_type, if_revision, index)

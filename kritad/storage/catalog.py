@@ -20,7 +20,7 @@ import attrs
 from kritad.raft.configuration import decode_configuration, encode_configuration
 from kritad.raft.types import SnapshotMeta
 from kritad.storage.database import execute_rows
-from kritad.storage.digests import seal
+from kritad.storage.digests import seal, seal_numbers
 from kritad.storage.errors import Corrupt
 
 REBUILD_NODE = (
@@ -134,7 +134,7 @@ class Catalog:
         for shard in shards:
             tail = self.tails[shard]
             row = (shard, tail.term, tail.vote, tail.commit, tail.last_index)
-            rows.append((*row, seal(*row)))
+            rows.append((*row, seal_numbers(*row)))
         execute_rows(connection, "INSERT OR REPLACE INTO hard", rows)
 
     def write_first(self, connection: sqlite3.Connection, shard: int, first: SnapshotMeta) -> None:

@@ -127,6 +127,12 @@ class DataDatabase:
             raise self._failed
         return self._rows.stamp(generation, key)
 
+    def stamps(self, generation: int, keys: Sequence[bytes]) -> dict[bytes, Stamp]:
+        """``stamp`` of several keys at once; absent ones are left out. ~4 µs a key."""
+        if self._failed is not None:
+            raise self._failed
+        return self._rows.stamps(generation, keys)
+
     def scan(self, generation: int, after: bytes | None, limit: int) -> list[tuple[bytes, Row]]:
         """At most ``limit`` rows in key order, from the first key behind ``after`` (None:
         from the start). Raises Corrupt(shard). ~4 µs a row."""

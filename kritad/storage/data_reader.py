@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,11 @@ from kritad.storage.errors import Corrupt, StorageError
 from kritad.storage.rows import Row, Stamp
 
 _STAMP = "SELECT revision, digest FROM kv WHERE generation=? AND key=?"
+_KEYS_PER_STATEMENT = 16
+_STAMPS = [
+    f"SELECT key, revision, digest FROM kv WHERE generation=? AND key IN ({','.join('?' * count)})"
+    for count in range(_KEYS_PER_STATEMENT + 1)
+]
 _GET = "SELECT revision, value, content_type, digest FROM kv WHERE generation=? AND key=?"
 _SCAN = (
     "SELECT key, revision, value, content_type, digest FROM kv"
@@ -67,6 +72,21 @@ class DataReader:
         except sqlite3.Error as error:
             raise self._failure(generation, error) from error
         return None if found is None else Stamp(*found)
+
+    def stamps(self, generation: int, keys: Sequence[bytes]) -> dict[bytes, Stamp]:
+        """``stamp`` of several keys, those that have none left out. One statement for up
+        to ``_KEYS_PER_STATEMENT``: sqlite3 gives the GIL back and takes it again four
+        times for each, and another thread is often waiting for it."""
+        found: dict[bytes, Stamp] = {}
+        try:
+            for start in range(0, len(keys), _KEYS_PER_STATEMENT):
+                some = keys[start : start + _KEYS_PER_STATEMENT]
+                rows = self._cursor.execute(_STAMPS[len(some)], (generation, *some)).fetchall()
+                for key, revision, digest in rows:
+                    found[key] = Stamp(revision, digest)
+        except sqlite3.Error as error:
+            raise self._failure(generation, error) from error
+        return found
 
     def scan(self, generation: int, after: bytes | None, limit: int) -> Iterator[tuple[bytes, Row]]:
         """Rows in key order, read one at a time: exhaust or close the iterator, because

@@ -14,6 +14,8 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +31,7 @@ BUSY_TIMEOUT_S = 5.0
 JOURNAL_BYTES_MAX = 64 << 20
 
 _CORRUPT_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_ROWS_EXACT_MAX = 16  # a save of a node with the default number of shards is one statement
 _ROWS_PER_STATEMENT = 128  # times 6 columns: far below SQLite's 32766 parameters
 
 
@@ -166,16 +169,22 @@ def execute_rows(
 
     ``executemany`` gives the GIL back and takes it again once per row. With a
     busy main thread 16 log rows and 16 hard states took 7.5 ms that way and
-    2.9 ms so; alone both take 0.3 ms. Sizes are powers of two, so that a handful of
-    prepared statements serves every batch.
+    2.9 ms so; alone both take 0.3 ms. Few rows are one statement; of many, sizes are
+    powers of two, so that the prepared statements serve every batch.
     """
-    if not rows:
-        return
-    place = "(" + ",".join("?" * len(rows[0])) + ")"
     start, left, size = 0, len(rows), _ROWS_PER_STATEMENT
     while left:
+        if left <= _ROWS_EXACT_MAX:
+            size = left
         while size > left:
             size >>= 1
-        values = [value for row in rows[start : start + size] for value in row]
-        connection.execute(f"{head} VALUES {','.join([place] * size)} {tail}", values)
+        some = rows if size == len(rows) else rows[start : start + size]
+        statement = _insert(head, len(rows[0]), size, tail)
+        connection.execute(statement, list(chain.from_iterable(some)))
         start, left = start + size, left - size
+
+
+@lru_cache(maxsize=256)
+def _insert(head: str, columns: int, rows: int, tail: str) -> str:
+    place = "(" + ",".join("?" * columns) + ")"
+    return f"{head} VALUES {','.join([place] * rows)} {tail}"

@@ -16,7 +16,7 @@ only promises that the bytes were exactly one well-formed item.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from io import BytesIO
 from typing import Never
 
@@ -35,25 +35,20 @@ def _refuse_tag(*_: object) -> Never:
     raise CodecError("tags are not allowed")
 
 
-class _EveryTag(Mapping[int, Callable[..., Never]]):
+class _EveryTag(dict[int, Callable[..., Never]]):
     """Says of every tag that refusing it is how it is decoded.
 
     cbor2 asks its own decoders first about the tags it knows and ``tag_hook``
     about the others. A list of the known ones would be out of date with the
-    first version of cbor2 that learns another.
+    first version of cbor2 that learns another. (A dict, because cbor2 asks of
+    anything else whether it is a Mapping, which costs 0.2 µs an item.)
     """
 
     def __getitem__(self, tag: int) -> Callable[..., Never]:
         return _refuse_tag
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(())
 
-    def __len__(self) -> int:
-        return 1
-
-
-_TAGS = _EveryTag()
+_TAGS = _EveryTag({0: _refuse_tag})  # not empty: an empty one might be passed over
 
 # How trailing bytes are found. ``loads`` ignores them, and asking a CBORDecoder
 # over a file where it stopped costs twice as much as decoding. So a small item

@@ -123,6 +123,11 @@ class MemoryDataDatabase(DataDatabase):
         row = held.rows.get(key)
         return None if row is None else Stamp(row.revision, row.digest)
 
+    def stamps(self, generation: int, keys: Sequence[bytes]) -> dict[bytes, Stamp]:
+        """See DataDatabase.stamps."""
+        found = {key: self.stamp(generation, key) for key in keys}
+        return {key: stamp for key, stamp in found.items() if stamp is not None}
+
     def scan(self, generation: int, after: bytes | None, limit: int) -> list[tuple[bytes, Row]]:
         """See DataDatabase.scan."""
         self._check()

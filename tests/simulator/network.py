@@ -202,7 +202,7 @@ class Network:
         node = self.nodes.get(link.sender)
         if node is not None and node.alive:
             for on_reply in pending.values():
-                node.do(lambda on_reply=on_reply: on_reply(None, None, True))  # type: ignore[misc]
+                node.do(lambda on_reply=on_reply: on_reply(None, None, True))
         self._redial(link)
 
     def _redial(self, link: Link) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -252,3 +253,59 @@ def test_noop_and_conf_entries_advance_and_answer_nothing(shard: Shard) -> None:
 def test_an_entry_out_of_turn_is_our_own_mistake(shard: Shard) -> None:
     with pytest.raises(AssertionError):
         shard.state.apply(Entry(2, 1, EntryKind.NOOP, b""))
+
+
+def commands(seed: int, count: int) -> list[Entry]:
+    """Entries of all sorts about few keys, some of which make no sense."""
+    chance = random.Random(seed)
+    entries = []
+    for index in range(1, count + 1):
+        key = b"k%d" % chance.randrange(9)
+        condition = chance.choice([None, None, None, 0, chance.randrange(index)])
+        body = chance.choice(
+            [
+                encode([None, None, None, key, b"v%d" % index, None, condition]),
+                encode([0, 0, 0, key, b"w%d" % index]),
+                encode([None, None, None, key, condition]),
+                encode([0, 0, 0, 7, b"", None, None]),
+                encode({"no": "array"}),
+                b"\xff",
+            ]
+        )
+        op = chance.choice([Op.PUT, Op.PUT, Op.DELETE, 250])
+        kind = EntryKind.NOOP if chance.random() < 0.05 else EntryKind.COMMAND
+        data = b"" if kind is EntryKind.NOOP else pack_command(index, op, body)
+        entries.append(Entry(index, 1, kind, data))
+    return entries
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_entries_that_are_prepared_together_give_what_they_give_one_by_one(
+    tmp_path: Path, seed: int
+) -> None:
+    entries = commands(seed, 300)
+    chance = random.Random(seed + 1000)
+    with open_shard(tmp_path / "a.db") as single, open_shard(tmp_path / "b.db") as batched:
+        expected = [single.apply(entry) for entry in entries]
+        given: list[Result] = []
+        while len(given) < len(entries):
+            some = entries[len(given) : len(given) + chance.randrange(1, 12)]
+            batched.state.prepare(some)
+            for entry in some:
+                given.append(batched.apply(entry))
+                if chance.random() < 0.1:
+                    batched.flush()  # also between what was prepared together
+        assert given == expected
+        assert batched.state.state_hash == single.state.state_hash
+
+
+def test_what_was_prepared_of_another_entry_at_the_index_is_not_applied(shard: Shard) -> None:
+    def put(value: bytes) -> Entry:
+        body = encode([None, None, None, b"k", value, None, None])
+        return Entry(1, 1, EntryKind.COMMAND, pack_command(0, Op.PUT, body))
+
+    shard.state.prepare([put(b"replaced")])
+    shard.apply(put(b"committed"))
+    row = shard.state.read(b"k")
+    assert row is not None
+    assert row.value == b"committed"

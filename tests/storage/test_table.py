@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from kritad.storage.cache import RowCache
 from kritad.storage.data_db import DataDatabase
-from kritad.storage.rows import Row, ShardFlush
+from kritad.storage.rows import Row, ShardFlush, Stamp
 from kritad.storage.table import ROW_OVERHEAD_BYTES, Table
 from tests.storage.state import applied, row
 
@@ -169,3 +169,50 @@ def test_one_huge_row_does_not_empty_the_cache() -> None:
     cache.put(1, b"huge", row(b"huge", 1, bytes(9_000)))
     assert cache.get(1, b"k") is not None
     assert cache.get(1, b"huge") is None
+
+
+def test_stamps_fetched_together_are_those_that_are_read_one_by_one(
+    db: DataDatabase, table: Table
+) -> None:
+    keys = [b"%d" % number for number in range(40)]  # more than one statement takes
+    for key in keys[::2]:
+        table.put(key, row(key, 7, b"v"))
+    flush(db, table)
+    expected = {key: db.stamp(table.generation, key) for key in keys}
+    fresh = Table(db, table.generation, RowCache(0))
+    fresh.fetch(keys)
+    assert {key: fresh.stamp(key) for key in keys} == expected
+    assert None in expected.values()
+
+
+def test_a_fetched_stamp_is_not_believed_after_a_write_of_the_key(
+    db: DataDatabase, table: Table
+) -> None:
+    table = Table(db, table.generation, RowCache(0))
+    table.fetch([b"k"])
+    written = row(b"k", 2, b"v")
+    table.put(b"k", written)
+    assert table.stamp(b"k") is written
+    rows = table.freeze()
+    assert table.stamp(b"k") is written
+    db.flush([ShardFlush(applied(1, table.generation), rows)])
+    table.flushed()
+    assert table.stamp(b"k") == Stamp(written.revision, written.digest)
+
+
+def test_what_memory_holds_is_not_fetched_from_the_database(
+    db: DataDatabase, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+    read = db.stamps
+
+    def stamps(generation: int, keys: Sequence[bytes]) -> dict[bytes, Stamp]:
+        asked.extend(keys)
+        return read(generation, keys)
+
+    monkeypatch.setattr(db, "stamps", stamps)
+    held = row(b"held", 1, b"v")
+    table.put(b"held", held)
+    table.fetch([b"held", b"other"])
+    assert asked == [b"other"]
+    assert table.stamp(b"held") is held
