@@ -1,5 +1,6 @@
 # make run    a cluster of three nodes on this machine, http://127.0.0.1:8080 to 8082
 # make test   everything that is checked before a change goes in
+# make soak   lives of simulated clusters from new seeds (docs/simulation.md), MINUTES=10
 # make lock   pin the newest versions of the dependencies that setup.cfg allows
 # make clean  remove what these made; the data of make run stays (rm -r data)
 #
@@ -9,7 +10,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := packaging/make_venv setup.cfg pyproject.toml packaging/requirements.lock
 
-.PHONY: run test lock clean
+MINUTES := 10
+
+.PHONY: run test soak lock clean
 
 run: $(VENV)/.installed
 	$(BIN)/kritad dev --nodes 3 --port 8080 --data_dir ./data
@@ -19,6 +22,11 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# Every soak begins at another seed, which it says: the number of seconds since 1970.
+soak: $(VENV)/.installed-dev
+	first=$$(date +%s); echo "from seed $$first on, for $(MINUTES) minutes"; \
+		$(BIN)/python -m tests.simulator --minutes $(MINUTES) --first $$first
 
 $(VENV)/.installed: $(SETUP)
 	packaging/make_venv $(VENV) packaging/requirements.lock

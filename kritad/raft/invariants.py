@@ -65,11 +65,7 @@ class Watcher:
         held = log.held(log.first_held, log.last_index)
         if [entry.index for entry in held] != list(range(log.first_held, log.last_index + 1)):
             raise InvariantBroken("the entries in memory are not contiguous")
-        terms = [log.term(index) for index in range(log.snapshot.index, log.last_index + 1)]
-        if (
-            terms != sorted(terms)
-            or [entry.term for entry in held] != terms[-len(held) :][: len(held)]
-        ):
+        if not log.terms_agree():
             raise InvariantBroken("the terms of the log are wrong")
         newest = max((entry.index for entry in held if entry.kind is EntryKind.CONF), default=0)
         if newest > log.configuration_index:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
 import pytest
 
 from krita.codec import encode_body
-from krita.errors import Status
+from krita.errors import Foreign, Status
+from krita.handshake import Identity
 from krita.operations import Op
 from kritad.host.bootstrap import META_SHARD
 from tests.host.cluster import Cluster, Grow, Node, check_written, write_some
@@ -140,3 +142,32 @@ def test_a_shard_that_moves_before_anybody_reported_is_not_begun_a_second_time(
     cluster.run_until(lambda: 1 not in cluster.nodes[0].host.replicas, 60_000)
     assert cluster.read(joiner, b"k") == b"v", "a second group with nothing in it has begun"
     cluster.close()
+
+
+def test_an_old_wish_for_a_replica_that_has_left_is_no_damage(grow: Grow) -> None:
+    """After a restart the meta shard's log is lived again, old placements included."""
+    node = grow().nodes[2]
+    replica = node.replica(1)
+    node.host.replicas.pop(1)
+    node.raft_db.remove_replica(1, replica.id)
+    node.host._create_wanted()
+    assert 1 not in node.host.replicas
+    assert node.host.damaged == {}, "a later placement here would be ignored"
+
+
+def test_a_member_that_an_older_view_lacks_is_remembered_when_it_connects(grow: Grow) -> None:
+    """The leader that brings a newcomer the cluster's state may have come after what the
+    newcomer has of it."""
+    host = grow().nodes[0].host
+    stranger = Identity(host.identity.cluster_id, 9, b"9" * 16, 1, "n9:8080")
+    host.admit_peer(stranger)
+    host.transport.set_peers({n.node: n.address for n in host.view.nodes.values()})
+    assert host.transport.address_of(9) == "n9:8080"
+
+
+def test_a_node_on_another_disk_is_not_let_in(grow: Grow) -> None:
+    cluster = grow()
+    host, other = cluster.nodes[0].host, cluster.nodes[1].identity
+    host.admit_peer(other)
+    with pytest.raises(Foreign, match="known with store"):
+        host.admit_peer(attrs.evolve(other, store_uuid=b"w" * 16))

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.simulator.batch import Totals, run_batch
-from tests.simulator.hunt import Kill, hunt, keep
+from tests.simulator.hunt import Kill, hunt, keep, plan_for
 from tests.simulator.mutants.registry import MUTANTS, planted
 from tests.simulator.plan import Plan, draw_plan, to_json
 from tests.simulator.run import Outcome, live
@@ -146,6 +146,8 @@ def _hex(number: int) -> str:
 
 def _shrink(options: argparse.Namespace) -> int:
     plan = draw_plan(options.shrink)
+    if options.mutant:
+        plan = plan_for(options.mutant, options.shrink)
     with planted(options.mutant) if options.mutant else contextlib.nullcontext():
         outcome = live(plan)
         if outcome.ok:

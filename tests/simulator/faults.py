@@ -225,6 +225,26 @@ class Faults:
 
         self._undo(fault, undo)
 
+    def _do_bit_rot(self, _fault: Fault, _node: SimNode, dice: random.Random) -> None:
+        """One row of the second node's disk. (Of one node only, and with three of them:
+        a majority of every shard keeps its data.)"""
+        world = self._world
+        if len(world.members) < 3:
+            return
+        victim = world.members[1]
+        store = victim.data_db
+        held = [
+            (applied, key)
+            for shard, applied in sorted(store.applied().items())
+            if shard
+            for key in store.generation(applied.generation).rows
+            if (applied.generation, key) not in store.corrupt_keys
+        ]
+        if held:
+            applied, key = dice.choice(held)
+            world.rotten[applied.shard] = victim
+            store.corrupt_keys.add((applied.generation, key))
+
     def _do_clock_jump(self, _fault: Fault, node: SimNode, dice: random.Random) -> None:
         node.clock.wall_offset_ms += dice.choice([-3_600_000, -500, 500, 7_200_000])
 

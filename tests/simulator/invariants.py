@@ -38,7 +38,11 @@ if TYPE_CHECKING:
     from tests.simulator.node import SimNode
 
 # The core's own full list costs 20 µs: one look in so many.
-_FULL_CHECK_EVERY = 16
+_FULL_CHECK_EVERY = 64
+
+
+# Of one replica at its last look: term, vote, role, commit, applied, id.
+Seen = tuple[int, ...]
 
 
 class Violation(AssertionError):
@@ -55,7 +59,6 @@ class Invariants:
     def __init__(self) -> None:
         self.looks = 0
         self.commits = 0
-        self._seen: dict[tuple[int, int, int], tuple[int, ...]] = {}  # (node, life, shard)
         self._leaders: dict[tuple[int, int], int] = {}  # (shard, term) -> replica
         self._votes: dict[tuple[int, int, int], int] = {}  # (shard, replica, term) -> whom
         self._written: dict[tuple[int, int, int], tuple[int, int]] = {}  # see _check_matching
@@ -71,19 +74,25 @@ class Invariants:
             return
         for shard, replica in node.host.replicas.items():
             raft = replica.raft
-            key = (node.number, node.life, shard)
             if raft.poisoned:
-                raise Violation("core", f"{node}: {raft.poisoned}")
+                self._check_poisoned(node, replica)
+                continue
             now = (raft.term, raft.vote, raft.role, raft.commit, replica.state.index, replica.id)
-            before = self._seen.get(key)
+            before = node.seen.get(shard)
             if before != now:
-                self._seen[key] = now
+                node.seen[shard] = now
                 self._homes[shard, replica.id] = node
                 self._check(node, replica, before or (0, 0, 0, 0, 0, replica.id))
-        if node.host.damaged:
-            raise Violation("undamaged", f"{node} found damage: {node.host.damaged}")
+        for shard, problem in node.host.damaged.items():
+            if node.world.rotten.get(shard) is not node:
+                raise Violation("undamaged", f"{node} found damage in shard {shard}: {problem}")
 
-    def _check(self, node: SimNode, replica: Replica, before: tuple[int, ...]) -> None:
+    def _check_poisoned(self, node: SimNode, replica: Replica) -> None:
+        """Only damage that was done on purpose excuses it."""
+        if node.world.rotten.get(replica.shard) is not node:
+            raise Violation("core", f"{node}: {replica.raft.poisoned}")
+
+    def _check(self, node: SimNode, replica: Replica, before: Seen) -> None:
         raft = replica.raft
         self.looks += 1
         if self.looks % _FULL_CHECK_EVERY == 0:
@@ -211,6 +220,9 @@ class Invariants:
         shard, store = message.shard, node.raft_db
         if store.replica_of(shard) != message.sender:
             raise Violation("sender", f"{node} does not hold the sender of {message}")
+        replica = node.replica(shard)
+        if replica is not None and replica.raft.poisoned:
+            raise Violation("poisoned-silent", f"{node} is poisoned, and sends {message}")
         hard = store.hard_state(shard)
         term = message.term - 1 if isinstance(message, PreVote) else message.term
         if isinstance(message, PreVoteReply) and message.granted:

@@ -41,6 +41,7 @@ from kritad.service import Service
 from tests.simulator.clock import NodeClock
 from tests.simulator.data_store import MemoryDataDatabase
 from tests.simulator.disk import Disk, SimWorker
+from tests.simulator.invariants import Seen
 from tests.simulator.loop import MS_US, Act
 from tests.simulator.network import SimTransport
 from tests.simulator.raft_store import MemoryRaftDatabase
@@ -81,6 +82,7 @@ class SimNode:
         self.address = f"n{name}:8080"
         self.space_low = False
         self.connections: list[Any] = []  # of clients: see client.py
+        self.seen: dict[int, Seen] = {}  # in this life, by shard: see invariants.py
         self._dice = dice
         self._backlog: list[tuple[Act, tuple[Any, ...]]] = []
         self._turn_due = False
@@ -101,6 +103,11 @@ class SimNode:
             return
         act(*args)
         if self.host.failure is not None:
+            self._stop()
+
+    def _stop(self) -> None:
+        """The node has ended itself."""
+        if self.alive:
             self.end()
             self.world.failed(self)
 
@@ -109,8 +116,14 @@ class SimNode:
         self.loop.after(delay_us, self._due, self.life, act, args)
 
     def _due(self, life: int, act: Act, args: tuple[Any, ...]) -> None:
-        if life == self.life:
-            self.do(act, *args)
+        if life != self.life:
+            return
+        if self.paused:
+            self._backlog.append((act, args))
+            return
+        act(*args)
+        if self.host.failure is not None:
+            self._stop()
 
     def later_raw(self, delay_us: int, act: Act) -> None:
         """What the kernel does for this life of the process, paused or not."""
@@ -198,6 +211,7 @@ class SimNode:
         )
         self.sender = SnapshotSender(self)
         self._turn_due = False
+        self.seen = {}
         self.do(self._begin)
 
     def _begin(self) -> None:

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 
@@ -40,6 +42,7 @@ FAMILIES: dict[str, int] = {
     "step-down": 1,
     "transfer": 2,
     "client-dies": 1,
+    "bit-rot": 1,  # a row of one node, always the same, is damaged on its disk
     "join": 1,  # one more node, and so replicas that move
 }
 
@@ -90,6 +93,7 @@ class Plan:
     wall_spread_ms: int
     # the people
     clients: int
+    pipeline: int  # operations that one client has under way at a time
     keys: int
     think_ms: int
     value_bytes: int
@@ -97,6 +101,7 @@ class Plan:
     reads: float
     conditional: float
     sessions: bool
+    session_ttl_ms: int
     chaos_ms: int
     buggify: bool
     lasting: str  # of LASTING: what stays when all else is healed; it must do no harm
@@ -108,12 +113,12 @@ class Plan:
         return sorted({fault.kind for fault in self.faults})
 
 
-def draw_plan(seed: int, *, chaos_ms: int | None = None) -> Plan:
+def draw_plan(seed: int) -> Plan:
     """The plan of a seed."""
     dice = Chance(seed).stream("plan")
     nodes = dice.choice([1, 2, 3, 3, 3, 3, 4, 5])
     shards = dice.choice([1, 1, 2, 4])
-    length_ms = chaos_ms or dice.choice([10_000, 20_000, 40_000])
+    length_ms = dice.choice([10_000, 20_000, 40_000])
     lossy = dice.random() < 0.4
     plan = Plan(
         seed=seed,
@@ -130,6 +135,7 @@ def draw_plan(seed: int, *, chaos_ms: int | None = None) -> Plan:
         clock_spread=dice.choice([0.0, 0.001, 0.05]),
         wall_spread_ms=dice.choice([0, 500, 3_600_000]),
         clients=dice.choice([1, 3, 6]),
+        pipeline=dice.choice([1, 1, 3]),
         keys=dice.choice([2, 5, 12]),
         think_ms=dice.choice([5, 20, 100]),
         value_bytes=dice.choice([0, 0, 100, 2_000]),
@@ -137,12 +143,23 @@ def draw_plan(seed: int, *, chaos_ms: int | None = None) -> Plan:
         reads=dice.choice([0.2, 0.5, 0.8]),
         conditional=dice.choice([0.0, 0.3]),
         sessions=dice.random() < 0.8,
+        session_ttl_ms=dice.choice([3_600_000, 3_600_000, 1_000]),
         chaos_ms=length_ms,
         buggify=dice.random() < 0.6,
         lasting=dice.choice(LASTING) if nodes >= 3 and dice.random() < 0.5 else "",
         faults=(),
     )
     return attrs.evolve(plan, faults=_draw_faults(Chance(seed).stream("faults"), plan))
+
+
+def steered_plan(seed: int, families: Sequence[str], changes: Mapping[str, Any]) -> Plan:
+    """The plan of a seed with some of it decided: what is looked for needs that. Of the
+    settings only those named in ``changes["settings"]``."""
+    plan = draw_plan(seed)
+    settings = attrs.evolve(plan.settings, **changes.get("settings", {}))
+    plan = attrs.evolve(plan, **{**changes, "settings": settings})
+    dice = Chance(seed).stream("faults")
+    return attrs.evolve(plan, faults=_draw_faults(dice, plan, families))
 
 
 def _draw_settings(dice: random.Random) -> HostSettings:
@@ -170,8 +187,10 @@ def _draw_settings(dice: random.Random) -> HostSettings:
     )
 
 
-def _draw_faults(dice: random.Random, plan: Plan) -> tuple[Fault, ...]:
-    on = [family for family in FAMILIES if dice.random() < 0.5]
+def _draw_faults(
+    dice: random.Random, plan: Plan, families: Sequence[str] = ()
+) -> tuple[Fault, ...]:
+    on = list(families) or [family for family in FAMILIES if dice.random() < 0.5]
     if not on or dice.random() < 0.05:
         return ()  # a quiet life has bugs of its own
     weights = [FAMILIES[family] for family in on]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import attrs
 
 from kritad import buggify
+from kritad.state import sessions
 from tests.simulator.invariants import Violation
 from tests.simulator.loop import Chance
 from tests.simulator.plan import Plan
@@ -72,6 +73,7 @@ def live(plan: Plan, trace: Trace | None = None) -> Outcome:
     collecting = gc.isenabled()
     gc.disable()  # a life is short, and what it leaves behind goes with it
     buggify.set_chooser(sites if plan.buggify else None)
+    usual_ttl_ms, sessions.SESSION_TTL_MS = sessions.SESSION_TTL_MS, plan.session_ttl_ms
     started = time.process_time()
     try:
         world.live()
@@ -83,6 +85,7 @@ def live(plan: Plan, trace: Trace | None = None) -> Outcome:
     finally:
         cpu_s = time.process_time() - started
         buggify.set_chooser(None)
+        sessions.SESSION_TTL_MS = usual_ttl_ms
         logging.disable(logging.NOTSET)
         if collecting:
             gc.enable()

@@ -81,6 +81,8 @@ def _simplifications(plan: Plan) -> Iterator[dict[str, Any]]:
     yield {"lasting": ""}
     yield {"conditional": 0.0}
     yield {"clients": 1}
+    yield {"pipeline": 1}
+    yield {"session_ttl_ms": 3_600_000}
     yield {"shards": 1}
     yield {"value_bytes": 0}
     yield {"keys": 2}

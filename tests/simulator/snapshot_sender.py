@@ -6,6 +6,7 @@ the same conversation as events. The receiving half is the product's.
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from krita.errors import Status
 from krita.operations import Op
 from kritad.host.replica import Replica
 from kritad.host.snapshots import SENDS_MAX
+from kritad.storage.errors import StorageError
 from tests.simulator.loop import MS_US
 from tests.simulator.snapshot_store import MemorySnapshotReader
 
@@ -59,8 +61,13 @@ class SnapshotSender:
             self.end(replica, recipient, ok=False)
             return
         assert known is not None
-        reader = MemorySnapshotReader(node.data_db, known)
-        _Transfer(self, replica, recipient, target, reader).attempt()
+        try:
+            reader = MemorySnapshotReader(node.data_db, known)
+        except StorageError:  # the shard has moved on, or is damaged
+            self.end(replica, recipient, ok=False)
+            return
+        dice = node.world.chance.stream("snapshot", node.loop.now_us, node.number, target)
+        _Transfer(self, replica, recipient, target, reader, dice).attempt()
 
     def end(self, replica: Replica, recipient: int, *, ok: bool) -> None:
         """Tell the leader's core what came of it, once."""
@@ -80,6 +87,7 @@ class _Transfer:
     recipient: int
     target: int
     reader: MemorySnapshotReader
+    dice: random.Random
     attempts: int = 0
     id: bytes = b""
     term: int = 0
@@ -87,11 +95,9 @@ class _Transfer:
 
     def attempt(self) -> None:
         """Open it (again)."""
-        node = self.sender.node
         if not self.id:
-            dice = node.world.chance.stream("snapshot", node.loop.now_us, self.target)
-            self.id, self.term = dice.randbytes(16), self.replica.raft.term
-            self.chunk_bytes = dice.choice([1, 500, 256 << 10])
+            self.id, self.term = self.dice.randbytes(16), self.replica.raft.term
+            self.chunk_bytes = self.dice.choice([1, 500, 256 << 10])
         self.attempts += 1
         applied = self.reader.applied
         meta = [
@@ -102,7 +108,7 @@ class _Transfer:
             Op.SNAPSHOT_OPEN,
             self.replica.shard, self.recipient, self.replica.id, self.term, self.id, meta,
         )  # fmt: skip
-        self._ask(Op.SNAPSHOT_OPEN, body, last=False, opening=True)
+        self._ask(Op.SNAPSHOT_OPEN, body, None, last=False)
 
     def _send_chunk(self) -> None:
         chunk = self.reader.next_chunk(self.chunk_bytes)
@@ -111,9 +117,18 @@ class _Transfer:
             self.replica.shard, self.recipient, self.id, chunk.number, chunk.rows, chunk.crc,
             chunk.last,
         )  # fmt: skip
-        self._ask(Op.SNAPSHOT_CHUNK, body, last=chunk.last, opening=False)
+        self._ask(Op.SNAPSHOT_CHUNK, body, chunk.number, last=chunk.last)
 
-    def _ask(self, op: Op, body: bytes, *, last: bool, opening: bool) -> None:
+    def _seek(self, number: int) -> None:
+        """To the chunk that is wanted, or to one beside it: the receiver has to notice."""
+        self.reader.seek(number)
+        chance = self.dice.random()
+        if chance < 0.05 and number:
+            self.reader.seek(number - 1)
+        elif chance < 0.1 and self.reader.next_chunk(self.chunk_bytes).last:
+            self.reader.seek(number)
+
+    def _ask(self, op: Op, body: bytes, number: int | None, *, last: bool) -> None:
         node, own = self.sender.node, self.sender.node.number
 
         def on_reply(status: int | None, reply: object, _sent: bool) -> None:
@@ -121,12 +136,14 @@ class _Transfer:
                 self._failed()
                 return
             assert isinstance(reply, list)
-            if last:
+            if number is not None and last and reply[0] == number + 1:
                 self._finish(ok=True)
                 return
-            if opening:
-                self.reader.seek(reply[0])
-            self._send_chunk()
+            try:
+                self._seek(reply[0])
+                self._send_chunk()
+            except StorageError:
+                self._finish(ok=False)
 
         node.world.network.ask(
             own,

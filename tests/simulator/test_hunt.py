@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.simulator.directed import directed_kills
-from tests.simulator.hunt import Kill, kills
+from tests.simulator.hunt import TESTS, Kill, fails_a_test, kills, plan_for
 from tests.simulator.mutants.registry import MUTANTS, planted
-from tests.simulator.plan import draw_plan
 from tests.simulator.run import live
 
 KILLS = kills()
@@ -21,9 +20,12 @@ def test_no_planted_bug_is_alive() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kill", KILLS.values(), ids=list(KILLS))
 def test_this_planted_bug_is_found(kill: Kill) -> None:
+    if kill.rule == "test":
+        assert fails_a_test(kill.mutant, TESTS[kill.mutant])
+        return
     if kill.seed is None:
         assert directed_kills(planted(kill.mutant)), f"no scenario sees {kill.mutant}"
         return
     with planted(kill.mutant):
-        outcome = live(draw_plan(kill.seed))
+        outcome = live(plan_for(kill.mutant, kill.seed))
     assert not outcome.ok, f"seed {kill.seed} does not find {kill.mutant} any more: hunt for it"

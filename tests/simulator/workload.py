@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 class Person:
     """One thread of operations, one after the other, until told to stop."""
 
-    def __init__(self, world: World, client: SimClient) -> None:
+    def __init__(self, world: World, client: SimClient, number: int) -> None:
         self.client = client
+        self.number = number
         self.idle = True
         self._world = world
-        self._dice = world.chance.stream("person", client.number)
+        self._dice = world.chance.stream("person", number)
         self._count = 0
         # What it last saw of a key: what its conditions are made from.
         self._revisions: dict[bytes, int] = {}
@@ -39,10 +40,10 @@ class Person:
         if kind is not Kind.GET and dice.random() < plan.conditional:
             condition = self._revisions.get(key, 0) if dice.random() < 0.9 else 1
         self._count += 1
-        value = b"%d.%d" % (self.client.number, self._count) + bytes(plan.value_bytes)
+        value = b"%d.%d" % (self.number, self._count) + bytes(plan.value_bytes)
         operation = self._world.history.begin(
             self._world.loop.now_us,
-            self.client.number,
+            self.number,
             kind,
             self._world.shard_of(key),
             key,

@@ -17,6 +17,7 @@ from tests.simulator.mutants import (
     answers,
     durability,
     election,
+    found,
     membership,
     reads,
     replication,
@@ -30,6 +31,7 @@ __all__ = ["MUTANTS", "Mutant", "planted"]
 
 _MODULES = (
     voting, election, replication, membership, durability, snapshots, reads, sessions, answers,
+    found,
 )  # fmt: skip
 
 # By name, in the order of the files.

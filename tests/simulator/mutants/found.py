@@ -1,0 +1,61 @@
+"""Bugs of our own that the simulator found, brought back: it has to find them again."""
+
+from __future__ import annotations
+
+from krita.handshake import Identity
+from krita.routing import Router
+from kritad.host.admission import check_member
+from kritad.host.bootstrap import META_SHARD
+from kritad.host.host import Host
+from kritad.storage.errors import Tombstoned
+from tests.simulator.mutants.mutant import Mutant
+
+
+def _remember_while_ignorant(host: Host, identity: Identity) -> None:
+    """Whoever connects is remembered only as long as this node knows no member at all."""
+    if not identity.node:
+        return
+    check_member(host.view, identity)
+    if identity.node not in host.view.nodes and not host.view.cluster_id:
+        host.transport.learn(identity.node, identity.address)
+
+
+def _take_old_wishes_for_damage(host: Host) -> None:
+    """A replica that has left and is wished for again, by a view of the past, is damage."""
+    for shard, replica_id in sorted(host.view.replicas_on(host.node).items()):
+        if shard == META_SHARD or shard in host.replicas or shard in host.upkeep.leaving:
+            continue
+        if replica_id <= host._raft_db._catalog.tombstones.get(shard, 0):
+            host._note_damage(shard, Tombstoned(f"replica {replica_id} was removed"))
+    _create_wanted(host)
+
+
+def _stay(router: Router, address: str, now: float) -> None:
+    """A node that does not answer in time is asked first the next time as well."""
+
+
+_create_wanted = Host._create_wanted
+
+MUTANTS = (
+    Mutant(
+        "newcomer-takes-its-view-for-the-cluster",
+        "a node answers whoever proves to be a member",
+        "found here: docs/simulation.md",
+        "liveness: a node joins through a leader that came after the first entries it gets",
+        ((Host, "admit_peer", _remember_while_ignorant),),
+    ),
+    Mutant(
+        "old-wish-taken-for-damage",
+        "damage is what the disk says",
+        "found here: docs/simulation.md",
+        "undamaged: a replica moves away and its node restarts",
+        ((Host, "_create_wanted", _take_old_wishes_for_damage),),
+    ),
+    Mutant(
+        "client-stays-with-a-node-that-is-late",
+        "a client goes elsewhere when it is kept waiting",
+        "found here: docs/simulation.md",
+        "liveness: short timeouts, and a node that does not hear its cluster",
+        ((Router, "kept_waiting", _stay),),
+    ),
+)
