@@ -58,6 +58,7 @@ class World:
         self.people: list[Person] = []
         self.history = History()
         self.resting = False  # people do nothing new
+        self.calm = False  # people take their time: there is nothing to find in more of it
         # Shards with a damaged row, all on one node: its replica may be silent for good.
         self.rotten: dict[int, SimNode] = {}
         self.written: Counter[int] = Counter()  # acknowledged writes, by shard
@@ -94,7 +95,7 @@ class World:
         if self.sites is not None:
             self.sites.over = True
         self.loop.note("HEALED")
-        if self.plan.lasting:
+        if self.plan.lasting and not self.rotten:  # two of three would be a majority
             self.faults.begin_lasting(self.plan.lasting, self.chance.stream("lasting"))
             self._serve(f"({self.plan.lasting} lasts) ")
             self._keep_leaders()
@@ -117,9 +118,11 @@ class World:
     def _keep_leaders(self) -> None:
         """Shards that are served keep their leaders, whatever one node goes through."""
         election_us = self.plan.settings.election_ms * MS_US
+        self.calm = True
         self._run(10 * election_us)
         before = self._terms()
         self._run(_QUIET_ELECTIONS * election_us)
+        self.calm = False
         for shard, term in self._terms().items():
             if term - before.get(shard, term) > _TERMS_MAX:
                 raise Violation(
