@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import pytest
@@ -12,6 +13,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if name:
         from tests.simulator.mutants.registry import planted  # late: it imports the product
 
-        planting = planted(name)
-        planting.__enter__()
-        config.add_cleanup(lambda: planting.__exit__(None, None, None))
+        planting = contextlib.ExitStack()
+        planting.enter_context(planted(name))
+        config.add_cleanup(planting.close)

@@ -182,6 +182,7 @@ class Host:
         an entry may stand in its memory."""
         replica.raft.poison(why)
         self.flusher.forget(replica)
+        self.drive.forget([replica])  # also what this very turn was about to send
         replica.abandon(why)
         self.drive.mark(replica)  # its role has changed
 
@@ -233,7 +234,6 @@ class Host:
                 log.info("shard %d: replica %d has moved away", shard, replica.id)
                 del self.replicas[shard]
                 self._silence(replica, "the replica that had the request has left its shard")
-                self.drive.forget([replica])
                 self.upkeep.remove(replica, self._create_wanted)
 
     def _create_wanted(self) -> None:

@@ -16,6 +16,7 @@ from tests.simulator.loop import Chance
 from tests.simulator.plan import Plan
 from tests.simulator.world import World
 
+_TEXT_MAX = 1_000  # a message may carry many a large value
 Trace = Callable[[str], None]
 
 
@@ -91,7 +92,7 @@ def live(plan: Plan, trace: Trace | None = None) -> Outcome:
             gc.enable()
             gc.collect()
     return Outcome(
-        plan.seed, rule, text,
+        plan.seed, rule, text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]} …",
         world.loop.events, world.network.messages, len(world.history.operations),
         world.loop.now_us / 1e6, cpu_s, world.loop.hash,
         dict(world.faults.done), dict(sites.fired),

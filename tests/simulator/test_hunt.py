@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.simulator.directed import directed_kills
-from tests.simulator.hunt import TESTS, Kill, fails_a_test, kills, plan_for
+from tests.simulator.hunt import ROOT, TESTS, Kill, fails_a_test, kills, plan_for
 from tests.simulator.mutants.registry import MUTANTS, planted
 from tests.simulator.run import live
 
@@ -29,3 +29,9 @@ def test_this_planted_bug_is_found(kill: Kill) -> None:
     with planted(kill.mutant):
         outcome = live(plan_for(kill.mutant, kill.seed))
     assert not outcome.ok, f"seed {kill.seed} does not find {kill.mutant} any more: hunt for it"
+
+
+def test_the_table_in_the_documents_has_every_planted_bug() -> None:
+    text = (ROOT / "docs" / "simulation.md").read_text(encoding="utf-8")
+    missing = [name for name in MUTANTS if f"| {name} |" not in text]
+    assert not missing, f"docs/simulation.md does not say how these are found: {missing}"

@@ -7,6 +7,7 @@ from krita.routing import Router
 from kritad.host.admission import check_member
 from kritad.host.bootstrap import META_SHARD
 from kritad.host.host import Host
+from kritad.host.replica import Replica
 from kritad.storage.errors import Tombstoned
 from tests.simulator.mutants.mutant import Mutant
 
@@ -34,6 +35,14 @@ def _stay(router: Router, address: str, now: float) -> None:
     """A node that does not answer in time is asked first the next time as well."""
 
 
+def _let_it_finish(host: Host, replica: Replica, why: str) -> None:
+    """A replica that is found damaged sends what it had ready in that turn."""
+    replica.raft.poison(why)
+    host.flusher.forget(replica)
+    replica.abandon(why)
+    host.drive.mark(replica)
+
+
 _create_wanted = Host._create_wanted
 
 MUTANTS = (
@@ -57,5 +66,12 @@ MUTANTS = (
         "found here: docs/simulation.md",
         "liveness: short timeouts, and a node that does not hear its cluster",
         ((Router, "kept_waiting", _stay),),
+    ),
+    Mutant(
+        "damaged-replica-finishes-its-turn",
+        "a poisoned replica is silent",
+        "found here: docs/simulation.md",
+        "poisoned-silent: a leader applies a write to a damaged row and appends in one turn",
+        ((Host, "_silence", _let_it_finish),),
     ),
 )
