@@ -64,6 +64,9 @@ STEERING: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {"nodes": 4, "settings": {"raft_limits": {"append_bytes_max": 1}}},
     ),
     "old-wish-taken-for-damage": (("join", "power-cut"), {"nodes": 3, "shards": 4}),
+    "stalled-disk-goes-on-leading": (("kill",), {"nodes": 3, "lasting": "stalled-disk"}),
+    "no-pre-vote": (("kill",), {"nodes": 3, "lasting": "pair"}),
+    "pre-vote-granted-beside-a-leader": (("kill",), {"nodes": 3, "lasting": "pair"}),
     "client-stays-with-a-node-that-is-late": (
         ("clog",),
         {"nodes": 3, "timeout_ms": 300, "clients": 1, "pipeline": 1, "lasting": "deaf"},

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from krita import requests
-from krita.ring import META_SHARD
+from krita.ring import META_SHARD, ShardMap
 from kritad.host.replica import Replica
 from tests.simulator.client import SimClient
 from tests.simulator.faults import Faults
@@ -64,6 +64,7 @@ class World:
         self.written: Counter[int] = Counter()  # acknowledged writes, by shard
         self.sites: Sites | None = None  # who decides of the product's misbehaviour
         self._clients = 0
+        self._ring: ShardMap | None = None
 
     # --- a life -------------------------------------------------------------------------
 
@@ -86,7 +87,7 @@ class World:
         for _ in range(self.plan.nodes - 1):
             self.add_node(first)
         copies = min(self.plan.nodes, self.plan.factor)
-        self._wait("the cluster has grown", lambda: self._grown(copies))
+        self._wait("the cluster has grown", lambda: self._grown(copies) and self._knows_ring())
 
     def heal(self) -> None:
         """All faults end but, perhaps, one that lasts: it must not keep any shard from
@@ -110,10 +111,12 @@ class World:
         written = dict(self.written)
         wanted = {self.shard_of(b"k%d" % number) for number in range(self.plan.keys)}
         self._run(_LIVELY_S * SECOND_US)
+        self.calm = True  # more load than the drawn windows can carry has to end some time
         self._wait(
             f"{while_}every shard takes writes",
             lambda: all(self.written[shard] > written.get(shard, 0) for shard in wanted),
         )
+        self.calm = False
 
     def _keep_leaders(self) -> None:
         """Shards that are served keep their leaders, whatever one node goes through."""
@@ -233,16 +236,13 @@ class World:
         return range(self.plan.shards + 1)
 
     def shard_of(self, key: bytes) -> int:
-        """By the ring of whichever node knows it."""
-        for node in self.nodes:
-            if node.alive and node.host.shard_map is not None:
-                return node.host.shard_map.shard_of(key).shard
-        return self._shard_of_dead(key)
+        """By the product's ring, which does not change in a life."""
+        assert self._ring is not None, "the cluster has not been founded yet"
+        return self._ring.shard_of(key).shard
 
-    def _shard_of_dead(self, key: bytes) -> int:
-        shard_map = next(n.host.shard_map for n in self.nodes if n.number and n.host.shard_map)
-        assert shard_map is not None
-        return shard_map.shard_of(key).shard
+    def _knows_ring(self) -> bool:
+        self._ring = self.nodes[0].host.shard_map
+        return self._ring is not None
 
     def _replicas(self, shard: int) -> list[Replica]:
         found = [node.replica(shard) for node in self.members]
