@@ -139,7 +139,7 @@ class SimClient:
 
         def done(call: Call) -> None:
             if not self.gone:
-                _record(self.world.history, self.world.loop.now_us, operation, call)
+                record_answer(self.world.history, self.world.loop.now_us, operation, call)
                 self.world.loop.fold(int(operation.fate), operation.revision, operation.index)
                 self.world.returned(operation)
                 then()
@@ -212,7 +212,7 @@ class SimClient:
         self._turn()
 
 
-def _record(history: History, now_us: int, operation: Operation, call: Call) -> None:
+def record_answer(history: History, now_us: int, operation: Operation, call: Call) -> None:
     """What a finished call says of its operation."""
     error = call.error
     if error is None:

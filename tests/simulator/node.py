@@ -102,12 +102,7 @@ class SimNode:
             self._backlog.append((act, args))
             return
         act(*args)
-        if self.host.failure is not None:
-            self._stop()
-
-    def _stop(self) -> None:
-        """The node has ended itself."""
-        if self.alive:
+        if self.host.failure is not None and self.alive:
             self.end()
             self.world.failed(self)
 
@@ -116,14 +111,8 @@ class SimNode:
         self.loop.after(delay_us, self._due, self.life, act, args)
 
     def _due(self, life: int, act: Act, args: tuple[Any, ...]) -> None:
-        if life != self.life:
-            return
-        if self.paused:
-            self._backlog.append((act, args))
-            return
-        act(*args)
-        if self.host.failure is not None:
-            self._stop()
+        if life == self.life:
+            self.do(act, *args)
 
     def later_raw(self, delay_us: int, act: Act) -> None:
         """What the kernel does for this life of the process, paused or not."""

@@ -16,9 +16,9 @@ from krita import requests, values
 from krita.address import parse
 from krita.call import Call
 from krita.dispatch import Dispatcher
-from krita.errors import ConditionFailed, Outcome
 from krita.link import Link
 from krita.requests import Request
+from tests.simulator.client import record_answer
 from tests.simulator.history import History, Kind, Operation
 from tests.simulator.whole.digest import Digest
 from tests.simulator.whole.network import Network
@@ -179,27 +179,9 @@ class Caller:
     ) -> Operation:
         request.read = values.read_list  # everything the reply says, not what people get
         call = await self.client.call(request, timeout_s)
-        self._record(operation, call)
+        record_answer(self._history, _now_us(), operation, call)
         self._digest.note(str(operation))
         return operation
-
-    def _record(self, operation: Operation, call: Call) -> None:
-        error, history, now_us = call.error, self._history, _now_us()
-        if error is None:
-            body = call.result
-            assert isinstance(body, list), body
-            if operation.kind is Kind.GET:
-                history.read(operation, now_us, body[0], body[1], body[3])
-            else:
-                history.wrote(operation, now_us, body[0], body[1])
-        elif isinstance(error, ConditionFailed):
-            revision = error.detail["revision"]
-            assert isinstance(revision, int), error.detail
-            history.refused(operation, now_us, revision)
-        elif operation.kind is Kind.GET or error.outcome is Outcome.NOT_APPLIED:
-            history.failed(operation, now_us)
-        else:
-            history.gave_up(operation, now_us)
 
 
 def _now_us() -> int:
