@@ -169,7 +169,7 @@ class Host:
         self.damaged[shard] = str(damage)
         log.error("shard %d is damaged here and not served: %s", shard, damage)
 
-    def _on_damage(self, replica: Replica, problem: StorageError) -> None:
+    def on_damage(self, replica: Replica, problem: StorageError) -> None:
         """Damage costs the replica its life, a disk that fails the node."""
         if not isinstance(problem, Corrupt):
             self.fail(problem)
@@ -193,7 +193,7 @@ class Host:
             state,
             on_role=self._role_changed,
             requeue=self.router.requeue,
-            on_damage=self._on_damage,
+            on_damage=self.on_damage,
         )
         self.flusher.adopt(replica, state.index)
         self.drive.mark(replica)
@@ -217,7 +217,7 @@ class Host:
         try:
             view = MetaView.load(meta.state.records)
         except StorageError as problem:
-            self._on_damage(meta, problem)
+            self.on_damage(meta, problem)
             return
         if view.version == self.view.version:
             return
@@ -392,7 +392,7 @@ class Host:
             assert applied.index == meta.index
             replica.state = self._opener.state(replica.shard, applied)
         except StorageError as problem:
-            self._on_damage(replica, problem)
+            self.on_damage(replica, problem)
         else:
             self.flusher.adopt(replica, applied.index)
 
@@ -401,7 +401,7 @@ class Host:
         try:
             entries = self._raft_db.entries(replica.shard, fetch.first, fetch.last, bytes_max)
         except StorageError as problem:
-            self._on_damage(replica, problem)
+            self.on_damage(replica, problem)
             return
         replica.raft.fetched(fetch, entries)
         self.drive.mark(replica)

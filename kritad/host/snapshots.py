@@ -11,6 +11,8 @@ Rules:
 * At most ``SENDS_MAX`` go out at a time; the rest of those that want one wait.
 * A slice is at most ``CHUNK_BYTES``: nothing here holds the loop or the file
   for long, and heartbeats are on another connection anyway.
+* A row that turns out to be damaged on its way out costs the sender's replica its life,
+  as one that is met while applying does.
 * The end of a transfer, good or bad, is reported to the leader's core exactly
   once; a core that still needs the snapshot asks again.
 * A transfer has ``_TRANSFER_TIMEOUT_S``: while it reads, no checkpoint of data.db
@@ -57,7 +59,7 @@ from kritad.raft.messages import SnapshotInstalled
 from kritad.raft.types import SnapshotMeta
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.digests import HASH_MODULUS
-from kritad.storage.errors import StorageError
+from kritad.storage.errors import Corrupt, StorageError
 from kritad.storage.rows import Applied
 from kritad.storage.snapshots import (
     SnapshotChunk,
@@ -110,6 +112,10 @@ class SnapshotSender:
                 sent = await self._send(replica, recipient, node)
         except (OSError, trio.TooSlowError) as problem:
             self._note(replica, node, problem)
+        except Corrupt as damage:
+            # Found here, because nobody has read that row for long. A leader that cannot
+            # bring its state to others has to leave that to a sound one.
+            self._host.on_damage(replica, damage)
         except (KritaError, StorageError) as problem:
             self._note(replica, node, problem)
         replica.raft.snapshot_sent(recipient, sent)

@@ -18,7 +18,7 @@ from kritad.access import Principal
 from kritad.host import snapshots as snapshots_module
 from kritad.host.replica import Replica
 from kritad.host.snapshots import SnapshotReceiver, SnapshotSender, _Transfer
-from kritad.storage.errors import StoreFailed
+from kritad.storage.errors import Corrupt, StoreFailed
 from kritad.storage.snapshots import SnapshotChunk, SnapshotReader
 from tests.host.cluster import Cluster, Node, grown_cluster
 from tests.host.lone import Replies
@@ -408,3 +408,17 @@ async def test_a_node_that_cannot_be_reached_is_reported_as_failed(
     async with running(service=service) as server:
         port = server.port
     assert await send(bench, service, port) == (bench.recipient.id, False)
+
+
+async def test_a_damaged_row_met_on_its_way_out_silences_the_senders_replica(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(_reader: SnapshotReader, _bytes_max: int) -> SnapshotChunk:
+        raise Corrupt(SHARD, "a bit was flipped")
+
+    monkeypatch.setattr(SnapshotReader, "next_chunk", damaged)
+    service = Receiving(bench)
+    async with running(service=service) as server:
+        assert await send(bench, service, server.port) == (bench.recipient.id, False)
+    assert bench.source.replica(SHARD).raft.poisoned
+    assert SHARD in bench.source.host.damaged

@@ -81,7 +81,6 @@ class Faults:
             node.disk.stalled_until_us = 0
             node.space_low = False
             node.raft_db.fail_with = node.data_db.fail_with = None
-            node.disk_failing = False
             if node.paused:
                 node.resume()
             if not node.alive:
@@ -226,10 +225,10 @@ class Faults:
         self._undo(fault, undo)
 
     def _do_bit_rot(self, _fault: Fault, _node: SimNode, dice: random.Random) -> None:
-        """One row of the second node's disk. (Of one node only, and with three of them:
-        a majority of every shard keeps its data.)"""
+        """One row of the second node's disk. (Of one node only, and with three copies from
+        the start: a majority of every shard keeps its data.)"""
         world = self._world
-        if len(world.members) < 3:
+        if world.plan.nodes < 3:
             return
         victim = world.members[1]
         store = victim.data_db

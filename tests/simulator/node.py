@@ -290,7 +290,8 @@ class SimNode:
     def _turn(self) -> None:
         self._turn_due = False
         self.host.turn()
-        self.sender.start_wanted()
+        if self.host.snapshots_wanted:
+            self.sender.start_wanted()
         self.world.invariants.look(self)
         for connection in self.connections:
             connection.flush()

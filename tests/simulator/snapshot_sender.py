@@ -17,7 +17,7 @@ from krita.errors import Status
 from krita.operations import Op
 from kritad.host.replica import Replica
 from kritad.host.snapshots import SENDS_MAX
-from kritad.storage.errors import StorageError
+from kritad.storage.errors import Corrupt, StorageError
 from tests.simulator.loop import MS_US
 from tests.simulator.snapshot_store import MemorySnapshotReader
 
@@ -142,6 +142,9 @@ class _Transfer:
             try:
                 self._seek(reply[0])
                 self._send_chunk()
+            except Corrupt as damage:
+                node.host.on_damage(self.replica, damage)
+                self._finish(ok=False)
             except StorageError:
                 self._finish(ok=False)
 

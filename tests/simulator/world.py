@@ -305,3 +305,5 @@ class World:
         if not node.disk_failing:
             raise Violation("stays-up", f"{node} has stopped: {failure!r}") from failure
         node.keep_disk(power=False)
+        if self.faults.over:  # the disk refused just before it was healed
+            self.loop.after(SECOND_US, node.start)
