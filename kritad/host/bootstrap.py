@@ -15,7 +15,6 @@ Rules (design 4):
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 
 import attrs
@@ -24,6 +23,7 @@ from krita.address import parse as parse_address
 from krita.codec import decode_body, encode_body
 from krita.errors import ProtocolError
 from krita.operations import Op
+from kritad.host.surroundings import MACHINE
 from kritad.raft.configuration import encode_configuration
 from kritad.raft.types import Boot, Configuration, SnapshotMeta
 from kritad.storage.data_db import Applied, DataDatabase
@@ -45,12 +45,7 @@ class Membership:
     members: tuple[tuple[int, str], ...]  # (node, address)
 
 
-def new_uuid() -> bytes:
-    """16 random bytes, for a cluster or a store."""
-    return secrets.token_bytes(16)
-
-
-def store_of(raft_db: RaftDatabase, make_uuid: Callable[[], bytes] = new_uuid) -> bytes:
+def store_of(raft_db: RaftDatabase, make_uuid: Callable[[], bytes] = MACHINE.make_uuid) -> bytes:
     """The store's uuid, made durable before anybody is told of it: a node that
     dies half way through a join is the same node when it tries again."""
     known = raft_db.identity()
@@ -60,7 +55,7 @@ def store_of(raft_db: RaftDatabase, make_uuid: Callable[[], bytes] = new_uuid) -
 
 
 def begin_cluster(
-    raft_db: RaftDatabase, store_uuid: bytes, make_uuid: Callable[[], bytes] = new_uuid
+    raft_db: RaftDatabase, store_uuid: bytes, make_uuid: Callable[[], bytes] = MACHINE.make_uuid
 ) -> bytes:
     """Make this directory the first node of a new cluster; its id is returned.
 

@@ -66,8 +66,8 @@ class Flusher:
         *,
         memtable_bytes: int,
         log_tail_bytes: int,
-        flush_interval_ms: float = 10_000.0,
-        checkpoint_interval_ms: float = 30_000.0,
+        flush_interval_ms: float,
+        checkpoint_interval_ms: float,
         compact: Callable[[list[tuple[Replica, SnapshotMeta]]], None],
         on_failure: Callable[[BaseException], None],
     ) -> None:

@@ -49,7 +49,7 @@ class Surroundings:
     start_worker: Callable[[str], OwnedWorker]  # by name; called on the loop
 
     def make_uuid(self) -> bytes:
-        """16 random bytes."""
+        """16 random bytes, for a cluster, a store or a transfer."""
         return self.chance.randbytes(16)
 
 

@@ -104,7 +104,8 @@ def make(tmp_path: Path) -> Iterator[Make]:
             node.clock,
             memtable_bytes=memtable_bytes,
             log_tail_bytes=log_tail_bytes,
-            flush_interval_ms=2000.0,  # the product's own number is a matter of speed
+            flush_interval_ms=2000.0,  # the product's own numbers are a matter of speed
+            checkpoint_interval_ms=30_000.0,
             compact=cuts.extend,
             on_failure=failures.append,
         )

@@ -13,14 +13,14 @@ from kritad.storage.data_db import DataDatabase
 from kritad.storage.rows import Applied, Row, ShardFlush
 from kritad.storage.snapshots import SnapshotReader, SnapshotWriter
 from tests.simulator.data_store import MemoryDataDatabase
-from tests.simulator.raft_pair import same
+from tests.simulator.raft_pair import Pair, same
 from tests.simulator.snapshot_store import MemorySnapshotReader, MemorySnapshotWriter
 from tests.storage.model import copy_store
 from tests.storage.state import StateModel, applied, row
 
 
 @attrs.define
-class DataPair:
+class DataPair(Pair):
     """data.db twice, with the state that each shard should have."""
 
     directory: Path
@@ -33,13 +33,6 @@ class DataPair:
     writers: tuple[SnapshotWriter, MemorySnapshotWriter] | None = None
     last: Any = None  # the chunk read last
     crashes: int = 0
-
-    def both(self, name: str, *args: Any) -> Any:
-        return same(
-            lambda: getattr(self.real, name)(*args),
-            lambda: getattr(self.memory, name)(*args),
-            f"{name}{args}",
-        )
 
     def step(self) -> None:
         """One random operation."""

@@ -107,14 +107,18 @@ class Faults:
     def _cut_between(
         self, node: SimNode, others: list[SimNode], *, inwards: bool, outwards: bool
     ) -> None:
-        network = self._world.network
+        link = self._world.network.link
         for other in others:
             if inwards:
-                self._cuts.append(network.link(other.number, node.number))
-                network.cut_link(self._cuts[-1])
+                self._cut_links([link(other.number, node.number)])
             if outwards:
-                self._cuts.append(network.link(node.number, other.number))
-                network.cut_link(self._cuts[-1])
+                self._cut_links([link(node.number, other.number)])
+
+    def _cut_links(self, links: list[Link]) -> None:
+        """Until they are mended, or all is healed."""
+        for link in links:
+            self._world.network.cut_link(link)
+        self._cuts += links
 
     # --- processes ----------------------------------------------------------------------
 
@@ -167,9 +171,7 @@ class Faults:
                 )
                 if (leaves or enters) and (both or leaves != inwards):
                     cut.append(self._world.network.link(one, other))
-        for link in cut:
-            self._world.network.cut_link(link)
-        self._cuts += cut
+        self._cut_links(cut)
 
         def mend() -> None:
             for link in cut:

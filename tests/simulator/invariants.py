@@ -61,7 +61,9 @@ class Invariants:
         self.commits = 0
         self._leaders: dict[tuple[int, int], int] = {}  # (shard, term) -> replica
         self._votes: dict[tuple[int, int, int], int] = {}  # (shard, replica, term) -> whom
-        self._written: dict[tuple[int, int, int], tuple[int, int]] = {}  # see _check_matching
+        self._written: dict[
+            tuple[int, int, int], tuple[int, int]
+        ] = {}  # (shard, index, term) -> (crc, term before)
         self._committed: dict[int, dict[int, int]] = {}  # shard -> index -> term
         self._last_committed: dict[int, int] = {}
         self._hashes: dict[tuple[int, int], int] = {}

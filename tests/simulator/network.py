@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from krita.operations import Op
 from kritad.host.peer_codec import decode_messages, encode_messages
 from kritad.host.request import Request
 from kritad.host.router import OnReply
@@ -251,13 +250,8 @@ class SimTransport(MemoryTransport):
     def __init__(self, network: Network, node: SimNode) -> None:
         super().__init__(network, node.identity)  # type: ignore[arg-type]
         self.network = network
-        self.on_expelled: Callable[[BaseException], None] = lambda _: None
 
     def send(self, node: int, messages: Iterable[Message]) -> bool:
         return node in self._peers and self.network.send_messages(
             self.identity.node, node, messages
         )
-
-    def tell(self, node: int, op: int, body: bytes) -> None:
-        assert op == Op.LEADERS
-        super().tell(node, op, body)

@@ -33,8 +33,23 @@ def same(real: Callable[[], Any], memory: Callable[[], Any], what: str) -> Any:
     return expected[1] if expected[0] == "returned" else None
 
 
+class Pair:
+    """A store twice."""
+
+    real: Any
+    memory: Any
+
+    def both(self, name: str, *args: Any) -> Any:
+        """A method's outcome, the same in both."""
+        return same(
+            lambda: getattr(self.real, name)(*args),
+            lambda: getattr(self.memory, name)(*args),
+            f"{name}{args}",
+        )
+
+
 @attrs.define
-class RaftPair:
+class RaftPair(Pair):
     """raft.db twice, and what random saves have to fit."""
 
     directory: Path
@@ -44,13 +59,6 @@ class RaftPair:
     models: dict[int, ReplicaModel] = attrs.field(factory=dict)
     ids: dict[int, int] = attrs.field(factory=dict)
     crashes: int = 0
-
-    def both(self, name: str, *args: Any) -> Any:
-        return same(
-            lambda: getattr(self.real, name)(*args),
-            lambda: getattr(self.memory, name)(*args),
-            f"{name}{args}",
-        )
 
     def step(self) -> None:
         """One random operation."""

@@ -16,7 +16,7 @@ from tests.simulator.loop import Chance
 from tests.simulator.plan import Plan
 from tests.simulator.world import World
 
-_COLLECT_EVERY = 8  # lives; each leaves some ten megabytes
+_COLLECT_EVERY = 8  # lives: each leaves a whole cluster behind, in reference cycles
 _TEXT_MAX = 1_000  # a message may carry many a large value
 Trace = Callable[[str], None]
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 _SEARCHED_EVERY = 4  # seeds whose history is searched for an order as well
 _STEP_US = 100 * MS_US  # how often a condition is looked at
-_JOIN_LIMIT_S = 60
 _REST_LIMIT_S = 60
 # How many voters the meta shard gets with so many nodes: an odd number, once there are three.
 _META_VOTERS = {1: 1, 2: 2, 3: 3, 4: 3, 5: 5}

@@ -40,16 +40,24 @@ def _answer_who_waits_here(replica: Replica, entries: Sequence[Entry]) -> None:
     _apply(replica, entries)
 
 
-def _deny_when_deposed(replica: Replica) -> Ready | None:
-    """A leader that is none any more says of all waiting writes that they were not applied."""
-    ready = _take_ready(replica)
-    if not replica.leads and replica._writes:
+def _writes_of_a_deposed(replica: Replica) -> list[Request]:
+    """The waiting writes of a replica that leads no more, taken from it."""
+    found: list[Request] = []
+    if not replica.leads:
         writes, replica._writes = replica._writes, {}
         for request in writes.values():
             chained: Request | None = request
             while chained is not None:
-                chained.fail(Unavailable("the shard changed its leader", hint="send it again"))
+                found.append(chained)
                 chained = chained.older
+    return found
+
+
+def _deny_when_deposed(replica: Replica) -> Ready | None:
+    """A leader that is none any more says of all waiting writes that they were not applied."""
+    ready = _take_ready(replica)
+    for request in _writes_of_a_deposed(replica):
+        request.fail(Unavailable("the shard changed its leader", hint="send it again"))
     return ready
 
 
@@ -62,14 +70,9 @@ def _deny_when_late(request: Request) -> None:
 def _requeue_writes(replica: Replica) -> Ready | None:
     """A leader that is none any more looks for the next one with its waiting writes."""
     ready = _take_ready(replica)
-    if not replica.leads and replica._writes:
-        writes, replica._writes = replica._writes, {}
-        for request in writes.values():
-            chained: Request | None = request
-            while chained is not None:
-                older, chained.older, chained.term = chained.older, None, 0
-                replica._requeue(chained)
-                chained = older
+    for request in _writes_of_a_deposed(replica):
+        request.older, request.term = None, 0
+        replica._requeue(request)
     return ready
 
 

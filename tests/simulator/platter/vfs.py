@@ -311,18 +311,16 @@ class _Vfs(apsw.VFS):
         return microseconds  # nobody else runs: waiting changes nothing
 
 
-class _SideFile:
-    """A WAL or a journal. Only one connection has each at a time or the WAL's locks, which
-    are the main file's, keep them apart."""
+class _Content:
+    """A file's bytes, which are the Disk's."""
 
-    def __init__(self, disk: Disk, file: SimulatedFile) -> None:
-        self._disk = disk
-        self._file = file
+    _disk: Disk
+    _file: SimulatedFile
 
     def xRead(self, amount: int, offset: int) -> bytes:
         return self._disk.read(self._file, offset, amount)
 
-    def xWrite(self, data: bytes, offset: int) -> None:
+    def xWrite(self, data: Any, offset: int) -> None:
         self._disk.write(self._file, offset, bytes(data))
 
     def xSync(self, flags: int) -> None:  # noqa: ARG002
@@ -333,6 +331,15 @@ class _SideFile:
 
     def xFileSize(self) -> int:
         return len(self._file.content)
+
+
+class _SideFile(_Content):
+    """A WAL or a journal. Only one connection has each at a time or the WAL's locks, which
+    are the main file's, keep them apart."""
+
+    def __init__(self, disk: Disk, file: SimulatedFile) -> None:
+        self._disk = disk
+        self._file = file
 
     def xClose(self) -> None:
         """Nothing to give back."""
@@ -358,7 +365,7 @@ class _SideFile:
         return False
 
 
-class _MainFile(apsw.VFSFile):
+class _MainFile(_Content, apsw.VFSFile):
     """A database: content from the Disk, locks and shared memory from an empty real file."""
 
     def __init__(
@@ -367,18 +374,3 @@ class _MainFile(apsw.VFSFile):
         self._disk = disk
         self._file = file
         super().__init__("unix", name, flags)
-
-    def xRead(self, amount: int, offset: int) -> bytes:
-        return self._disk.read(self._file, offset, amount)
-
-    def xWrite(self, data: Any, offset: int) -> None:
-        self._disk.write(self._file, offset, bytes(data))
-
-    def xSync(self, flags: int) -> None:  # noqa: ARG002
-        self._disk.sync(self._file)
-
-    def xTruncate(self, newsize: int) -> None:
-        self._disk.truncate(self._file, newsize)
-
-    def xFileSize(self) -> int:
-        return len(self._file.content)
