@@ -5,7 +5,8 @@ then, a moment later, the loop hears of it. A crash in front of the first leaves
 nothing, one between the two leaves what nobody was told of.
 
 Rules: one piece at a time for each worker, in the order of submission; a stalled disk
-finishes nothing until it moves again.
+finishes nothing until it moves again; once the disk is healed, what was begun while it
+was slow ends soon too.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
 from kritad.host.writer import Finished
+from tests.simulator.loop import SECOND_US
 
 if TYPE_CHECKING:
     from tests.simulator.node import SimNode
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _STALL_LOOK_US = 20_000  # how often a hanging disk is looked at
+# How often a slow piece of work looks whether the disk was healed meanwhile. On a disk
+# that is not slow, none takes so long.
+_SLOW_LOOK_US = SECOND_US
 _HOP_US = 60  # from the thread back to the loop
 
 
@@ -37,6 +43,14 @@ class Disk:
     factor: float = 1.0  # how much slower than usual
     spikes: float = 0.01  # how often a cache is full
     stalled_until_us: int = 0
+    healed: bool = False  # no piece of work is slow any more, whenever it was begun
+
+    def heal(self) -> None:
+        """End whatever is wrong with it."""
+        self.factor = 1.0
+        self.spikes = 0.0  # a leader with a slow disk hands over, rightly
+        self.stalled_until_us = 0
+        self.healed = True
 
     def time_us(self) -> int:
         """How long the next piece of work takes."""
@@ -60,7 +74,18 @@ class SimWorker:
 
     def _begin(self) -> None:
         self._busy = True
-        self._node.later_raw(self._disk.time_us(), self._work)
+        self._go_on(self._disk.time_us())
+
+    def _go_on(self, left_us: int) -> None:
+        """Wait for the piece in hand. In steps: drawn on a slow disk, it may take minutes,
+        and the bounds on what must work after healing begin with the healing."""
+        if left_us <= _SLOW_LOOK_US:
+            self._node.later_raw(left_us, self._work)
+        elif self._disk.healed:
+            self._work()
+        else:
+            rest_us = left_us - _SLOW_LOOK_US
+            self._node.later_raw(_SLOW_LOOK_US, partial(self._go_on, rest_us))
 
     def _work(self) -> None:
         if self._disk.stalled_until_us > self._node.loop.now_us:

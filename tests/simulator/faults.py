@@ -76,9 +76,7 @@ class Faults:
         for link in world.network.links():
             link.clogged_until_us = 0
         for node in world.members:
-            node.disk.factor = 1.0
-            node.disk.spikes = 0.0  # a leader with a slow disk hands over, rightly
-            node.disk.stalled_until_us = 0
+            node.disk.heal()
             node.space_low = False
             node.raft_db.fail_with = node.data_db.fail_with = None
             if node.paused:
