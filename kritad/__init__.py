@@ -14,4 +14,4 @@
 tests/test_layers.py holds the code to this list.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -38,6 +38,7 @@ Usage:
   kritad config check [FLAGS]           say whether a node could start with these settings
   kritad config print [FLAGS]           the settings in effect, and where each comes from
   kritad config template                a configuration file of every setting, commented
+  kritad recover --plan|--apply ...     go on without a majority that is lost for good
   kritad --version
   kritad help
 
@@ -144,10 +145,17 @@ def _config(arguments: Sequence[str]) -> int:
     return EXIT_OK
 
 
+def _recover(arguments: Sequence[str]) -> int:
+    from kritad import recover
+
+    return recover.run(arguments, print, lambda text: print(text, file=sys.stderr), input)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "run": _run,
     "dev": _dev,
     "config": _config,
+    "recover": _recover,
 }
 CONFIG_ACTIONS = ("check", "print", "template")
 

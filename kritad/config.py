@@ -73,6 +73,10 @@ class Config:
     shards: int
     replication_factor: int
     zone: str
+    leader_zones: str
+    dead_after_s: int
+    shard_bytes_max: int
+    move_bytes_per_s: int
     raft_tick_ms: int
     raft_heartbeat_ms: int
     raft_election_ms: int
@@ -104,6 +108,12 @@ class Config:
     @property
     def listens_beyond_loopback(self) -> bool:
         return not ipaddress.ip_address(self.listen_ip).is_loopback
+
+    @property
+    def leader_zones_listed(self) -> tuple[str, ...]:
+        """The zones that ``leader_zones`` names, the preferred one first."""
+        named = (zone.strip() for zone in self.leader_zones.split(","))
+        return tuple(zone for zone in named if zone)
 
     @property
     def address(self) -> str:

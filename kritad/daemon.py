@@ -25,8 +25,7 @@ import attrs
 import trio
 
 from krita.address import parse
-from krita.codec import encode_body
-from krita.errors import Foreign, KritaError, Status, Unauthenticated
+from krita.errors import Foreign, KritaError, Status, Unauthenticated, from_wire
 from krita.handshake import Identity
 from krita.operations import Op
 from kritad import __version__
@@ -34,11 +33,14 @@ from kritad.access import PEER, Access, Principal
 from kritad.config import Config, ConfigError
 from kritad.gauges import register_gauges
 from kritad.host import loop
+from kritad.host.admission import lost_advice
 from kritad.host.bootstrap import (
     META_SHARD,
     accept_membership,
+    announce_body,
     begin_cluster,
     bootstrap_body,
+    next_boot,
     store_of,
 )
 from kritad.host.host import Host, Workers
@@ -50,6 +52,7 @@ from kritad.host.surroundings import MACHINE, Surroundings
 from kritad.host.transport import Transport
 from kritad.metrics import Metrics
 from kritad.notify import notify
+from kritad.recover import record_line
 from kritad.server.limits import ServerLimits, fit_descriptors
 from kritad.server.listener import Server, bind
 from kritad.service import Service
@@ -179,6 +182,8 @@ class _Node:
         if identity is None:
             return EXIT_OK
         log.info("kritad %s is %s", __version__, identity)
+        for record in self.stores.raft_db.recoveries():
+            log.warning("%s", record_line(record))
         async with self._workers() as workers, trio.open_nursery() as nursery:
             host = self._make_host(identity, workers)
             service = self._make_service(host, nursery)
@@ -237,13 +242,12 @@ class _Node:
                 )
                 accept_membership(raft_db, store_uuid, joined)
                 log.info("joined cluster %s as node %d", joined.cluster_id.hex(), joined.node)
+                if lost := joined.others_at(config.address):
+                    log.warning("%s", lost_advice(lost, config.address))
             else:
                 cluster_id = begin_cluster(raft_db, store_uuid, around.make_uuid)
                 log.info("began cluster %s", cluster_id.hex())
-        known = raft_db.count_boot()
-        return Identity(
-            known.cluster_id, known.node_id, store_uuid, known.boot_counter, config.address
-        )
+        return next_boot(raft_db, config.address, around.make_uuid)
 
     @asynccontextmanager
     async def _workers(self) -> AsyncIterator[Workers]:
@@ -266,6 +270,10 @@ class _Node:
             memtable_bytes=config.memtable_bytes,
             log_tail_bytes=config.log_tail_bytes,
             value_bytes_max=config.value_bytes_max,
+            dead_after_ms=config.dead_after_s * 1000.0,
+            shard_bytes_max=config.shard_bytes_max,
+            move_bytes_per_s=config.move_bytes_per_s,
+            leader_zones=config.leader_zones_listed,
         )
         transport = Transport(
             identity,
@@ -320,24 +328,23 @@ class _Node:
         """Found the cluster if that is still to be done, tell it that we have
         started, and tell the service manager once we can serve."""
         await self._found(host)
-        body = encode_body(
-            Op.NODE_ANNOUNCE,
-            host.node,
-            host.identity.store_uuid,
-            host.identity.boot_counter,
-            host.identity.address,
-        )
+        body = announce_body(host.identity)
         while True:
             status, reply = await service.call(
                 Op.NODE_ANNOUNCE, body, Principal(PEER, host.node, loopback=True)
             )
             if status == Status.OK:
+                host.upkeep.acknowledge_boot()
                 break
             if status == Status.FOREIGN:
-                host.fail(Foreign(str(reply[0]) if isinstance(reply, list) else "refused"))
+                refusal = from_wire(status, reply)
+                if isinstance(refusal, Foreign):
+                    host.refused(refusal)
+                else:
+                    host.fail(refusal)
                 return
             await trio.sleep(0.2)
-        while not service.health().ready:  # noqa: ASYNC110 - it is many conditions at once
+        while not service.health().serving:  # noqa: ASYNC110 - it is many conditions at once
             await trio.sleep(0.02)
         notify("READY=1")
         log.info("ready: serving CBOR and HTTP on %s", host.identity.address)

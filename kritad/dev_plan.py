@@ -22,6 +22,9 @@ from kritad.sources import Problem, read_flags, suggestion
 NODES_DEFAULT = 3
 NODES_MAX = 9
 
+# Whoever tries out what happens when a node dies does not wait five minutes for it.
+DEAD_AFTER_S = 30
+
 
 @frozen
 class NodePlan:
@@ -65,6 +68,8 @@ def make_plan(arguments: Sequence[str], environment: Mapping[str, str]) -> Plan:
         for given in read_flags(flags).given
         if given.name not in ("port", "data_dir")
     ]
+    if base.origins["dead_after_s"] == DEFAULT:
+        shared.append(f"--dead_after_s={DEAD_AFTER_S}")
     nodes = []
     for i, path in enumerate(dirs):
         own = [f"--port={base.port + i}", f"--data_dir={path}"]

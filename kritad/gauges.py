@@ -6,6 +6,7 @@ is what only has to be looked at. docs/operations.md lists all names.
 
 from __future__ import annotations
 
+from kritad.cluster.moves import moves
 from kritad.host.host import Host
 from kritad.metrics import Metrics
 
@@ -53,4 +54,50 @@ def register_gauges(metrics: Metrics, host: Host) -> None:
         "Raft frames that a slow or absent peer could not be given",
         lambda: float(host.transport.frames_dropped),
         kind="counter",
+    )
+    _register_shape(metrics, host)
+
+
+def _register_shape(metrics: Metrics, host: Host) -> None:
+    """What moves, who is gone, how large the shards are."""
+    by_shard, by_node = ("shard",), ("node",)
+    metrics.gauge(
+        "krita_moves_in_motion",
+        "Shards on the move, as this node knows",
+        lambda: float(len(moves(host.view))),
+    )
+    metrics.gauge(
+        "krita_moves_paused",
+        "Whether all moves are paused",
+        lambda: float(host.view.paused),
+    )
+    metrics.gauge(
+        "krita_snapshot_bytes_sent_total",
+        "Bytes of snapshots that this node has sent",
+        lambda: float(host.transfers.sent_bytes),
+        kind="counter",
+    )
+    metrics.gauge(
+        "krita_node_dead",
+        "Whether the member was silent for so long that its replicas are rebuilt",
+        lambda: {(str(n.node),): float(n.dead) for n in host.view.members},
+        by_node,
+    )
+    metrics.gauge(
+        "krita_node_state",
+        "What is intended with the member: 0 up, 1 draining, 4 removing",
+        lambda: {(str(n.node),): float(n.state) for n in host.view.members},
+        by_node,
+    )
+    metrics.gauge(
+        "krita_shard_bytes",
+        "Keys and values in this node's replica of the shard",
+        lambda: {(str(s),): float(r.state.extent.bytes) for s, r in host.replicas.items()},
+        by_shard,
+    )
+    metrics.gauge(
+        "krita_shard_keys",
+        "Keys in this node's replica of the shard",
+        lambda: {(str(s),): float(r.state.extent.keys) for s, r in host.replicas.items()},
+        by_shard,
     )

@@ -40,8 +40,11 @@ from krita.operations import OPERATIONS, Consistency, Op
 from kritad import __version__
 from kritad.access import PEER, Access, Principal
 from kritad.admin.status import Status as ClusterStatus
+from kritad.cluster.model import SHARDS_MAX, NodeState
+from kritad.host.admission import lost_advice, same_place
 from kritad.host.bootstrap import META_SHARD, parse_join
 from kritad.host.host import Host
+from kritad.host.nearest import nearest_voter
 from kritad.host.request import Request, Respond
 from kritad.host.snapshots import SnapshotReceiver
 from kritad.metrics import Metrics, Series
@@ -62,6 +65,9 @@ class Health:
     ready: bool
     live: bool
     problems: list[str]
+    # Whether it does its part; one that is being drained does, and yet is not ready for
+    # more. Who has started it needs to know only this.
+    serving: bool = False
 
 
 class Service:
@@ -102,6 +108,8 @@ class Service:
             Op.NODE_STATUS: self._report,
             Op.NODE_LIST: self._report,
             Op.SHARD_LIST: self._report,
+            Op.MOVE_LIST: self._report,
+            Op.NODE_PLAN: self._report,
             Op.LEADER_TRANSFER: self._transfer,
             Op.NODE_JOIN: self._join,
             Op.NODE_ANNOUNCE: self._announce,
@@ -111,6 +119,14 @@ class Service:
             Op.META_NODE_ANNOUNCE: self._meta,
             Op.META_PLACE: self._meta,
             Op.META_REPORT: self._meta,
+            Op.META_NODE_DEAD: self._meta,
+            Op.META_SPLIT_DONE: self._meta,
+            Op.NODE_SET: self._meta,
+            Op.NODE_LABEL: self._meta,
+            Op.SHARD_SPLIT: self._meta,
+            Op.SHARD_MOVE: self._meta,
+            Op.SHARD_HOLD: self._meta,
+            Op.MOVE_CANCEL: self._meta,
         }
 
     @property
@@ -201,8 +217,12 @@ class Service:
             problems.insert(0, f"the node has failed: {self._host.failure}")
         if self.stopping:
             problems.insert(0, "the node is stopping")
-        ready = live and not self.stopping and self._status.serves()
-        return Health(not problems, ready, live, problems)
+        healthy = not problems
+        serving = live and not self.stopping and self._status.serves()
+        leaving = self._status.leaving()
+        if leaving:  # that is as people want it, so no illness
+            problems.insert(0, leaving)
+        return Health(healthy, serving and not leaving, live, problems, serving)
 
     # --- data --------------------------------------------------------------------------
 
@@ -214,6 +234,7 @@ class Service:
         shard_map = self._host.shard_map
         if shard_map is None:
             raise Unavailable("this node does not know the cluster's shards yet", hint="try again")
+        # If that shard was split, the router finds out where it would be served.
         return shard_map.shard_of(key).shard
 
     def _get(
@@ -224,12 +245,20 @@ class Service:
         if consistency == Consistency.STALE:
             replica = self._host.replicas.get(request.shard)
             staleness_ms = None if replica is None else replica.staleness_ms(self._host.clock)
-            if replica is not None and staleness_ms is not None:
+            # One that is not filled yet, or was split, may not have the key.
+            if replica is not None and staleness_ms is not None and replica.state.owns(request.key):
                 replica.answer_read(request, staleness_ms)
                 return
+            if not forwarded:
+                request.nearest = self._nearest(request.shard)
         elif consistency not in (None, Consistency.LINEARIZABLE):
             raise BadRequest(f"consistency {consistency!r} is not known; 0 linearizable, 1 stale")
         self._host.submit(request)
+
+    def _nearest(self, shard: int) -> int:
+        host = self._host
+        leader, _ = host.leaders.of(shard)
+        return nearest_voter(host.view, shard, host.node, host.transport.reachable(), leader)
 
     def _put(
         self, op: Op, body: bytes, deadline_ms: float, forwarded: bool, respond: Respond
@@ -270,8 +299,11 @@ class Service:
         self, op: Op, body: bytes, deadline_ms: float, forwarded: bool, respond: Respond
     ) -> None:
         shard = decode_body(op, body)[0]
-        if type(shard) is not int or shard not in self._host.view.shards or shard == META_SHARD:
+        if type(shard) is not int or not META_SHARD < shard <= SHARDS_MAX:
             raise BadRequest(f"there is no data shard {shard!r}")
+        if shard not in self._host.view.shards and shard not in self._host.replicas:
+            # Shards get their numbers in order and for ever, so this one may be new.
+            raise Unavailable(f"this node knows no shard {shard} yet", hint="ask another node")
         self._write(op, body, b"", shard, deadline_ms, forwarded, respond)
 
     # --- the cluster -------------------------------------------------------------------
@@ -289,8 +321,8 @@ class Service:
             raise Unavailable("this node does not know the cluster's shards yet", hint="try again")
         respond(Status.OK, shard_map.to_wire())
 
-    def _report(self, op: Op, _body: bytes, _deadline: float, _fwd: bool, respond: Respond) -> None:
-        self._status.answer(op, respond)
+    def _report(self, op: Op, body: bytes, _deadline: float, _fwd: bool, respond: Respond) -> None:
+        self._status.answer(op, body, respond)
 
     def _transfer(
         self, op: Op, body: bytes, deadline_ms: float, forwarded: bool, respond: Respond
@@ -311,9 +343,13 @@ class Service:
         def added(status: int, reply: object) -> None:
             match reply:
                 case [int(node), int(meta_replica), *_] if status == Status.OK:
-                    members = [[n.node, n.address] for n in self._host.view.nodes.values()]
-                    cluster_id = self._host.identity.cluster_id
-                    respond(Status.OK, [cluster_id, node, meta_replica, members])
+                    host = self._host
+                    lost = same_place(host.view, address, host.transport.reachable(), node)
+                    if lost:
+                        log.warning("node %d joins: %s", node, lost_advice(lost, address))
+                    nodes = host.view.nodes.values()
+                    members = [[n.node, n.address] for n in nodes if n.state is not NodeState.LEFT]
+                    respond(Status.OK, [host.identity.cluster_id, node, meta_replica, members])
                 case _:
                     respond(status, reply)
 

@@ -167,15 +167,24 @@ def check_address(text: str) -> str:
     return text
 
 
-UNITS = {"_ms": "milliseconds", "_bytes": "bytes", "_bytes_max": "bytes"}
+UNITS = {
+    "_ms": "milliseconds",
+    "_bytes_per_s": "bytes per second",
+    "_s": "seconds",
+    "_bytes": "bytes",
+    "_bytes_max": "bytes",
+}
 
+_BYTES = {
+    "": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3,
+    "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30,
+}  # fmt: skip
 # What people write behind a number, by the unit of the setting that they write it to.
 _SUFFIXES: dict[str, dict[str, int]] = {
     "milliseconds": {"": 1, "ms": 1, "s": 1000, "m": 60_000, "min": 60_000},
-    "bytes": {
-        "": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3,
-        "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30,
-    },
+    "seconds": {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400},
+    "bytes": _BYTES,
+    "bytes per second": _BYTES,
     "": {"": 1, "k": 1000},
 }  # fmt: skip
 
@@ -233,12 +242,23 @@ SETTINGS: tuple[Setting, ...] = (
             "Start a new cluster of one node, which others may join; "
             "ignored once the data directory belongs to a cluster."),
     _number("shards", "Cluster", 8, (1, 4096),
-            "Into how many shards a new cluster cuts its keys; fixed from then on.",
+            "Into how many shards a new cluster cuts its keys; more come of splits.",
             power_of_two=True),
     _number("replication_factor", "Cluster", 3, (1, 7),
             "How many nodes keep a copy of each key, once there are that many nodes."),
     Setting("zone", "Cluster", Kind.TEXT, "",
             "The failure zone of this node; copies of a key are spread over zones.", maximum=64),
+    Setting("leader_zones", "Cluster", Kind.TEXT, "",
+            "The zones whose nodes should lead, the preferred one first, separated by commas; "
+            "the same on every node. Unset: leaders are spread over all.", maximum=1000),
+    _number("dead_after_s", "Cluster", 300, (1, 604_800),
+            "How long a node may be silent before its replicas are rebuilt on others; "
+            "the same on every node."),
+    _number("shard_bytes_max", "Cluster", 1024 * MIB, (0, 1 << 44),
+            "A shard that holds more than this is split in two by itself; 0: never. "
+            "The same on every node."),
+    _number("move_bytes_per_s", "Cluster", 32 * MIB, (0, 1 << 40),
+            "How fast this node sends the snapshots of replicas that move; 0: as fast as it can."),
 
     _number("raft_tick_ms", "Raft", 50, (1, 1000),
             "The step of the clock that all shards share."),

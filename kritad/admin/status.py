@@ -12,89 +12,27 @@ their shapes are in protocol/README.md.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import trio
 
 from krita.codec import encode_body
+from krita.errors import KritaError, to_wire
 from krita.errors import Status as Code
 from krita.operations import Op
-from kritad import __version__
-from kritad.cluster.model import ShardRecord
-from kritad.host.bootstrap import META_SHARD
+from kritad.admin.moves import move_rows
+from kritad.admin.nodes import Document, is_complete, node_document, node_rows, text, vigil_of
+from kritad.admin.plan import parse_plan, plan_document
+from kritad.admin.shards import failures_tolerated, shard_rows
+from kritad.cluster.model import NodeState
+from kritad.cluster.planner import placements
+from kritad.cluster.tolerance import tolerance
+from kritad.host.departure import LEAVING
 from kritad.host.host import Host
-from kritad.host.leaders import NO_NODE
-from kritad.host.replica import Replica
 from kritad.host.request import Respond
-from kritad.raft.types import Role
 
 _ASK_TIMEOUT_MS = 1_000.0
-
-Document = dict[str, Any]
-
-
-def memory_bytes() -> int:
-    """This process's resident memory."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def role_of(replica: Replica) -> str:
-    """As people call it: leader, follower, candidate, learner."""
-    raft = replica.raft
-    if raft.role is Role.LEADER:
-        return "leader"
-    if replica.id not in raft.configuration.voters | raft.configuration.voters_outgoing:
-        return "learner"
-    return "follower" if raft.role is Role.FOLLOWER else "candidate"
-
-
-def node_document(host: Host) -> Document:
-    """What one node knows of itself."""
-    replicas = []
-    for shard, replica in sorted(host.replicas.items()):
-        raft = replica.raft
-        replicas.append(
-            {
-                "shard": shard,
-                "replica": replica.id,
-                "role": role_of(replica),
-                "term": raft.term,
-                "leader": raft.configuration.nodes.get(raft.leader, NO_NODE),
-                "commit": raft.commit,
-                "applied": replica.state.index,
-                "last": raft.last_index,
-                "log_first": raft.log.snapshot.index + 1,
-                "state_hash": f"{replica.state.state_hash:016x}",
-            }
-        )
-    return {
-        "node": host.node,
-        "address": host.identity.address,
-        "version": __version__,
-        "uptime_s": int((host.clock.monotonic_ms() - host.started_ms) / 1000),
-        "boot_counter": host.identity.boot_counter,
-        "cluster_id": host.identity.cluster_id.hex(),
-        "replicas": replicas,
-        "disk_free_bytes": host.leadership.disk_free_bytes,
-        "memory_bytes": memory_bytes(),
-    }
-
-
-def _is_complete(document: Document) -> bool:
-    """Whether another node's document has what is used of it here. That node may be
-    newer or have a bug; it then counts as one that did not answer."""
-    replicas = document.get("replicas")
-    return isinstance(replicas, list) and all(
-        isinstance(replica, dict)
-        and all(type(replica.get(name)) is int for name in ("shard", "last", "applied"))
-        and all(type(replica.get(name)) is str for name in ("role", "state_hash"))
-        for replica in replicas
-    )
 
 
 class Status:
@@ -103,12 +41,19 @@ class Status:
     def __init__(self, host: Host, nursery: trio.Nursery) -> None:
         self._host = host
         self._nursery = nursery
+        self._make: dict[int, Callable[[Mapping[int, Document]], object]] = {
+            Op.NODE_LIST: partial(node_rows, host),
+            Op.SHARD_LIST: partial(shard_rows, host),
+            Op.MOVE_LIST: lambda known: move_rows(host.view, known),
+            Op.CLUSTER_STATUS: self._cluster,
+        }
 
     def problems(self) -> list[str]:
         """What keeps the cluster, as seen from here, from being whole."""
         found = self.own_problems()
+        nodes = self._host.view.nodes
         for node, peer in sorted(self._host.transport.peers.items()):
-            if not peer.connected:
+            if not peer.connected and not (node in nodes and nodes[node].left):
                 found.append(f"node {node} at {peer.address} cannot be reached")
         return found
 
@@ -150,22 +95,38 @@ class Status:
             return False
         return not self._leaderless()
 
-    def answer(self, op: int, respond: Respond) -> None:
-        """Answer one of the status operations, now or soon."""
+    def leaving(self) -> str:
+        """Why nobody should come here for long, though this node serves; or ""."""
+        host = self._host
+        own = host.view.nodes.get(host.node)
+        if host.removed or (own is not None and own.state in LEAVING):
+            return "this node is draining: it is being removed from the cluster"
+        if own is not None and own.state is NodeState.DRAINING:
+            return "this node is draining"
+        return ""
+
+    def answer(self, op: int, body: bytes, respond: Respond) -> None:
+        """Answer one of the status operations, now or soon. Raises KritaError."""
         if op == Op.NODE_STATUS:
             respond(Code.OK, [node_document(self._host)])
+        elif op == Op.NODE_PLAN:
+            wish = parse_plan(body)
+            self._nursery.start_soon(
+                self._answer, partial(plan_document, self._host, wish), respond
+            )
         else:
-            self._nursery.start_soon(self._answer, op, respond)
+            self._nursery.start_soon(self._answer, self._make[op], respond)
 
-    async def _answer(self, op: int, respond: Respond) -> None:
+    async def _answer(
+        self, make: Callable[[Mapping[int, Document]], object], respond: Respond
+    ) -> None:
         known = await self._gather()
-        if op == Op.NODE_LIST:
-            document: object = self._nodes(known)
-        elif op == Op.SHARD_LIST:
-            document = self._shards(known)
+        try:
+            document = make(known)
+        except KritaError as error:
+            respond(error.status, to_wire(error))
         else:
-            document = self._cluster(known)
-        respond(Code.OK, [document])
+            respond(Code.OK, [document])
 
     async def _gather(self) -> dict[int, Document]:
         """node -> its document, of all nodes that answer in time."""
@@ -176,7 +137,7 @@ class Status:
 
         def take(node: int, status: int | None, body: object, _sent: bool) -> None:
             match body:
-                case [dict(document), *_] if status == Code.OK and _is_complete(document):
+                case [dict(document), *_] if status == Code.OK and is_complete(document):
                     known[node] = document
             waiting.discard(node)
             if not waiting:
@@ -191,84 +152,27 @@ class Status:
                 await answered.wait()
         return known
 
-    def _nodes(self, known: Mapping[int, Document]) -> list[Document]:
-        host = self._host
-        rows = []
-        for node in sorted(host.view.nodes.values(), key=lambda n: n.node):
-            leads = sum(host.leaders.of(s)[0] == node.node for s in host.view.shards)
-            rows.append(
-                {
-                    "node": node.node,
-                    "address": node.address,
-                    "zone": node.zone,
-                    "state": node.state.name.lower(),
-                    "reachable": node.node in known,
-                    "leaders": leads,
-                    "replicas": sum(
-                        node.node in record.nodes for record in host.view.shards.values()
-                    ),
-                }
-            )
-        return rows
-
-    def _shards(self, known: Mapping[int, Document]) -> list[Document]:
-        found: dict[tuple[int, int], Document] = {}
-        for node, document in known.items():
-            for replica in document["replicas"]:
-                found[node, replica["shard"]] = replica
-        return [self._shard(r, found) for _, r in sorted(self._host.view.shards.items())]
-
-    def _shard(self, record: ShardRecord, found: Mapping[tuple[int, int], Document]) -> Document:
-        leader, term = self._host.leaders.of(record.shard)
-        led = found.get((leader, record.shard))
-        replicas = []
-        for wanted in record.replicas:
-            seen = found.get((wanted.node, record.shard))
-            role = "unreachable" if seen is None else seen["role"]
-            lag = None if seen is None or led is None else max(0, led["last"] - seen["last"])
-            replicas.append(
-                {
-                    "node": wanted.node,
-                    "replica": wanted.replica,
-                    "role": "voter" if role in ("follower", "candidate") else role,
-                    "lag": lag,
-                    "applied": None if seen is None else seen["applied"],
-                    "state_hash": None if seen is None else seen["state_hash"],
-                }
-            )
-        return {
-            "shard": record.shard,
-            "hash_lo": record.hash_lo,
-            "hash_hi": record.hash_hi,
-            "leader": leader,
-            "term": term,
-            "replicas": replicas,
-        }
-
     def _cluster(self, known: Mapping[int, Document]) -> Document:
         host = self._host
-        nodes, shards = self._nodes(known), self._shards(known)
+        view = host.view
+        nodes, shards = node_rows(host, known), shard_rows(host, known)
         problems = self.problems()
-        dark = [node["node"] for node in nodes if not node["reachable"]]
-        tolerated = min((_failures_tolerated(shard) for shard in shards), default=0)
+        dark = [n for n in nodes if not n["reachable"] and n["state"] != "left"]
         leaderless = any(not shard["leader"] for shard in shards)
         health = "unavailable" if leaderless else "degraded" if problems or dark else "healthy"
         return {
             "cluster_id": host.identity.cluster_id.hex(),
             "health": health,
             "problems": problems,
-            "replication_factor": host.view.replication_factor,
-            "failures_tolerated": tolerated,
+            "replication_factor": view.replication_factor,
+            "failures_tolerated": min(map(failures_tolerated, shards), default=0),
+            "tolerates": tolerance(view, set(known)).to_document(),
+            "paused": view.paused,
+            "healing": text(vigil_of(known), "healing"),
+            "moves": move_rows(view, known),
+            "moves_to_come": len(placements(view)),
+            "zones": sorted({record.zone for record in view.members if record.zone}),
+            "shard_bytes_max": host.settings.shard_bytes_max,
             "nodes": nodes,
             "shards": shards,
         }
-
-
-def _failures_tolerated(shard: Document) -> int:
-    """How many more nodes may die before this shard stops taking writes."""
-    if shard["shard"] == META_SHARD:
-        voters = [r for r in shard["replicas"] if r["role"] != "learner"]
-    else:
-        voters = shard["replicas"]
-    up = sum(r["role"] in ("leader", "voter") for r in voters)
-    return max(0, up - (len(voters) // 2 + 1))

@@ -11,6 +11,7 @@ from krita.operations import OPERATIONS
 _UUID_BYTES = 16
 _ADDRESS_CHARS_MAX = 300  # a name of 253, brackets and a port
 _ZONE_CHARS_MAX = 64
+_NONCES_MAX = 64  # a store keeps fewer; see host/bootstrap.py
 # Ids and versions fit SQLite's integers and every language's.
 _COUNT_MAX = (1 << 63) - 1
 
@@ -29,6 +30,17 @@ class Fields:
         value = self._values[name]
         if type(value) is not int or not low <= value <= high:
             raise self._bad(name, f"a whole number from {low} to {high}")
+        return value
+
+    def optional_count(self, name: str, low: int = 0, high: int = _COUNT_MAX) -> int | None:
+        """As ``count``; None for null."""
+        return None if self._values[name] is None else self.count(name, low, high)
+
+    def flag(self, name: str) -> bool:
+        """True or false."""
+        value = self._values[name]
+        if type(value) is not bool:
+            raise self._bad(name, "true or false")
         return value
 
     def uuid(self, name: str) -> bytes:
@@ -53,6 +65,26 @@ class Fields:
         if type(value) is not str or len(value) > _ZONE_CHARS_MAX:
             raise self._bad(name, f"text of at most {_ZONE_CHARS_MAX} characters")
         return value
+
+    def optional_zone(self, name: str) -> str | None:
+        """As ``zone``; None for null, which is told apart from ""."""
+        return None if self._values[name] is None else self.zone(name)
+
+    def nonce(self, name: str) -> bytes:
+        """16 bytes; b"" for null, which releases without nonces send."""
+        return b"" if self._values[name] is None else self.uuid(name)
+
+    def nonces(self, name: str) -> list[bytes]:
+        """An array of nonces; empty for null."""
+        value = self._values[name]
+        if value is None:
+            return []
+        if type(value) is not list or len(value) > _NONCES_MAX:
+            raise self._bad(name, f"an array of at most {_NONCES_MAX}")
+        nonces = [item for item in value if type(item) is bytes and len(item) == _UUID_BYTES]
+        if len(nonces) != len(value):
+            raise self._bad(name, f"an array of {_UUID_BYTES} bytes each")
+        return nonces
 
     def counts(self, name: str) -> list[int]:
         """A non-empty array of different whole numbers from 1 on."""

@@ -26,6 +26,9 @@ CLUSTER_KEY = b"cluster"
 NODE_PREFIX = b"node/"
 SHARD_PREFIX = b"shard/"
 
+SHARDS_MAX = 4096  # data shards; each costs every node that holds it a Raft group
+WEIGHT_MAX = 100  # of a node; see planner.py
+
 
 def node_key(node: int) -> bytes:
     """Where a node's record is."""
@@ -42,21 +45,24 @@ class NodeState(enum.IntEnum):
 
     UP = 0  # gets replicas
     DRAINING = 1  # keeps what it has until others have it; gets none
-    DEAD = 2  # silent for too long; as DRAINING, and nobody waits for it
     LEFT = 3  # gone for good; the record stays so that the id is never reused
+    REMOVING = 4  # as DRAINING, and has LEFT as soon as it holds nothing any more
 
 
 @attrs.frozen
 class ClusterRecord:
-    """What there is once. ``version`` is the log index of the newest change to
-    any record, ``node_next`` and ``replica_next`` the ids to give out next."""
+    """What there is once. ``version`` is the log index of the newest change to any
+    record, the ``_next`` are the ids to give out next. While ``paused``, no move of
+    a data shard begins or goes on."""
 
     cluster_id: bytes
-    shards: int  # data shards: 1..shards; the meta shard is not counted
+    shards: int  # data shards at the bootstrap, the meta shard not counted
     replication_factor: int
     node_next: int
     replica_next: int
     version: int
+    shard_next: int
+    paused: bool = False
 
     def encode(self) -> bytes:
         """The record's bytes."""
@@ -65,12 +71,19 @@ class ClusterRecord:
     @classmethod
     def decode(cls, data: bytes) -> ClusterRecord:
         """The inverse of encode."""
-        return cls(*_elements(data)[:6])
+        elements = _elements(data)[:8]
+        if len(elements) < 7:  # of a release whose shards were as many for ever
+            elements.append(elements[1] + 1)
+        return cls(*elements)
 
 
 @attrs.frozen
 class NodeRecord:
-    """A member. ``zone`` names what fails together (rack, site); "" is a zone too."""
+    """A member. ``zone`` names what fails together (rack, site); "" is a zone too.
+
+    ``state`` is what people intend with it, ``dead`` what the meta shard's leader has
+    found out: that nobody has heard of it for too long.
+    """
 
     node: int
     store_uuid: bytes
@@ -79,11 +92,19 @@ class NodeRecord:
     boot_counter: int  # the highest seen
     state: NodeState = NodeState.UP
     weight: int = 1  # share of the replicas, relative to other nodes
+    dead: bool = False
+    nonce: bytes = b""  # drawn by the store at its newest boot (host/bootstrap.py)
+    successor: int = 0  # the node that shall get its replicas; 0: whoever is best
 
     @property
     def usable(self) -> bool:
         """Whether the planner may put a replica there."""
-        return self.state is NodeState.UP
+        return self.state is NodeState.UP and not self.dead
+
+    @property
+    def left(self) -> bool:
+        """Whether it is no member any more."""
+        return self.state is NodeState.LEFT
 
     def encode(self) -> bytes:
         """The record's bytes."""
@@ -96,14 +117,17 @@ class NodeRecord:
                 self.boot_counter,
                 int(self.state),
                 self.weight,
+                self.dead,
+                self.nonce,
+                self.successor,
             ]
         )
 
     @classmethod
     def decode(cls, data: bytes) -> NodeRecord:
         """The inverse of encode."""
-        node, store_uuid, address, zone, boot_counter, state, weight = _elements(data)[:7]
-        return cls(node, store_uuid, address, zone, boot_counter, NodeState(state), weight)
+        node, store_uuid, address, zone, boot_counter, state, *rest = _elements(data)[:10]
+        return cls(node, store_uuid, address, zone, boot_counter, NodeState(state), *rest)
 
 
 @attrs.frozen
@@ -136,6 +160,29 @@ class Report:
         """The nodes that vote."""
         return tuple(replica.node for replica in self.replicas if replica.voter)
 
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """The nodes of all members, voters or not."""
+        return tuple(replica.node for replica in self.replicas)
+
+
+@attrs.frozen
+class SplitReplica:
+    """A replica of a shard that is to be split, and its half of the new shard."""
+
+    replica: int
+    replica_new: int
+    node: int
+
+
+@attrs.frozen
+class Split:
+    """A split that was decided: ids are given out, the shard's leader does the rest.
+    There is no way back: the shard's log may have it already."""
+
+    shard_new: int
+    replicas: tuple[SplitReplica, ...]
+
 
 @attrs.frozen
 class ShardRecord:
@@ -144,15 +191,29 @@ class ShardRecord:
     shard: int
     hash_lo: int
     hash_hi: int  # exclusive
-    version: int  # of the arc; a split will raise it
+    version: int  # of the arc; a split raises it
     placement_version: int  # +1 with every change of `replicas`
     replicas: tuple[ReplicaRecord, ...]
     report: Report = Report()
+    held: bool = False  # people have stopped its moves
+    split: Split | None = None
+    pinned: bool = False  # people have put it where it is: not moved for balance
 
     @property
     def nodes(self) -> tuple[int, ...]:
         """The nodes of the wanted replicas."""
         return tuple(replica.node for replica in self.replicas)
+
+    @property
+    def in_motion(self) -> bool:
+        """Whether other replicas vote than are wanted, as far as has been reported.
+        Always so before the first report."""
+        wanted = {replica.replica for replica in self.replicas}
+        return wanted != {member.replica for member in self.report.replicas if member.voter}
+
+    def holds(self, node: int) -> bool:
+        """Whether the node is wanted, or a member as far as has been reported."""
+        return node in self.nodes or node in self.report.nodes
 
     def encode(self) -> bytes:
         """The record's bytes."""
@@ -168,15 +229,20 @@ class ShardRecord:
                 report.conf_version,
                 report.term,
                 [[replica.replica, replica.node, replica.voter] for replica in report.replicas],
+                self.held,
+                _split_to_wire(self.split),
+                self.pinned,
             ]
         )
 
     @classmethod
     def decode(cls, data: bytes) -> ShardRecord:
         """The inverse of encode. ~6 µs."""
-        shard, lo, hi, version, placement_version, wanted, conf_version, term, reported = _elements(
-            data
-        )[:9]
+        elements = _elements(data)[:12]
+        shard, lo, hi, version, placement_version, wanted, conf_version, term, reported = elements[
+            :9
+        ]
+        held, split, pinned = elements[9:] or (False, None, False)
         return cls(
             shard,
             lo,
@@ -189,12 +255,28 @@ class ShardRecord:
                 term,
                 tuple(ReportedReplica(replica, node, voter) for replica, node, voter in reported),
             ),
+            held,
+            _split_from_wire(split),
+            pinned,
         )
 
 
 def meta_shard_record(replicas: Sequence[ReplicaRecord]) -> ShardRecord:
     """The meta shard's first record."""
     return ShardRecord(META_SHARD, 0, 0, 1, 1, tuple(replicas))
+
+
+def _split_to_wire(split: Split | None) -> list[object] | None:
+    if split is None:
+        return None
+    return [split.shard_new, [[r.replica, r.replica_new, r.node] for r in split.replicas]]
+
+
+def _split_from_wire(item: Any) -> Split | None:
+    if item is None:
+        return None
+    shard_new, replicas = item
+    return Split(shard_new, tuple(SplitReplica(*replica) for replica in replicas))
 
 
 def _elements(data: bytes) -> list[Any]:

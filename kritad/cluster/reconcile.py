@@ -10,11 +10,15 @@ is made a voter, and in the same joint change as many surplus voters are made
 learners as keeps the number of voters; learners that nobody wants are removed
 last. So a group never has fewer voters than are wanted because of a move, and a
 replica that voted is first demoted, then removed.
+
+No change makes a healthy group unhealthy (raft.md 4.5, step 5): nobody is promoted
+who does not answer, and nobody who answers is demoted when the voters that answer
+would be fewer than a majority without him.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from kritad.raft.configuration import Change, ChangeKind
 from kritad.raft.types import NOBODY, Configuration
@@ -31,6 +35,9 @@ def next_change(
     matches: Mapping[int, int],
     last_index: int,
     leader: int = NOBODY,
+    *,
+    reachable: Collection[int] | None = None,
+    held: bool = False,
 ) -> list[Change] | None:
     """The changes to propose now, as one conf entry; None when there is nothing to
     do, or nothing yet.
@@ -39,28 +46,39 @@ def next_change(
     ``matches`` is how far each replica's log is known to agree with the leader's.
     A ``leader`` that is not wanted as a voter is never demoted by itself: see
     ``successor``. The result never holds more than is legal in one step.
+
+    ``reachable`` are the replica ids that answer now, the leader's own among
+    them; None: all. ``held`` stops the move: only learners that nobody wants are
+    let go, which is how a move that was cancelled ends.
     """
     assert voters, "a shard without voters is wanted"
     assert voters.keys().isdisjoint(learners), "a replica is wanted as voter and as learner"
     if configuration.joint:
         return None  # the core leaves it by itself once it has committed
     wanted = voters.keys() | learners.keys()
+    unwanted = sorted(configuration.learners - wanted)
+    removals = [Change(ChangeKind.REMOVE, replica) for replica in unwanted] or None
+    if held:
+        return removals
     missing = sorted(wanted - configuration.members)
     if missing:
         return [Change(ChangeKind.ADD_LEARNER, replica) for replica in missing]
+    alive = configuration.members if reachable is None else configuration.members & set(reachable)
     ready = [
         replica
-        for replica in sorted(configuration.learners & voters.keys())
+        for replica in sorted(configuration.learners & voters.keys() & alive)
         if matches.get(replica, 0) >= last_index - PROMOTE_LAG_ENTRIES_MAX
     ]
-    surplus = _surplus(voters, configuration, matches, leader)
+    surplus = sorted(
+        configuration.voters - voters.keys() - {leader},
+        # Missed the least: who does not answer, then who is furthest behind.
+        key=lambda replica: (replica in alive, matches.get(replica, 0), replica),
+    )
     spare = max(0, len(configuration.voters) + len(ready) - len(voters))
+    demoted = _may_be_demoted(surplus[:spare], configuration.voters.union(ready), alive)
     changes = [Change(ChangeKind.ADD_VOTER, replica) for replica in ready]
-    changes += [Change(ChangeKind.ADD_LEARNER, replica) for replica in surplus[:spare]]
-    if changes:
-        return changes
-    unwanted = sorted(configuration.learners - wanted)
-    return [Change(ChangeKind.REMOVE, replica) for replica in unwanted] or None
+    changes += [Change(ChangeKind.ADD_LEARNER, replica) for replica in demoted]
+    return changes or removals
 
 
 def successor(
@@ -78,13 +96,17 @@ def successor(
     return max(heirs, key=lambda replica: (matches.get(replica, 0), -replica), default=NOBODY)
 
 
-def _surplus(
-    voters: Mapping[int, int],
-    configuration: Configuration,
-    matches: Mapping[int, int],
-    leader: int,
+def _may_be_demoted(
+    surplus: Sequence[int], voters: Collection[int], alive: Collection[int]
 ) -> list[int]:
-    """The voters that are not wanted as such, the one that is furthest behind
-    first: it is missed the least."""
-    surplus = configuration.voters - voters.keys() - {leader}
-    return sorted(surplus, key=lambda replica: (matches.get(replica, 0), replica))
+    """Those of ``surplus``, in this order, without whom the voters that answer are still
+    a majority. Who does not answer is no loss."""
+    left = set(voters)
+    demoted = []
+    for replica in surplus:
+        after = left - {replica}
+        if replica in alive and 2 * len(after.intersection(alive)) <= len(after):
+            continue
+        left = after
+        demoted.append(replica)
+    return demoted

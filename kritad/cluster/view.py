@@ -45,6 +45,9 @@ class MetaView:
     version: int = 0  # log index of the newest change; equal versions are equal views
     nodes: Mapping[int, NodeRecord] = attrs.field(factory=dict)
     shards: Mapping[int, ShardRecord] = attrs.field(factory=dict)
+    paused: bool = False  # no move of a data shard begins or goes on
+    shards_founded: int = 0  # data shards at the bootstrap, 1 to this; splits make others
+    replica_next: int = 0  # every smaller replica id has been given out
 
     def __repr__(self) -> str:
         return (
@@ -68,12 +71,20 @@ class MetaView:
             cluster.version,
             {node.node: node for node in nodes},
             {shard.shard: shard for shard in shards},
+            cluster.paused,
+            cluster.shards,
+            cluster.replica_next,
         )
 
     @property
     def data_shards(self) -> list[ShardRecord]:
         """Every shard but the meta shard, by number."""
         return [self.shards[number] for number in sorted(self.shards) if number != META_SHARD]
+
+    @property
+    def members(self) -> list[NodeRecord]:
+        """The nodes that have not left, by id."""
+        return [self.nodes[node] for node in sorted(self.nodes) if not self.nodes[node].left]
 
     @property
     def usable_nodes(self) -> list[NodeRecord]:
@@ -88,3 +99,10 @@ class MetaView:
             for replica in record.replicas
             if replica.node == node
         }
+
+    def holds_data(self, node: int) -> bool:
+        """Whether a data shard wants the node or has it as a member: a node of which
+        this is not true may be stopped, or wiped, without harm to any data."""
+        return any(
+            record.holds(node) for record in self.shards.values() if record.shard != META_SHARD
+        )

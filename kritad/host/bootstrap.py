@@ -6,6 +6,9 @@ Rules (design 4):
   begins a cluster of itself. It never guesses between the two.
 * A join is repeated until somebody answers or says no; the store's uuid makes
   the repetition harmless (the same store is given the same node id again).
+* At each start the store counts a boot and draws a nonce for it, durably, before anybody
+  is told of either: a copy of the store, restored or running elsewhere, has drawn others
+  (admission.py).
 * The meta replica is made before the store is given its number: a crash in between
   leaves a store that begins or joins again, not a node without its meta shard.
 * After a crash, a shard's log may begin ahead of its state: a snapshot was saved
@@ -22,12 +25,16 @@ import attrs
 from krita.address import parse as parse_address
 from krita.codec import decode_body, encode_body
 from krita.errors import ProtocolError
+from krita.handshake import Identity
 from krita.operations import Op
+from krita.ring import equal_arcs
 from kritad.host.surroundings import MACHINE
 from kritad.raft.configuration import encode_configuration
 from kritad.raft.types import Boot, Configuration, SnapshotMeta
 from kritad.storage.data_db import Applied, DataDatabase
+from kritad.storage.digests import HASH_MODULUS, session_digest
 from kritad.storage.errors import Corrupt
+from kritad.storage.extent import NO_ARC, Arc, Extent
 from kritad.storage.raft_db import RaftDatabase
 
 META_SHARD = 0
@@ -44,6 +51,10 @@ class Membership:
     meta_replica: int
     members: tuple[tuple[int, str], ...]  # (node, address)
 
+    def others_at(self, address: str) -> list[int]:
+        """The members that were last seen where we are now."""
+        return [node for node, where in self.members if where == address and node != self.node]
+
 
 def store_of(raft_db: RaftDatabase, make_uuid: Callable[[], bytes] = MACHINE.make_uuid) -> bytes:
     """The store's uuid, made durable before anybody is told of it: a node that
@@ -52,6 +63,35 @@ def store_of(raft_db: RaftDatabase, make_uuid: Callable[[], bytes] = MACHINE.mak
     if known is None:
         known = raft_db.initialise(b"", 0, make_uuid())
     return known.store_uuid
+
+
+def next_boot(
+    raft_db: RaftDatabase, address: str, make_uuid: Callable[[], bytes] = MACHINE.make_uuid
+) -> Identity:
+    """Count one more start of a store that is a node, durably: who we are from now on."""
+    known = raft_db.count_boot(make_uuid())
+    return Identity(
+        known.cluster_id,
+        known.node_id,
+        known.store_uuid,
+        known.boot_counter,
+        address,
+        known.nonces,
+    )
+
+
+def announce_body(identity: Identity) -> bytes:
+    """The request with which a node tells its cluster that it has started."""
+    *before, nonce = identity.boot_nonces
+    return encode_body(
+        Op.NODE_ANNOUNCE,
+        identity.node,
+        identity.store_uuid,
+        identity.boot_counter,
+        identity.address,
+        nonce,
+        before,
+    )
 
 
 def begin_cluster(
@@ -154,18 +194,61 @@ def load_boot(
     return raft_db.load(applied.shard, applied.index), applied
 
 
-def fresh_applied(data_db: DataDatabase, shard: int, replica: int, first: Configuration) -> Applied:
-    """The state of a replica that has applied nothing yet."""
+def birth_arc(shards: int, shard: int) -> Arc:
+    """The arc that a shard began with, in a cluster that was founded with so many shards.
+
+    A replica without a state needs it when it is given the log from the first entry on: it
+    lives through the shard's splits itself. NO_ARC for a shard that came of a split: its
+    log begins behind the split on every node, so whoever comes later gets a snapshot,
+    and the arc with it. ``ShardState`` asserts that. The meta shard needs none.
+    """
+    return equal_arcs(shards)[shard - 1] if 1 <= shard <= shards else NO_ARC
+
+
+def fresh_applied(
+    data_db: DataDatabase, shard: int, replica: int, first: Configuration, arc: Arc
+) -> Applied:
+    """The state of a replica that has applied nothing yet. ``arc``: see birth_arc."""
+    generation = data_db.create_generation()
+    extent = Extent.everything() if shard == META_SHARD else Extent.of(arc)
     return Applied(
         shard=shard,
         replica=replica,
-        generation=data_db.create_generation(),
+        generation=generation,
         index=0,
         term=0,
         clock_ms=0,
         state_hash=0,
         configuration=encode_configuration(first),
+        rows=generation,
+        hash_lo=extent.hash_lo,
+        hash_hi=extent.hash_hi,
+        cells=extent.encode(),
     )
+
+
+def counted(data_db: DataDatabase, applied: Applied, arc: Arc) -> Applied:
+    """What a kritad has flushed that did not keep arcs: with its cells, counted now, for
+    which all of its rows are gone over. Raises Corrupt."""
+    if applied.cells:
+        return applied
+    empty = Extent.everything() if applied.shard == META_SHARD else Extent.of(arc)
+    extent = data_db.count(applied.rows, empty, applied.shard)
+    lo, hi = extent.arc
+    return attrs.evolve(applied, hash_lo=lo, hash_hi=hi, cells=extent.encode())
+
+
+def check_sum(applied: Applied, sessions: list[tuple[int, bytes]]) -> None:
+    """Whether cells and sessions add up to the state hash. Raises Corrupt."""
+    total = Extent.decode(applied.hash_lo, applied.hash_hi, applied.cells).rows_hash
+    total += sum(session_digest(*session) for session in sessions)
+    if total % HASH_MODULUS != applied.state_hash:
+        raise Corrupt(
+            applied.shard,
+            f"the rows and sessions of shard {applied.shard} do not add up to its state hash "
+            f"at index {applied.index}",
+            "remove this replica; the cluster rebuilds it from the others",
+        )
 
 
 def all_sessions(data_db: DataDatabase, generation: int) -> list[tuple[int, bytes]]:

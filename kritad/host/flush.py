@@ -8,16 +8,21 @@ Rules, each with a test that fails without it:
 * The log of a shard is cut only at or below an index whose state a *checkpoint*
   of data.db has made durable: a flush alone is not (synchronous=NORMAL).
 * It is cut so that ``log_tail_bytes`` stay for followers that lag a little; a
-  follower that is heard from and needs more pins the log up to
-  ``_PIN_FACTOR`` times that (raft.md B35: both extremes have hurt others).
+  follower that is heard from and needs more pins the log up to ``_PIN_FACTOR`` times
+  that, or up to as much as the state has: from there on a snapshot is less to send, and
+  below it whoever has just got one could never catch up (raft.md B35: both extremes have
+  hurt others).
 * One flush at a time; a failed one is fatal for the node, as any disk error is.
+* A shard that was split off and has no replica yet (*unborn*, host/splitting.py) goes to
+  the disk with the one that it was cut from, in one durable transaction, at once: a state
+  behind the split without the other half, or the other way round, would lose rows.
 
 Synchronous: the host calls ``tick``, the worker does the I/O.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import attrs
@@ -27,6 +32,7 @@ from kritad.host.clock import Clock
 from kritad.host.replica import Replica
 from kritad.host.writer import Finished, Worker
 from kritad.raft.types import Role, SnapshotMeta
+from kritad.state.machine import ShardState
 from kritad.storage.data_db import ShardFlush
 
 _HELD_PAUSE_MS = 1_000.0
@@ -34,11 +40,16 @@ _PIN_FACTOR = 4
 _SWEEP_ROWS = 1_000
 
 
+def pin_bytes_max(log_tail_bytes: int, state_bytes: int) -> int:
+    """How much of a shard's log is kept for a follower that needs it."""
+    return max(_PIN_FACTOR * log_tail_bytes, state_bytes)
+
+
 class Database(Protocol):
     """The part of data.db that flushing needs."""
 
-    def flush(self, batch: list[ShardFlush]) -> None:
-        """One transaction."""
+    def flush(self, batch: list[ShardFlush], durable: bool = False) -> None:
+        """One transaction; ``durable``: on the disk when it returns."""
 
     def checkpoint(self) -> bool:
         """Whether everything flushed before is durable now."""
@@ -53,6 +64,16 @@ class FlushState:
 
     flushed_index: int = 0
     durable_index: int = 0
+
+
+@attrs.define
+class Unborn:
+    """A state that no replica has yet. ``done`` is called once: True when it is durable,
+    False when it is not going to be, because the one it was cut from has gone."""
+
+    parent: Replica
+    state: ShardState
+    done: Callable[[bool], None]
 
 
 class Flusher:
@@ -81,6 +102,7 @@ class Flusher:
         self._compact = compact
         self._on_failure = on_failure
         self._states: dict[Replica, FlushState] = {}
+        self._unborn: list[Unborn] = []  # whose flush has not begun
         self._busy = False
         self._flushed_ms = clock.monotonic_ms()
         self._checkpointed_ms = self._flushed_ms
@@ -98,13 +120,30 @@ class Flusher:
         """A replica was opened or has installed a snapshot."""
         self._states[replica] = FlushState(durable_index, durable_index)
 
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody cannot be served until ``tick`` has begun a flush."""
+        return bool(self._unborn) and not self._busy
+
+    def adopt_unborn(
+        self, parent: Replica, state: ShardState, done: Callable[[bool], None]
+    ) -> None:
+        """``state`` was cut off from ``parent``'s by the entry applied last. See Unborn."""
+        assert parent in self._states, parent
+        self._unborn.append(Unborn(parent, state, done))
+
     def forget(self, replica: Replica) -> None:
-        """A replica is gone."""
+        """A replica is gone, and what was cut off from it and is in memory alone."""
         self._states.pop(replica, None)
+        gone = [unborn for unborn in self._unborn if unborn.parent is replica]
+        self._unborn = [unborn for unborn in self._unborn if unborn.parent is not replica]
+        for unborn in gone:
+            unborn.done(False)
 
     def bytes_in_memory(self) -> int:
         """What all memtables hold together."""
-        return sum(replica.state.table.size_bytes for replica in self._states)
+        held = sum(replica.state.table.size_bytes for replica in self._states)
+        return held + sum(unborn.state.table.size_bytes for unborn in self._unborn)
 
     def when_flushed(self, done: Callable[[], None]) -> None:
         """Flush everything as soon as possible, then call ``done``."""
@@ -116,6 +155,9 @@ class Flusher:
         if self._busy:
             return
         now = self._clock.monotonic_ms()
+        if self._unborn:
+            self._flush_unborn()
+            return
         dirty = [r for r, s in self._states.items() if r.state.index > s.flushed_index]
         due = now - self._flushed_ms >= self._flush_interval_ms or buggify("flush.early")
         if dirty and (due or self._waiting or self.bytes_in_memory() >= self._memtable_bytes):
@@ -140,13 +182,37 @@ class Flusher:
             done()
 
     def _flush(self, replicas: Iterable[Replica]) -> None:
-        self._busy = True
+        """Write what these have in memory, for all who wait for a flush."""
         self._flushed_ms = self._clock.monotonic_ms()
-        self._unchecked_bytes += max(self.bytes_in_memory(), 1)
         waiting, self._waiting = self._waiting, []
+
+        def then() -> None:
+            for call in waiting:
+                call()
+
+        self._write(replicas, (), then)
+
+    def _flush_unborn(self) -> None:
+        """Write the states that wait for their birth, and those they were cut from.
+        Nothing else goes along: nobody serves their keys until it is done."""
+        unborn, self._unborn = self._unborn, []
+
+        def then() -> None:
+            for each in unborn:
+                each.done(True)
+
+        self._write(dict.fromkeys(each.parent for each in unborn), unborn, then)
+
+    def _write(
+        self, replicas: Iterable[Replica], unborn: Sequence[Unborn], then: Callable[[], None]
+    ) -> None:
+        self._busy = True
         # The table is kept beside its replica: a snapshot may give the replica
         # another one before this flush returns.
-        batch = [(r, r.state.table, r.state.freeze()) for r in replicas]
+        states: list[tuple[Replica | None, ShardState]] = [(r, r.state) for r in replicas]
+        states += [(None, each.state) for each in unborn]
+        self._unchecked_bytes += max(sum(s.table.size_bytes for _, s in states), 1)
+        batch = [(replica, state.table, state.freeze()) for replica, state in states]
 
         def done(finished: Finished[None]) -> None:
             if finished.error is not None:
@@ -155,15 +221,14 @@ class Flusher:
             self._busy = False
             for replica, table, flush in batch:
                 table.flushed()
-                state = self._states.get(replica)
+                state = None if replica is None else self._states.get(replica)
                 if state is not None:
                     state.flushed_index = max(state.flushed_index, flush.applied.index)
-            for call in waiting:
-                call()
+            then()
             self.tick()
 
         flushes = [flush for _, _, flush in batch]
-        self._worker.submit(lambda: self._database.flush(flushes), done)
+        self._worker.submit(lambda: self._database.flush(flushes, durable=bool(unborn)), done)
 
     def _checkpoint(self) -> None:
         self._busy = True
@@ -227,5 +292,6 @@ class Flusher:
             return tail
         matches = [p.match for p in replica.raft.progress.values() if p.recent_active]
         pinned = min([tail, *matches])
-        floor = replica.marks.index_before_tail(self._log_tail_bytes * _PIN_FACTOR)
+        pinned_bytes = pin_bytes_max(self._log_tail_bytes, replica.state.extent.bytes)
+        floor = replica.marks.index_before_tail(pinned_bytes)
         return max(pinned, floor)

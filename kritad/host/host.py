@@ -6,12 +6,8 @@ synchronously and on one thread; ``host/loop.py`` is the thin trio code that
 calls it, so that a simulator can call it instead.
 
 Rules:
-* A replica is created only because the meta shard's state says so, durably,
-  before it answers any message; a message for a replica that is not here is
-  dropped (raft.md 4.4, B27).
-* A replica whose rows or records are damaged is not opened (or, while running,
-  is poisoned): it neither votes nor acknowledges. The node serves the others.
-* A replica is removed once its shard has surely let it go (host/upkeep.py).
+* Which replicas there are is residence.py's business; a message for a replica that is
+  not here is dropped (raft.md 4.4, B27).
 * A disk that fails ends the node: ``failure`` is set, nothing more is sent.
 """
 
@@ -22,33 +18,42 @@ from collections.abc import Callable
 
 import attrs
 
-from krita.errors import KritaError
+from krita.errors import Foreign, KritaError
 from krita.handshake import Identity
 from krita.operations import Op
-from krita.ring import ShardInfo, ShardMap
+from krita.ring import ShardMap
 from kritad.buggify import buggify
+from kritad.cluster.recovery import given_up
 from kritad.cluster.view import MetaView
-from kritad.host.admission import check_member
+from kritad.host.admission import check_kept, check_member
 from kritad.host.bootstrap import META_SHARD
 from kritad.host.clock import Clock
+from kritad.host.departure import LEAVING, has_gone, removed_from_cluster
 from kritad.host.drive import Drive, Effects
 from kritad.host.flush import Flusher
 from kritad.host.leaders import NO_NODE, LeaderTable
 from kritad.host.leadership import Leadership
+from kritad.host.link import Expelled
 from kritad.host.opening import HostSettings, Opener
+from kritad.host.ownership import owner_of, shard_map_of
 from kritad.host.peer_codec import decode_messages
 from kritad.host.replica import Replica
 from kritad.host.request import Deadlines, Request
+from kritad.host.residence import Residence
 from kritad.host.router import Router
 from kritad.host.steward import Steward
+from kritad.host.transfers import Transfers
 from kritad.host.transport import Transport
-from kritad.host.upkeep import Upkeep, was_let_go
-from kritad.host.writer import Finished, Worker
+from kritad.host.upkeep import Upkeep
+from kritad.host.vigil import Vigil
+from kritad.host.writer import Worker
+from kritad.raft.core import Raft
 from kritad.raft.messages import Message
 from kritad.raft.ready import Fetch
-from kritad.raft.types import Configuration, Role, SnapshotMeta
+from kritad.raft.types import Role, SnapshotMeta
+from kritad.state.machine import ShardState
 from kritad.storage.data_db import Applied, DataDatabase
-from kritad.storage.errors import Corrupt, StorageError, Tombstoned
+from kritad.storage.errors import Corrupt, StorageError
 from kritad.storage.raft_db import RaftDatabase
 
 log = logging.getLogger(__name__)
@@ -90,10 +95,12 @@ class Host:
         self.view = MetaView()
         self.shard_map: ShardMap | None = None
         self.failure: BaseException | None = None
+        self.removed = False  # from the cluster, as people wanted it: time to stop
         self.started_ms = clock.monotonic_ms()
+        self.given_up = given_up(raft_db.recoveries())  # nodes that may not come back
         self.leader_known_ms: dict[int, float] = {}  # shard -> when one was last known
-        self.damaged: dict[int, str] = {}  # shard -> why its replica was not opened
         self.snapshots_wanted: list[tuple[Replica, int]] = []  # taken by host/snapshots.py
+        self.transfers = Transfers(clock)
         self._raft_db = raft_db
         self._data_db = data_db
         self.workers = workers
@@ -104,10 +111,36 @@ class Host:
         self._routes: dict[tuple[int, int], int] = {}  # (shard, replica) -> node, as heard
         self._meta_index = -1
         self.upkeep = Upkeep(raft_db, data_db, workers.log, workers.data, self.replicas, self.fail)
-        self.flusher = Flusher(
-            data_db,
-            workers.data,
+        self.flusher = self._make_flusher()
+        self.drive = Drive(self._effects(observe_save), workers.log, workers.data, clock)
+        self.router = Router(
+            self.node, self.replicas, self.leaders, transport, clock, self.drive.mark, self.shard_of
+        )
+        self.residence = self._make_residence()
+        self.leadership = Leadership(
+            self.node, self.replicas, self.leaders, transport, clock, self.drive.mark
+        )
+        self.vigil = Vigil(settings.dead_after_ms, clock, self.leadership.present)
+        self.steward = Steward(
+            self.replicas,
+            self.leaders,
             clock,
+            self.submit,
+            self.drive.mark,
+            self.leadership.present,
+            self.leadership.candidates,
+            vigil=self.vigil,
+            zones=settings.leader_zones,
+            shard_bytes_max=settings.shard_bytes_max,
+        )
+        transport.on_expelled = self.refused
+
+    def _make_flusher(self) -> Flusher:
+        settings = self.settings
+        return Flusher(
+            self._data_db,
+            self.workers.data,
+            self.clock,
             memtable_bytes=settings.memtable_bytes,
             log_tail_bytes=settings.log_tail_bytes,
             flush_interval_ms=settings.flush_interval_ms,
@@ -115,23 +148,23 @@ class Host:
             compact=self.upkeep.cut,
             on_failure=self.fail,
         )
-        self.drive = Drive(self._effects(observe_save), workers.log, workers.data, clock)
-        self.router = Router(
-            self.node, self.replicas, self.leaders, transport, clock, self.drive.mark
+
+    def _make_residence(self) -> Residence:
+        return Residence(
+            self.node,
+            self._raft_db,
+            self._data_db,
+            self.workers.log,
+            self.workers.data,
+            self._opener,
+            self.flusher,
+            self.upkeep,
+            replicas=self.replicas,
+            make=self._make_replica,
+            silence=self._silence,
+            mark=self.drive.mark,
+            on_failure=self.fail,
         )
-        self.leadership = Leadership(
-            self.node, self.replicas, self.leaders, transport, clock, self.drive.mark
-        )
-        self.steward = Steward(
-            self.replicas,
-            self.leaders,
-            clock,
-            self.submit,
-            self.drive.mark,
-            transport.reachable,
-            self.leadership.candidates,
-        )
-        transport.on_expelled = self.fail
 
     def _effects(self, observe_save: Callable[[float, int], None]) -> Effects:
         """What a turn does to the world."""
@@ -145,7 +178,7 @@ class Host:
             snapshot=self._want_snapshot,
             on_failure=self.fail,
             observe_save=observe_save,
-            after_save=self._checkpoint_log,
+            after_save=self.upkeep.checkpoint_log,
             wake=self._wake,
         )
 
@@ -153,28 +186,24 @@ class Host:
         leads = sum(replica.leads for replica in self.replicas.values())
         return f"<Host of node {self.node}: {len(self.replicas)} replicas, leads {leads}>"
 
-    # --- opening and creating replicas -------------------------------------------------
+    # --- the replicas that live here ---------------------------------------------------
+
+    @property
+    def damaged(self) -> dict[int, str]:
+        """Shard -> why its replica here is not open."""
+        return self.residence.damaged
 
     def open_replicas(self) -> None:
         """Open everything that is on the disk; a damaged shard is left out."""
-        applied = self._data_db.applied()
-        for row in self._raft_db.replicas():
-            try:
-                self._open(row.shard, row.replica, applied.get(row.shard))
-            except (Corrupt, ValueError) as damage:  # ValueError: the core's, of a boot
-                self._note_damage(row.shard, damage)
+        self.residence.open_all()
         self._refresh_view()
-
-    def _note_damage(self, shard: int, damage: Exception) -> None:
-        self.damaged[shard] = str(damage)
-        log.error("shard %d is damaged here and not served: %s", shard, damage)
 
     def on_damage(self, replica: Replica, problem: StorageError) -> None:
         """Damage costs the replica its life, a disk that fails the node."""
         if not isinstance(problem, Corrupt):
             self.fail(problem)
             return
-        self._note_damage(replica.shard, problem)
+        self.residence.note_damage(replica.shard, problem)
         self._silence(replica, "the replica that had the request was found damaged")
 
     def _silence(self, replica: Replica, why: str) -> None:
@@ -186,27 +215,16 @@ class Host:
         replica.abandon(why)
         self.drive.mark(replica)  # its role has changed
 
-    def _open(self, shard: int, replica_id: int, applied: Applied | None) -> None:
-        raft, state = self._opener.open(shard, replica_id, applied)
-        replica = self.replicas[shard] = Replica(
+    def _make_replica(self, raft: Raft, state: ShardState) -> Replica:
+        return Replica(
             raft,
             state,
             on_role=self._role_changed,
             requeue=self.router.requeue,
+            misplaced=self.router.misplaced,
+            on_split=self.residence.births.begin,
             on_damage=self.on_damage,
         )
-        self.flusher.adopt(replica, state.index)
-        self.drive.mark(replica)
-
-    def create_replica(self, shard: int, replica_id: int, first: Configuration | None) -> None:
-        """Make a replica that the meta shard wants here, durably, and open it.
-
-        On the loop's thread: it happens a few times in a node's life, and
-        nothing of the shard may be answered before it is done.
-        """
-        meta = None if first is None else SnapshotMeta(configuration=first)
-        self._raft_db.create_replica(shard, replica_id, meta)
-        self._open(shard, replica_id, None)
 
     def _refresh_view(self) -> None:
         """Follow the meta shard's state, if it has moved."""
@@ -223,58 +241,18 @@ class Host:
             return
         self.view = view
         self.transport.set_peers({n.node: n.address for n in view.nodes.values()})
-        self._remove_let_go()
-        self._create_wanted()
+        self.residence.follow(view)
         self.shard_map = self.build_shard_map()
         self.router.retry_parked()
-
-    def _remove_let_go(self) -> None:
-        for shard, replica in list(self.replicas.items()):
-            if was_let_go(self.view, replica):
-                log.info("shard %d: replica %d has moved away", shard, replica.id)
-                del self.replicas[shard]
-                self._silence(replica, "the replica that had the request has left its shard")
-                self.upkeep.remove(replica, self._create_wanted)
-
-    def _create_wanted(self) -> None:
-        for shard, replica_id in sorted(self.view.replicas_on(self.node).items()):
-            if shard in self.replicas or shard in self.damaged or shard in self.upkeep.leaving:
-                continue
-            record = self.view.shards[shard]
-            # The shard's very first replica begins its group; every later one
-            # waits, empty, for the leader's log. Only the bootstrap entry places
-            # a first one: a shard that was moved since has its group elsewhere.
-            begins = record.placement_version == 1 and record.report.conf_version == 0
-            configuration = (
-                Configuration(
-                    version=1, voters=frozenset({replica_id}), nodes={replica_id: self.node}
-                )
-                if begins
-                else None
-            )
-            try:
-                self.create_replica(shard, replica_id, configuration)
-            except Tombstoned:
-                continue  # an old wish: after a restart the meta shard's log is lived again
-            except Corrupt as problem:
-                self._note_damage(shard, problem)
-            except StorageError as problem:
-                self.fail(problem)
-                return
 
     def build_shard_map(self) -> ShardMap | None:
         """The map that clients get, with the leaders known now. None before
         the cluster is bootstrapped."""
-        if not self.view.cluster_id:
-            return None
-        infos = []
-        for record in self.view.data_shards:
-            node, term = self.leaders.of(record.shard)
-            infos.append(
-                ShardInfo(record.shard, record.hash_lo, record.hash_hi, node, term, record.nodes)
-            )
-        nodes = {node.node: node.address for node in self.view.nodes.values()}
-        return ShardMap(self.view.version, tuple(infos), nodes)
+        return shard_map_of(self.view, self.leaders)
+
+    def shard_of(self, key: bytes) -> int | None:
+        """The shard that owns the key; None before the cluster is bootstrapped."""
+        return None if self.shard_map is None else owner_of(key, self.shard_map, self.replicas)
 
     # --- what comes in -----------------------------------------------------------------
 
@@ -293,17 +271,25 @@ class Host:
         """
         if not identity.node:
             return  # it is about to ask for its membership
+        check_kept(self.given_up, identity)
         check_member(self.view, identity)
+        if has_gone(self.view, identity.node, self.replicas.get(META_SHARD)):
+            raise removed_from_cluster(identity.node)
+        self.transport.check_single(identity)
         if identity.node not in self.view.nodes:
             self.transport.learn(identity.node, identity.address)
 
     def deliver(self, node: int, op: int, body: bytes) -> None:
-        """A one-way frame of another node. Raises ProtocolError."""
+        """A one-way frame of another node. Raises ProtocolError, and Foreign for a node
+        that is none of ours any more."""
         if op == Op.RAFT:
             for message in decode_messages(body):
                 self.step(node, message)
-        elif op == Op.LEADERS and self.leadership.hear(node, body):
-            self.router.retry_parked()
+        elif op == Op.LEADERS:
+            if has_gone(self.view, node, self.replicas.get(META_SHARD)):
+                raise removed_from_cluster(node)  # it may not have heard its last entry
+            if self.leadership.hear(node, body):
+                self.router.retry_parked()
 
     def step(self, node: int, message: Message) -> None:
         """A Raft message that came from ``node``."""
@@ -326,6 +312,8 @@ class Host:
         if self.failure is None:
             self.drive.turn()
             self._refresh_view()
+            if self.flusher.urgent:
+                self.flusher.tick()
 
     def tick(self) -> None:
         """One tick of every replica's clock."""
@@ -338,16 +326,39 @@ class Host:
         for shard in self.view.shards:
             if self.leaders.of(shard)[0]:
                 self.leader_known_ms[shard] = now
+        self.residence.tick()
         self.deadlines.expire(now)
         self.router.retry_parked()
         self.flusher.tick()
-        if self.drive.writing_ms > self.settings.election_ms / 2 or buggify("host.hand-over"):
+        self.leadership.note_stall(self.drive.writing_ms, self.settings.election_ms)
+        if buggify("host.hand-over"):
             self.leadership.hand_over()
+        if has_gone(self.view, self.node, self.replicas.get(META_SHARD)):
+            self._leave()
 
     def note_space(self, free_bytes: int, low: bool) -> None:
         """What the disk has left, and whether that is below the reserve."""
         self.router.space_low = low
         self.leadership.note_space(free_bytes, low)
+
+    def refused(self, error: Foreign) -> None:
+        """The others take us for no member of the cluster. For a node that is about to
+        leave that is how it hears that it has left; for any other it is the end."""
+        own = self.view.nodes.get(self.node)
+        if own is None or own.state not in LEAVING or "removed" not in error.detail:
+            self.fail(error)
+        elif isinstance(error, Expelled):
+            self._leave()
+        # Else the meta shard has said so, to our announcement. It may need our vote until
+        # it has let go of us: whoever has seen that tells us (see ``deliver``).
+
+    def _leave(self) -> None:
+        if not self.removed:
+            self.removed = True
+            log.warning(
+                "this node has been removed from the cluster; its data directory may be deleted"
+            )
+            self._wake()
 
     def fail(self, error: BaseException) -> None:
         """A disk has failed, the cluster has expelled us, or we have a bug: nothing
@@ -405,18 +416,6 @@ class Host:
             return
         replica.raft.fetched(fetch, entries)
         self.drive.mark(replica)
-
-    def _checkpoint_log(self) -> None:
-        """Move raft.db's WAL into the file when it has grown: now, when nobody
-        waits for the batch that has just been saved."""
-        if not self._raft_db.checkpoint_due:
-            return
-
-        def done(finished: Finished[None]) -> None:
-            if finished.error is not None:
-                self.fail(finished.error)
-
-        self.workers.log.submit(self._raft_db.maybe_checkpoint, done)
 
     def _want_snapshot(self, replica: Replica, recipient: int) -> None:
         self.snapshots_wanted.append((replica, recipient))

@@ -10,6 +10,12 @@ Rules:
   nobody is, it stays: a leader that refuses puts still serves reads and deletes.
 * For want of space it is handed over once a second at most; nodes that fill up
   together learn of each other's only after a moment.
+* A disk that stalls for half an election timeout gives its shards away, each time to
+  another heir than the last: the first one's disk may hang as well. After a whole
+  election timeout the shards are let go of, to nobody: without heartbeats the others
+  elect whom they can (raft.md 2.4). Not where nobody else answers.
+* A node is *present* when frames would get to it and it has spoken of late: a process
+  that hangs may keep its connections for long.
 """
 
 from __future__ import annotations
@@ -28,6 +34,8 @@ from kritad.raft.errors import ProposalRefused
 log = logging.getLogger(__name__)
 
 _SPACE_PAUSE_MS = 1_000.0
+# Nodes say each second what they lead.
+_SILENT_MS = 5_000.0
 
 
 class Leadership:
@@ -53,11 +61,14 @@ class Leadership:
         self.disk_free_bytes = 0
         self._unwilling: set[int] = set()  # nodes that take no leadership, as they say
         self._handed_ms = -_SPACE_PAUSE_MS  # when it was last handed over for want of space
+        self._stalled = False  # the disk does not answer
+        self._spoken_ms: dict[int, float] = {}  # when each node was last heard
+        self._asked: dict[int, list[int]] = {}  # shard -> heirs that were asked in vain
 
     def tell(self) -> None:
         """Tell every node what is led here, and whether it could be more."""
         led = [(r.shard, r.raft.term) for r in self._replicas.values() if r.leads]
-        body = encode_leaders(led, self.space_low or self.stopping)
+        body = encode_leaders(led, self._unwilling_here)
         for node in self._transport.peers:
             self._transport.tell(node, Op.LEADERS, body)
 
@@ -65,6 +76,7 @@ class Leadership:
         """Another node's word; whether it brought a leader that we did not know of.
         Raises ProtocolError."""
         led, unwilling = decode_leaders(body)
+        self._spoken_ms[node] = self._clock.monotonic_ms()
         if buggify("leadership.deaf"):
             return False
         if unwilling:
@@ -74,10 +86,20 @@ class Leadership:
         news = [self._leaders.learn(shard, node, term) for shard, term in led]
         return any(news)
 
+    @property
+    def _unwilling_here(self) -> bool:
+        return self.space_low or self.stopping or self._stalled
+
+    def present(self) -> set[int]:
+        """The nodes that can be counted on now, this one included."""
+        since_ms = self._clock.monotonic_ms() - _SILENT_MS
+        spoken = {node for node, ms in self._spoken_ms.items() if ms >= since_ms}
+        return self._transport.reachable() & (spoken | {self._node})
+
     def candidates(self) -> set[int]:
         """The nodes that may be given a shard to lead."""
-        here = {self._node} if self.space_low or self.stopping else set()
-        return self._transport.reachable() - self._unwilling - here
+        here = {self._node} if self._unwilling_here else set()
+        return self.present() - self._unwilling - here
 
     def note_space(self, free_bytes: int, low: bool) -> None:
         """What the disk has left, and whether that is below the reserve. It clears
@@ -95,26 +117,57 @@ class Leadership:
             self._handed_ms = now
             self.hand_over()
 
+    def note_stall(self, writing_ms: float, election_ms: float) -> None:
+        """For how long the log's disk has been busy with the same batch. Called on each
+        tick; costs nothing while the disk answers."""
+        stalled = writing_ms > election_ms / 2
+        if stalled != self._stalled:
+            self._stalled = stalled
+            self.tell()
+        if writing_ms > election_ms:
+            self._let_go()
+        elif stalled:
+            self.hand_over()
+
     def hand_over(self) -> int:
-        """Ask the most advanced willing follower of every shard led here to take
-        over; returns for how many shards there is one. Used when stopping, and when
-        the disk is full or stalls: a leader that cannot save must not keep its group
-        waiting."""
+        """Ask a willing follower of every shard led here to take over, the most advanced
+        of those that were not asked already; returns for how many shards there is one.
+        Used when stopping, and when the disk is full or stalls: a leader that cannot
+        save must not keep its group waiting."""
         leading = 0
         for replica in self._replicas.values():
             heirs = self._heirs(replica)
             if not heirs:
+                self._asked.pop(replica.shard, None)
                 continue
             leading += 1
             raft = replica.raft
             if raft.transferring:
                 continue
+            heir = self._next_heir(replica, heirs)
             try:
-                raft.transfer(max(heirs, key=lambda member: raft.progress[member].match))
+                raft.transfer(heir)
             except ProposalRefused:
                 continue  # an election, say, has come first; the next call will see
             self._mark(replica)
         return leading
+
+    def _next_heir(self, replica: Replica, heirs: list[int]) -> int:
+        asked = self._asked.setdefault(replica.shard, [])
+        left = [member for member in heirs if member not in asked]
+        if not left:
+            asked.clear()
+            left = heirs
+        heir = max(left, key=lambda member: replica.raft.progress[member].match)
+        asked.append(heir)
+        return heir
+
+    def _let_go(self) -> None:
+        for replica in self._replicas.values():
+            if self._heirs(replica):
+                log.warning("shard %d: the disk does not answer; others may lead", replica.shard)
+                replica.raft.step_down()
+                self._mark(replica)
 
     def _heirs(self, replica: Replica) -> list[int]:
         """The other voters that could lead the replica's shard, if it leads."""

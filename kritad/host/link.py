@@ -110,6 +110,8 @@ class Link:
         self.lane = lane
         self.address = address
         self.connected = False
+        self.other: Identity | None = None  # who answered, while it is connected
+        self.attempts = 0  # to connect, that have ended well or badly
         self._identity = identity
         self._peer_key = peer_key
         self._queue_bytes_max = queue_bytes_max
@@ -178,6 +180,11 @@ class Link:
         self._queue.append(data)
         self._queued_bytes += len(data)
 
+    def redial(self) -> None:
+        """End the connection, if there is one, to find out who answers now."""
+        if self._stream is not None:
+            self._stream.close()
+
     async def run(self) -> None:
         """Keep the connection for as long as this task lives."""
         backoff_s = _BACKOFF_MIN_S
@@ -185,8 +192,10 @@ class Link:
             try:
                 stream = await self._connect()
             except (OSError, trio.TooSlowError, KritaError) as problem:
+                self.attempts += 1
                 self._note(problem)
             else:
+                self.attempts += 1
                 began_s = trio.current_time()
                 await self._serve(stream)
                 if trio.current_time() - began_s >= _BACKOFF_MAX_S:
@@ -218,6 +227,7 @@ class Link:
             raise
         self._connection = connection
         self._stream = stream
+        self.other = other
         self.connected = True
         return stream
 
@@ -228,7 +238,7 @@ class Link:
                 nursery.start_soon(self._read, stream, nursery.cancel_scope)
         finally:
             self.connected = False
-            self._connection = self._stream = None
+            self._connection = self._stream = self.other = None
             self._writing = False
             self._queue.clear()
             self._queued_bytes = 0

@@ -48,8 +48,8 @@ class Wake:
 
 
 async def drive(host: Host, wake: Wake, snapshots: SnapshotSender) -> None:
-    """Turn the drive loop until the node has failed."""
-    while host.failure is None:
+    """Turn the drive loop until the node has failed, or is no member any more."""
+    while host.failure is None and not host.removed:
         await wake.wait()
         host.turn()
         snapshots.start_wanted()

@@ -8,18 +8,26 @@ raised: Corrupt concerns this replica alone, other StorageErrors the node.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from kritad.cluster.meta import handlers
-from kritad.host.bootstrap import META_SHARD, all_sessions, fresh_applied, load_boot
+from kritad.host.bootstrap import (
+    META_SHARD,
+    all_sessions,
+    check_sum,
+    counted,
+    fresh_applied,
+    load_boot,
+)
 from kritad.raft.config import RaftConfig
 from kritad.raft.core import Raft
 from kritad.state.machine import ShardState
 from kritad.storage.cache import RowCache
 from kritad.storage.data_db import Applied, DataDatabase
+from kritad.storage.extent import NO_ARC, Arc
 from kritad.storage.raft_db import RaftDatabase
 from kritad.storage.table import Table
 
@@ -40,9 +48,20 @@ class HostSettings:
     value_bytes_max: int = 1 << 20
     flush_interval_ms: float = 10_000.0
     checkpoint_interval_ms: float = 30_000.0
+    dead_after_ms: float = 300_000.0
+    shard_bytes_max: int = 0  # a shard above it is split by itself; 0: never
+    move_bytes_per_s: int = 0  # 0: no limit
+    leader_zones: Sequence[str] = ()  # those that leaders go to, the preferred one first
     # What RaftConfig's limits are to be instead: nobody's business but the simulator's,
     # which finds more bugs with windows of three messages than with those that are fast.
     raft_limits: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+def needs_arc(shard: int, replica: int, applied: Applied | None) -> bool:
+    """Whether a replica can be opened only by somebody who knows the shard's birth_arc:
+    data.db has nothing of it, or has it from a kritad that did not keep arcs."""
+    known = applied is not None and applied.replica == replica and applied.cells
+    return shard != META_SHARD and not known
 
 
 class Opener:
@@ -63,17 +82,23 @@ class Opener:
         self._seed = seed
         self._cache = RowCache(settings.cache_bytes)
 
-    def open(self, shard: int, replica: int, applied: Applied | None) -> tuple[Raft, ShardState]:
+    def open(
+        self, shard: int, replica: int, applied: Applied | None, arc: Arc | None
+    ) -> tuple[Raft, ShardState]:
         """The core and the state of a replica that is in raft.db. A core that is
         its group's only voter has been told to campaign.
 
-        Raises Corrupt, another StorageError, or ValueError for a log that the
-        core cannot begin with.
+        ``arc`` is the shard's birth_arc, None: the meta shard's state does not say yet.
+        It matters only where ``needs_arc``. Raises Corrupt, another StorageError, or
+        ValueError for a log that the core cannot begin with.
         """
+        assert arc is not None or not needs_arc(shard, replica, applied), "see needs_arc"
+        arc = arc or NO_ARC
         if applied is None or applied.replica != replica:
             first = self._raft_db.load(shard, 0).snapshot.configuration
-            applied = fresh_applied(self._data_db, shard, replica, first)
+            applied = fresh_applied(self._data_db, shard, replica, first, arc)
         boot, applied = load_boot(self._raft_db, self._data_db, applied)
+        applied = counted(self._data_db, applied, arc)
         chance = random.Random(f"{self._seed}/{self._node}/{shard}/{replica}")
         raft = Raft(self._config(shard, replica), boot, chance)
         if raft.configuration.voters == {replica} and not raft.configuration.joint:
@@ -81,9 +106,10 @@ class Opener:
         return raft, self.state(shard, applied)
 
     def state(self, shard: int, applied: Applied) -> ShardState:
-        """The state machine as of ``applied``. Raises StorageError."""
-        table = Table(self._data_db, applied.generation, self._cache)
+        """The state machine as of ``applied``, whose cells are counted. Raises StorageError."""
+        table = Table(self._data_db, applied.rows, self._cache, shard)
         sessions = all_sessions(self._data_db, applied.generation)
+        check_sum(applied, sessions)
         own = handlers() if shard == META_SHARD else None
         return ShardState(shard, table, applied, sessions, own)
 

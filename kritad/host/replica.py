@@ -7,6 +7,11 @@ Rules:
   may well commit the entry; the deadline says *unknown* if we do not hear).
 * A read is answered when the index that its ReadIndex round confirmed has been
   applied. One round serves every read that was waiting when it began.
+* What is asked for a key that the shard does not own (it was split) is handed back
+  (``misplaced``): a key that is somewhere else is never said to be absent. A write that
+  the log has refused for that reason was surely not applied.
+* A shard that an entry has split off is handed on (``on_split``) before the next entry
+  is applied.
 * A stored row that turns out to be damaged is reported (``on_damage``), and no
   entry behind the one that met it is applied.
 * Everything here runs on the loop's thread and never waits.
@@ -20,17 +25,21 @@ import attrs
 
 from krita.errors import Outcome, OutcomeUnknown, Status, Unavailable
 from kritad.host.clock import Clock
-from kritad.host.request import Request
+from kritad.host.request import KEYED, Request
 from kritad.raft.core import Raft
 from kritad.raft.errors import ProposalRefused
 from kritad.raft.ready import ReadReady, Ready
 from kritad.raft.types import Entry, Role
 from kritad.state.command import pack_command
 from kritad.state.machine import ShardState
+from kritad.state.results import Result
+from kritad.state.split import Offspring
 from kritad.storage.errors import StorageError
 
 # Marks in the log every so many bytes: what compaction measures a tail with.
 _MARK_BYTES = 64 << 10
+
+_WRONG_SHARD = int(Status.WRONG_SHARD)
 
 
 @attrs.define
@@ -64,8 +73,10 @@ class LogMarks:
 
 class Replica:
     """See the module's docstring. ``on_role`` is told of every change of role,
-    term or leader; ``requeue`` gets reads that have to find another leader;
-    ``on_damage`` hears what the storage said when it could not read."""
+    term or leader; ``requeue`` gets reads that have to find another leader, ``misplaced``
+    what is for another shard; ``on_split`` answers for the shards that were split off (see
+    ShardState.take_offspring); ``on_damage`` hears what the storage said when it could
+    not read."""
 
     def __init__(
         self,
@@ -74,6 +85,8 @@ class Replica:
         *,
         on_role: Callable[[Replica], None],
         requeue: Callable[[Request], None],
+        misplaced: Callable[[Request], None],
+        on_split: Callable[[Replica, Offspring], None],
         on_damage: Callable[[Replica, StorageError], None],
     ) -> None:
         self.raft = raft
@@ -81,9 +94,12 @@ class Replica:
         self.shard = raft.shard
         self.id = raft.replica
         self.marks = LogMarks()
+        self.split_proposed = (0, 0)  # term, index of the newest SPLIT (host/splitting.py)
         self.leader_heard_ms: float | None = None  # for staleness; None: not yet
         self._on_role = on_role
         self._requeue = requeue
+        self._misplaced = misplaced
+        self._on_split = on_split
         self._on_damage = on_damage
         self._writes: dict[int, Request] = {}  # by log index
         self._read_queue: list[Request] = []  # no round begun for these
@@ -154,19 +170,33 @@ class Replica:
                 self._on_damage(self, problem)
                 return
             self.marks.count(entry)
+            if self.state.offspring is not None:
+                offspring = self.state.take_offspring()
+                assert offspring is not None
+                self._on_split(self, offspring)
             request = self._writes.pop(entry.index, None)
-            while request is not None:
-                if request.term == entry.term:
-                    request.answer(result.status, result.body)
-                else:
-                    request.fail(
-                        Unavailable(
-                            "the shard changed its leader before the write was replicated",
-                            hint="send it again",
-                        )
-                    )
-                request = request.older
+            if request is not None:
+                self._answer_writes(request, entry.term, result)
         self.raft.applied(entries[-1].index)
+
+    def _answer_writes(self, newest: Request, term: int, result: Result) -> None:
+        """Answer all who have proposed something for the place of the entry of ``term``."""
+        request: Request | None = newest
+        while request is not None:
+            older, request.older = request.older, None
+            if request.term != term:
+                request.fail(
+                    Unavailable(
+                        "the shard changed its leader before the write was replicated",
+                        hint="send it again",
+                    )
+                )
+            elif result.status == _WRONG_SHARD and request.op in KEYED:
+                request.term = 0  # it is in no log any more that could execute it
+                self._misplaced(request)
+            else:
+                request.answer(result.status, result.body)
+            request = older
 
     def note_reads(self, reads: Sequence[ReadReady], lost: Sequence[int]) -> None:
         """What the core says of the read rounds."""
@@ -215,6 +245,9 @@ class Replica:
     def answer_read(self, request: Request, staleness_ms: int | None) -> None:
         """Read the key now. ``staleness_ms`` None: the read is linearizable."""
         if request.respond is None:
+            return
+        if not self.state.owns(request.key):
+            self._misplaced(request)
             return
         try:
             row = self.state.read(request.key)

@@ -17,6 +17,11 @@ from collections.abc import Callable
 import attrs
 
 from krita.errors import DeadlineExceeded, KritaError, OutcomeUnknown, to_wire
+from krita.operations import OPERATIONS, Route
+
+# Operations whose key says which shard they are for. It may say another one later, when
+# that shard was split; what is for a shard by its number stays there.
+KEYED = frozenset(row.code for row in OPERATIONS.values() if row.route is Route.KEY)
 
 Respond = Callable[[int, object], None]
 
@@ -28,11 +33,12 @@ class Request:
     op: int
     body: bytes
     key: bytes
-    shard: int
+    shard: int  # of the KEYED: where it was routed last
     respond: Respond | None
     deadline_ms: float  # on the host's monotonic clock
     forwarded: bool = False  # came from another node: answered here or not at all
     write: bool = False
+    nearest: int = 0  # a node that is asked first though it need not lead: a stale read's
     # Where it stands in the log, once proposed (term 0: nowhere yet), or
     # whether it was sent on to another node, where it may be in a log.
     term: int = 0

@@ -9,6 +9,9 @@ Rules:
 * A request without a leader to go to waits for one until its deadline: an
   election is shorter than any sensible timeout, and waiting here costs a
   client nothing while a refusal costs it a round trip.
+* A shard that was split sends back what is for its other half. Whoever forwarded it, or
+  asked this node and no other, is told so (WrongShard) and knows better soon; what came
+  from a client that leaves the way to us waits here, and is routed by its key anew.
 """
 
 from __future__ import annotations
@@ -25,13 +28,14 @@ from krita.errors import (
     Status,
     TooLarge,
     Unavailable,
+    WrongShard,
 )
 from krita.operations import Op
 from kritad.buggify import buggify
 from kritad.host.clock import Clock
 from kritad.host.leaders import NO_NODE, LeaderTable
 from kritad.host.replica import Replica
-from kritad.host.request import Request
+from kritad.host.request import KEYED, Request
 from kritad.raft.errors import ProposalRefused, Refusal
 
 # More parked requests than this and new ones are refused: memory is bounded.
@@ -57,7 +61,8 @@ class Forwarder(Protocol):
 
 
 class Router:
-    """See the module's docstring."""
+    """See the module's docstring. ``shard_of`` says who owns a key, by what this node
+    knows now; None: it knows nothing yet."""
 
     def __init__(
         self,
@@ -67,6 +72,7 @@ class Router:
         forwarder: Forwarder,
         clock: Clock,
         mark: Callable[[Replica], None],
+        shard_of: Callable[[bytes], int | None],
     ) -> None:
         self._node = node
         self._replicas = replicas
@@ -74,11 +80,17 @@ class Router:
         self._forwarder = forwarder
         self._clock = clock
         self._mark = mark
+        self._shard_of = shard_of
         self._parked: list[Request] = []
         self.space_low = False  # this node's disk: it takes no puts
 
     def route(self, request: Request) -> None:
         """Serve, forward or park it. Never raises."""
+        if request.nearest:
+            # Once: if that node cannot answer, the leader is asked.
+            node, request.nearest = request.nearest, NO_NODE
+            self._forward(node, request)
+            return
         replica = self._replicas.get(request.shard)
         if replica is not None and replica.leads:
             self._serve(replica, request)
@@ -99,6 +111,9 @@ class Router:
         return NotLeader(f"this node does not lead shard {shard}", detail=detail)
 
     def _serve(self, replica: Replica, request: Request) -> None:
+        if request.op in KEYED and not replica.state.owns(request.key):
+            self.misplaced(request)  # before it costs the log an entry
+            return
         try:
             if buggify("router.busy"):
                 raise ProposalRefused(Refusal.BUSY)
@@ -148,7 +163,8 @@ class Router:
     def _forward(self, node: int, request: Request) -> None:
         def on_reply(status: int | None, body: object, sent: bool) -> None:
             request.sent = False
-            if status == Status.NOT_LEADER:
+            wrong_shard = status == Status.WRONG_SHARD and request.op in KEYED
+            if status == Status.NOT_LEADER or wrong_shard:
                 self._park(request)
             elif status is not None:
                 request.answer(status, body)
@@ -183,10 +199,33 @@ class Router:
         else:
             self._park(request)
 
+    def misplaced(self, request: Request) -> None:
+        """A request by key whose shard does not own the key: surely not executed. It goes
+        to the shard that does, if that is known."""
+        assert request.op in KEYED, request
+        shard = self._shard_of(request.key)
+        if shard is not None and shard != request.shard:
+            request.shard = shard
+            self.route(request)
+        elif request.forwarded:
+            request.fail(
+                WrongShard(
+                    f"shard {request.shard} was split, and the key is not its own any more",
+                    hint="fetch the shard map again",
+                    detail={"shard": request.shard},
+                )
+            )
+        else:
+            self._park(request)
+
     def retry_parked(self) -> None:
-        """A leader may be known now. Called on each tick and leader change."""
+        """A leader may be known now, or a shard that was split off. Called on each tick
+        and on each change of a leader or of the meta shard's state."""
         if self._parked:
             parked, self._parked = self._parked, []
             for request in parked:
-                if request.respond is not None:
-                    self.route(request)
+                if request.respond is None:
+                    continue
+                if request.op in KEYED:
+                    request.shard = self._shard_of(request.key) or request.shard
+                self.route(request)

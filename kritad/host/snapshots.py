@@ -3,83 +3,103 @@
 The sender flushes the shard, opens a reader of its own on data.db (a read
 transaction: writes go on meanwhile), and sends the rows in slices as requests on
 a connection of their own, each answered before the next is read. The receiver
-stores each slice durably in a generation of its own, so that a connection that
-breaks goes on where it stopped, and steps the finished snapshot into the
-replica's core, which alone decides whether it is wanted (raft/replication.py).
+(receiving.py) stores each slice durably in a generation of its own, so that a
+connection that breaks, or a receiver that is started again, goes on where it stopped.
+A sender that is started again begins anew: its reader is gone.
 
 Rules:
-* At most ``SENDS_MAX`` go out at a time; the rest of those that want one wait.
+* At most ``SENDS_MAX`` go out at a time; the rest of those that want one wait. A
+  receiver that takes no more for now is asked again later, by a fresh reader, and that
+  is no failure. All of a node's share ``move_bytes_per_s``.
+* The meta shard's own are neither counted nor slowed down nor held: they are small,
+  and every node needs them before it can do anything else.
 * A slice is at most ``CHUNK_BYTES``: nothing here holds the loop or the file
   for long, and heartbeats are on another connection anyway.
 * A row that turns out to be damaged on its way out costs the sender's replica its life,
   as one that is met while applying does.
-* The end of a transfer, good or bad, is reported to the leader's core exactly
-  once; a core that still needs the snapshot asks again.
-* A transfer has ``_TRANSFER_TIMEOUT_S``: while it reads, no checkpoint of data.db
-  ends and so no log is cut (raft.md B35).
-* While a received snapshot waits for its installation, no other is taken up: its
-  generation is the only one that nobody sweeps away.
+* The end of a transfer, good or bad, is reported to the leader's core exactly once; a
+  core that still needs the snapshot asks again at once, so a failure is reported only
+  after a pause that grows.
+* Nothing that arrives for ``_NO_PROGRESS_S`` ends a transfer; how long it takes in all
+  does not. While it reads, no checkpoint of data.db ends and so no log is cut (raft.md
+  B35): that is what lets the recipient go on from the log afterwards. The price is disk,
+  and it is bounded: a transfer ends when the shard's log has grown by more than the
+  log may be kept for a follower (flush.py: as much as the state itself has), when
+  the disk is below its reserve, and when people hold it for ``_HELD_MAX_S``. (A bound in
+  minutes would be none: a shard that takes longer would be begun again for ever.)
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import closing
-from typing import TypeVar
+from collections import Counter
+from contextlib import closing, nullcontext
 
-import attrs
 import trio
 
 from krita.address import parse
-from krita.codec import decode_body, encode_body
+from krita.codec import encode_body
 from krita.connection import Connection
-from krita.errors import (
-    InternalError,
-    KritaError,
-    Outcome,
-    ProtocolError,
-    Status,
-    Unavailable,
-    from_wire,
-    to_wire,
-)
+from krita.errors import Busy, KritaError, ProtocolError, Status, Unavailable, from_wire
 from krita.events import Goodbye, Reply
 from krita.operations import Op
-from kritad.buggify import buggify
+from kritad.host.bootstrap import META_SHARD
+from kritad.host.flush import pin_bytes_max
 from kritad.host.host import Host
 from kritad.host.link import dial, peer_hello
+from kritad.host.rate import ByteRate
+from kritad.host.receiving import SnapshotReceiver
 from kritad.host.replica import Replica
-from kritad.host.request import Respond
+from kritad.host.snapshot_meta import meta_of
 from kritad.host.surroundings import MACHINE, Surroundings
+from kritad.host.transfers import Outgoing, Standing
 from kritad.host.transport import BULK
-from kritad.host.writer import Finished
-from kritad.raft.configuration import decode_configuration
-from kritad.raft.messages import SnapshotInstalled
-from kritad.raft.types import SnapshotMeta
 from kritad.storage.data_db import DataDatabase
-from kritad.storage.digests import HASH_MODULUS
 from kritad.storage.errors import Corrupt, StorageError
-from kritad.storage.rows import Applied
-from kritad.storage.snapshots import (
-    SnapshotChunk,
-    SnapshotReader,
-    SnapshotRefused,
-    SnapshotWriter,
-)
+from kritad.storage.snapshots import SnapshotChunk, SnapshotReader
 from kritad.stream import Stream
+
+__all__ = ["SENDS_MAX", "SnapshotReceiver", "SnapshotSender"]
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 SENDS_MAX = 2
 CHUNK_BYTES = 256 << 10
+_CHUNK_BYTES_MIN = 4 << 10
 _CHUNK_TIMEOUT_S = 30.0
-_TRANSFER_TIMEOUT_S = 600.0
-_ATTEMPTS_MAX = 5
+_NO_PROGRESS_S = 60.0
+_HELD_MAX_S = 30.0
+_LOOK_S = 0.2  # how often somebody who waits for people looks again
+_BUSY_PAUSE_S = 2.0
 _PAUSE_S = 0.5
-_NUMBER_MAX = (1 << 63) - 1  # what SQLite keeps
+_PAUSE_DOUBLINGS_MAX = 4  # 8 s
+
+
+class _Later(Exception):
+    """Not now, and nobody's fault: it is begun anew in a while."""
+
+
+class _Outrun(Exception):
+    """The shard is written to faster than it is sent: this snapshot would not do."""
+
+
+def _is_wanted(host: Host, replica: Replica, recipient: int) -> bool:
+    """Whether the leader's core still waits for it."""
+    raft = replica.raft
+    here = host.replicas.get(replica.shard) is replica and not raft.poisoned
+    return here and replica.leads and recipient in raft.configuration.members
+
+
+def _is_held(host: Host, replica: Replica, recipient: int) -> bool:
+    """Whether it has to wait: for people who have stopped the shard's moves (a voter that
+    lags is no move: its shard needs it), or for room on the disk."""
+    if replica.shard == META_SHARD:
+        return False
+    conf = replica.raft.configuration
+    record = host.view.shards.get(replica.shard)
+    stopped = host.view.paused or (record is not None and record.held)
+    votes = recipient in conf.voters or recipient in conf.voters_outgoing
+    return host.leadership.space_low or (stopped and not votes)
 
 
 class SnapshotSender:
@@ -97,6 +117,9 @@ class SnapshotSender:
         self._nursery = nursery
         self._surroundings = surroundings
         self._slots = trio.CapacityLimiter(SENDS_MAX)
+        self._rate = ByteRate(host.settings.move_bytes_per_s)
+        self._busy_until_s: dict[int, float] = {}  # nodes that receive enough, as they said
+        self._failures: Counter[tuple[int, int]] = Counter()  # (shard, recipient), in a row
 
     def start_wanted(self) -> None:
         """Start what was asked for since the last call."""
@@ -107,17 +130,19 @@ class SnapshotSender:
     async def _send_one(self, replica: Replica, recipient: int) -> None:
         sent = False
         node = replica.raft.configuration.nodes.get(recipient, 0)
+        outgoing = self._host.transfers.expect(replica.shard, recipient, node)
         try:
-            async with self._slots:
-                sent = await self._send(replica, recipient, node)
+            sent = await self._bring(replica, recipient, outgoing)
         except (OSError, trio.TooSlowError) as problem:
             self._note(replica, node, problem)
         except Corrupt as damage:
             # Found here, because nobody has read that row for long. A leader that cannot
             # bring its state to others has to leave that to a sound one.
             self._host.on_damage(replica, damage)
-        except (KritaError, StorageError) as problem:
+        except (KritaError, StorageError, _Outrun) as problem:
             self._note(replica, node, problem)
+        await self._pause_after(replica, recipient, sent)
+        self._host.transfers.end(outgoing)
         replica.raft.snapshot_sent(recipient, sent)
         self._host.drive.mark(replica)
 
@@ -125,9 +150,40 @@ class SnapshotSender:
         text = str(problem) or type(problem).__name__
         log.warning("shard %d: the snapshot for node %d failed: %s", replica.shard, node, text)
 
-    async def _send(self, replica: Replica, recipient: int, node: int) -> bool:
-        address = self._host.transport.address_of(node)
-        if address is None or not replica.leads:
+    async def _pause_after(self, replica: Replica, recipient: int, sent: bool) -> None:
+        """Before the core hears of a failure: it asks again at once."""
+        key = (replica.shard, recipient)
+        if sent or not _is_wanted(self._host, replica, recipient):
+            self._failures.pop(key, None)
+            return
+        self._failures[key] += 1
+        await trio.sleep(_PAUSE_S * 2 ** min(self._failures[key], _PAUSE_DOUBLINGS_MAX))
+
+    async def _bring(self, replica: Replica, recipient: int, outgoing: Outgoing) -> bool:
+        """Send it as soon as that may be, as often as others put it off; whether it arrived."""
+        host, shard = self._host, replica.shard
+        while _is_wanted(host, replica, recipient):
+            held = _is_held(host, replica, recipient)
+            host.transfers.stand(outgoing, Standing.HELD if held else Standing.WAITING)
+            if held or trio.current_time() < self._busy_until_s.get(outgoing.node, 0.0):
+                await trio.sleep(_LOOK_S)
+                continue
+            # The meta shard is small, and nothing goes on without it: it need not queue.
+            async with nullcontext() if shard == META_SHARD else self._slots:
+                if not _is_wanted(host, replica, recipient):
+                    break
+                try:
+                    return await self._send(replica, recipient, outgoing)
+                except _Later:
+                    continue
+                except Busy:
+                    pause_s = _BUSY_PAUSE_S * (0.5 + self._surroundings.chance.random())
+                    self._busy_until_s[outgoing.node] = trio.current_time() + pause_s
+        return False
+
+    async def _send(self, replica: Replica, recipient: int, outgoing: Outgoing) -> bool:
+        address = self._host.transport.address_of(outgoing.node)
+        if address is None:
             return False
         flushed = trio.Event()
         self._host.flusher.when_flushed(flushed.set)
@@ -138,9 +194,11 @@ class SnapshotSender:
         around = self._surroundings
         reader = await around.off_loop(SnapshotReader, self._data_db.path, known)
         try:
-            transfer = _Transfer(self._host, replica, recipient, node, address, reader, around)
-            with trio.fail_after(_TRANSFER_TIMEOUT_S):
-                await transfer.run()
+            rate = None if replica.shard == META_SHARD else self._rate
+            await _Transfer(
+                self._host, replica, recipient, outgoing.node, address, reader, around,
+                outgoing=outgoing, rate=rate,
+            ).run()  # fmt: skip
         finally:
             reader.close()
         return True
@@ -158,6 +216,9 @@ class _Transfer:
         address: str,
         reader: SnapshotReader,
         surroundings: Surroundings = MACHINE,
+        *,
+        outgoing: Outgoing | None = None,
+        rate: ByteRate | None = None,
     ) -> None:
         self._host = host
         self._replica = replica
@@ -168,14 +229,26 @@ class _Transfer:
         self._surroundings = surroundings
         self._id = surroundings.make_uuid()
         self._term = replica.raft.term
+        self._outgoing = outgoing or Outgoing(replica.shard, recipient, node, 0.0)
+        self._outgoing.total_bytes = replica.state.extent.bytes
+        self._rate = rate or ByteRate(0)
+        # A second's worth of all that may leave here is two slices of each transfer.
+        share = self._rate.bytes_per_s // (2 * SENDS_MAX) or CHUNK_BYTES
+        self._chunk_bytes = min(CHUNK_BYTES, max(_CHUNK_BYTES_MIN, share))
+        self._bytes_before = [0]  # every chunk that was read, and the next: of keys and values
+        self._log_bytes = replica.marks.total_bytes  # when the reader was opened
+        self._moved_s = 0.0  # when something arrived, on trio's clock
 
     async def run(self) -> None:
-        """Raises the last attempt's error when none succeeded."""
-        for attempt in range(1, _ATTEMPTS_MAX + 1):
+        """Raises the last attempt's error when nothing arrives any more, Busy when the
+        receiver takes no more now, _Later and _Outrun."""
+        self._moved_s = trio.current_time()
+        while True:
             try:
                 await self._attempt()
             except (OSError, trio.TooSlowError, Unavailable):
-                if attempt == _ATTEMPTS_MAX or not self._replica.leads:
+                stuck = trio.current_time() - self._moved_s >= _NO_PROGRESS_S
+                if stuck or not _is_wanted(self._host, self._replica, self._recipient):
                     raise
                 await trio.sleep(_PAUSE_S)
             else:
@@ -187,24 +260,48 @@ class _Transfer:
         hello = peer_hello(transport.identity, BULK, around)
         stream, connection, _ = await dial(self._address, hello, transport.peer_key, around)
         with closing(stream):
-            next_chunk = await self._ask(stream, connection, Op.SNAPSHOT_OPEN, self._opening())
-            self._reader.seek(next_chunk)
-            while True:
-                chunk = await around.off_loop(self._reader.next_chunk, CHUNK_BYTES)
+            number = await self._ask(stream, connection, Op.SNAPSHOT_OPEN, self._opening())
+            self._reader.seek(number)
+            self._host.transfers.note(self._outgoing, 0, self._bytes_before[number])
+            last = False
+            while not last:
+                chunk = await around.off_loop(self._reader.next_chunk, self._chunk_bytes)
+                last = chunk.last
                 body = self._chunk_body(chunk)
-                await self._ask(stream, connection, Op.SNAPSHOT_CHUNK, body)
-                if chunk.last:
-                    return
+                await self._until_it_may_go(len(body))
+                wanted = await self._ask(stream, connection, Op.SNAPSHOT_CHUNK, body)
+                if wanted != chunk.number + 1:
+                    raise Unavailable(f"node {self._node} asks for slice {wanted} again")
+                self._arrived(chunk, len(body))
+
+    def _arrived(self, chunk: SnapshotChunk, size_bytes: int) -> None:
+        self._moved_s = trio.current_time()
+        number, before = chunk.number, self._bytes_before
+        before[number + 1 :] = [before[number] + _size_of(chunk)]
+        self._host.transfers.note(self._outgoing, size_bytes, before[number + 1])
+
+    async def _until_it_may_go(self, size_bytes: int) -> None:
+        """Wait for this slice's turn and for people. That time is no lack of progress."""
+        host, replica, recipient = self._host, self._replica, self._recipient
+        began_s = trio.current_time()
+        await trio.sleep(self._rate.reserve(size_bytes, began_s))
+        while _is_held(host, replica, recipient):
+            host.transfers.stand(self._outgoing, Standing.HELD)
+            if trio.current_time() - began_s >= _HELD_MAX_S:
+                raise _Later
+            await trio.sleep(_LOOK_S)
+        host.transfers.stand(self._outgoing, Standing.SENDING)
+        self._moved_s += trio.current_time() - began_s
+        if not _is_wanted(host, replica, recipient):
+            raise _Later
+        grown_bytes = replica.marks.total_bytes - self._log_bytes
+        if grown_bytes > pin_bytes_max(host.settings.log_tail_bytes, self._outgoing.total_bytes):
+            raise _Outrun(
+                f"{grown_bytes} bytes were written meanwhile, more than there are to send:"
+                " raise move_bytes_per_s, or write less"
+            )
 
     def _opening(self) -> bytes:
-        applied = self._reader.applied
-        meta = [
-            applied.index,
-            applied.term,
-            applied.clock_ms,
-            applied.state_hash,
-            applied.configuration,
-        ]
         replica = self._replica
         return encode_body(
             Op.SNAPSHOT_OPEN,
@@ -213,7 +310,7 @@ class _Transfer:
             replica.id,
             self._term,
             self._id,
-            meta,
+            meta_of(self._reader.applied),
         )
 
     def _chunk_body(self, chunk: SnapshotChunk) -> bytes:
@@ -251,146 +348,11 @@ def _next_chunk(reply: Reply) -> int:
     raise ProtocolError("the answer to a snapshot's slice is malformed")
 
 
-def _fit(*values: object) -> bool:
-    """Whether all numbers among ``values`` are such as SQLite can keep."""
-    return all(not isinstance(n, int) or -_NUMBER_MAX - 1 <= n <= _NUMBER_MAX for n in values)
-
-
-@attrs.frozen
-class _Receiving:
-    """A snapshot on its way in."""
-
-    transfer: bytes
-    sender: int  # replica id of the leader that sends it
-    term: int  # that leader's
-    writer: SnapshotWriter
-
-
-class SnapshotReceiver:
-    """The other end: one writer a shard, every step on data.db's thread.
-
-    ``make_writer`` makes these writers: the simulator's data.db is no SQLite file and
-    has writers of its own.
-    """
-
-    def __init__(
-        self,
-        host: Host,
-        data_db: DataDatabase,
-        *,
-        make_writer: Callable[[DataDatabase, Applied], SnapshotWriter] = SnapshotWriter,
-    ) -> None:
-        self._host = host
-        self._data_db = data_db
-        self._make_writer = make_writer
-        self._writers: dict[int, _Receiving] = {}  # by shard
-
-    def open(self, body: bytes, respond: Respond) -> None:
-        """``snapshot_open``: answers with the first chunk that is wanted. Raises KritaError."""
-        match decode_body(Op.SNAPSHOT_OPEN, body):
-            case [
-                int(shard), int(replica_id), int(sender), int(term), bytes(transfer),
-                [int(index), int(entry_term), int(clock_ms), int(state_hash), bytes(conf), *_],
-            ] if _fit(sender, term, index, entry_term, clock_ms):  # fmt: skip
-                pass
-            case _:
-                raise ProtocolError("a malformed snapshot_open")
-        try:
-            decode_configuration(conf)
-        except ValueError as problem:
-            raise ProtocolError(f"snapshot_open brings no configuration: {problem}") from problem
-        replica = self._replica(shard, replica_id)
-        installing = any(applied.shard == shard for applied in self._host.received.values())
-        if installing or buggify("snapshots.busy"):
-            raise Unavailable(f"shard {shard} is about to install a snapshot", hint="ask again")
-        applied = attrs.evolve(
-            replica.state.applied,
-            index=index,
-            term=entry_term,
-            clock_ms=clock_ms,
-            state_hash=state_hash % HASH_MODULUS,
-            configuration=conf,
-        )
-        writer = self._make_writer(self._data_db, applied)
-        self._writers[shard] = _Receiving(transfer, sender, term, writer)
-        log.info("shard %d: receiving a snapshot at index %d", shard, index)
-        self._do(
-            lambda: writer.begin(transfer), lambda number: respond(Status.OK, [number]), respond
-        )
-
-    def chunk(self, body: bytes, respond: Respond) -> None:
-        """``snapshot_chunk``: answers once it is stored. Raises KritaError."""
-        match decode_body(Op.SNAPSHOT_CHUNK, body):
-            case [
-                int(shard), int(replica_id), bytes(transfer), int(number), list(rows), int(crc),
-                bool(last),
-            ]:  # fmt: skip
-                pass
-            case _:
-                raise ProtocolError("a malformed snapshot_chunk")
-        replica = self._replica(shard, replica_id)
-        known = self._writers.get(shard)
-        if known is None or known.transfer != transfer:
-            raise Unavailable(f"no snapshot of shard {shard} is being received", hint="open it")
-        writer = known.writer
-        piece = SnapshotChunk(number, rows, crc, last)
-
-        def store() -> int:
-            if not all(isinstance(row, list) and _fit(*row) for row in rows):
-                raise SnapshotRefused(f"chunk {number} has a number that no disk keeps")
-            next_chunk = writer.write(piece)
-            if piece.last and next_chunk == piece.number + 1:
-                writer.finish()
-            return next_chunk
-
-        def stored(next_chunk: int) -> None:
-            if piece.last and next_chunk == piece.number + 1:
-                self._finished(replica, transfer, writer)
-            respond(Status.OK, [next_chunk])
-
-        self._do(store, stored, respond)
-
-    def _replica(self, shard: int, replica_id: int) -> Replica:
-        replica = self._host.replicas.get(shard)
-        if replica is None or replica.id != replica_id:
-            raise Unavailable(f"replica {replica_id} of shard {shard} is not here")
-        return replica
-
-    def _finished(self, replica: Replica, transfer: bytes, writer: SnapshotWriter) -> None:
-        """Every row is durable: let the core decide."""
-        known = self._writers.get(replica.shard)
-        if known is None or known.transfer != transfer:
-            return  # another transfer has taken the place
-        del self._writers[replica.shard]
-        if self._host.replicas.get(replica.shard) is not replica:
-            return  # removed meanwhile, and with it whatever was received
-        applied = writer.applied
-        self._host.received[applied.generation] = applied
-        meta = SnapshotMeta(
-            applied.index,
-            applied.term,
-            decode_configuration(applied.configuration),
-            applied.generation,
-        )
-        replica.raft.step(
-            SnapshotInstalled(replica.shard, known.sender, replica.id, known.term, meta)
-        )
-        if replica.raft.log.snapshot.generation != applied.generation:
-            # The log has overtaken it, or the replica is poisoned.
-            del self._host.received[applied.generation]
-            self._do(writer.abandon, lambda _: None, lambda _status, _body: None)
-        self._host.drive.mark(replica)
-
-    def _do(self, work: Callable[[], T], then: Callable[[T], None], respond: Respond) -> None:
-        def done(finished: Finished[T]) -> None:
-            if isinstance(finished.error, SnapshotRefused):
-                error = ProtocolError(str(finished.error))
-                respond(error.status, to_wire(error))
-            elif finished.error is not None:
-                self._host.fail(finished.error)
-                broken = InternalError("the disk of this node has failed", outcome=Outcome.UNKNOWN)
-                respond(broken.status, to_wire(broken))
-            else:
-                then(finished.unwrap())
-
-        self._host.workers.data.submit(work, done)
+def _size_of(chunk: SnapshotChunk) -> int:
+    """The bytes of its keys and values, as the shard's extent counts them."""
+    size_bytes = 0
+    for row in chunk.rows:
+        match row:
+            case [bytes(key), _, bytes(value), *_]:
+                size_bytes += len(key) + len(value)
+    return size_bytes

@@ -3,31 +3,41 @@
 Every node has one; what it does depends on what the node leads:
 
 * the meta shard's leader asks the planner which nodes should hold which shard
-  and writes that into the meta shard (compare-and-set on the placement's
-  version), and evens out who leads how many shards;
+  and writes what may begin of it into the meta shard (compare-and-set on the
+  placement's version), says who is dead (vigil.py), and evens out who leads how many
+  shards;
 * each shard's leader compares its own configuration with the placement, makes
-  the next legal change, and reports the outcome to the meta shard.
+  the next legal change, and reports the outcome to the meta shard; it carries out
+  splits that were decided (splitting.py).
 
-Rules: no copy is made where nobody answers, and no copy that can be reached is given
-up while a member of the cluster cannot be: what looks like balance would make the
-data less safe. And nothing is remembered between steps but what is in flight. The next step
-follows from the meta shard's state and the shard's own configuration alone, so
-a crash anywhere, of anybody, resumes at the same place (raft.md 4.5). A shard's
-own log decides its membership; the meta shard only ever holds the wish and the
-last report (raft.md 4.4).
+Rules:
+* No copy is made where nobody answers. No copy that can be reached is given up unless
+  every node that shall hold the shard afterwards can be reached (``is_safe``): while
+  one of *them* is missing, the shard would be left with fewer copies than it has. A
+  node that is missing elsewhere is nobody's business; one that was declared dead is not
+  waited for, because the planner puts another in its place.
+* Nothing is moved for the planner's sake during an outage (cluster/liveness.py).
+* What people have paused or held stays as it is, but for what a move that was taken
+  back has left: learners that nobody wants are let go. The meta shard is never paused.
+* A shard that is being copied keeps its leader: the next one would begin anew.
+* Nothing is remembered between steps but what is in flight. The next step follows from
+  the meta shard's state and the shard's own configuration alone, so a crash anywhere, of
+  anybody, resumes at the same place (raft.md 4.5). A shard's own log decides its
+  membership; the meta shard only ever holds the wish and the last report (raft.md 4.4).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from krita.codec import encode_body
 from krita.operations import Op
 from kritad.buggify import buggify
-from kritad.cluster.leaders import leader_transfers
+from kritad.cluster.leaders import TRANSFERS_AT_ONCE, leader_transfers
 from kritad.cluster.membership import wanted_members
 from kritad.cluster.model import ShardRecord
-from kritad.cluster.planner import placements
+from kritad.cluster.moves import admissible, moves
+from kritad.cluster.planner import Placement, placements
 from kritad.cluster.reconcile import next_change, successor
 from kritad.cluster.view import MetaView
 from kritad.host.bootstrap import META_SHARD
@@ -35,12 +45,28 @@ from kritad.host.clock import Clock
 from kritad.host.leaders import LeaderTable
 from kritad.host.replica import Replica
 from kritad.host.request import Request
+from kritad.host.splitting import has_outgrown, propose_split, split_done_body
+from kritad.host.vigil import Vigil
 from kritad.raft.errors import ProposalRefused
 
 _TIMEOUT_MS = 5_000.0
 # Leaders are moved for balance no more often than this: a transfer costs its
 # shard a round trip without writes.
 _SPREAD_INTERVAL_MS = 500.0
+# A shard that is too large and may not be split now is asked about again.
+_OUTGROWN_INTERVAL_MS = 60_000.0
+
+
+def is_safe(view: MetaView, placement: Placement, present: Collection[int]) -> bool:
+    """Whether a shard has, once it is placed so, no fewer copies within reach than now;
+    see the module's rules. ``present`` are the nodes that can be counted on."""
+    record = view.shards[placement.shard]
+    after = set(placement.nodes)
+    if any(node not in present for node in after - set(record.nodes)):
+        return False
+    holders = {*record.nodes, *record.report.voters}
+    gives_up = any(node in present for node in holders - after)
+    return not gives_up or all(node in present for node in after)
 
 
 class Steward:
@@ -55,6 +81,10 @@ class Steward:
         mark: Callable[[Replica], None],
         reachable: Callable[[], Collection[int]],
         leadable: Callable[[], Collection[int]],
+        *,
+        vigil: Vigil,
+        zones: Sequence[str] = (),
+        shard_bytes_max: int = 0,
     ) -> None:
         self._replicas = replicas
         self._leaders = leaders
@@ -63,6 +93,10 @@ class Steward:
         self._mark = mark
         self._reachable = reachable
         self._leadable = leadable
+        self._vigil = vigil
+        self._zones = zones
+        self._shard_bytes_max = shard_bytes_max
+        self._split_asked_ms: dict[int, float] = {}  # by shard: of those that outgrow it
         self._in_flight: set[object] = set()
         self._spread_ms = 0.0
 
@@ -71,22 +105,29 @@ class Steward:
         if not view.cluster_id or buggify("steward.idle"):
             return
         meta = self._replicas.get(META_SHARD)
-        if meta is not None and meta.leads:
+        leads = meta is not None and meta.leads
+        self._watch(view, leads)
+        if leads:
             self._place(view)
             self._spread(view)
-        for shard, replica in self._replicas.items():
+        for shard, replica in list(self._replicas.items()):
             record = view.shards.get(shard)
             if record is not None and replica.leads:
-                self._reconcile(view, shard, replica)
+                self._reconcile(view, record, replica)
                 self._report(record, replica)
+                self._split(record, replica)
+
+    def _watch(self, view: MetaView, leads: bool) -> None:
+        for verdict in self._vigil.step(view, leads):
+            body = encode_body(Op.META_NODE_DEAD, verdict.node, verdict.dead, verdict.boot_counter)
+            self._propose(("dead", verdict.node), Op.META_NODE_DEAD, body)
 
     def _place(self, view: MetaView) -> None:
-        reachable = set(self._reachable())
-        missing = view.nodes.keys() - reachable
-        for placement in placements(view):
-            before, after = set(view.shards[placement.shard].nodes), set(placement.nodes)
-            if after - before - reachable or (missing and (before - after) & reachable):
-                continue
+        if self._vigil.outage(view):
+            return
+        present = self._reachable()
+        wanted = [plan for plan in placements(view) if is_safe(view, plan, present)]
+        for placement in admissible(view, wanted):
             body = encode_body(
                 Op.META_PLACE,
                 placement.shard,
@@ -101,7 +142,16 @@ class Steward:
             return
         self._spread_ms = now
         leaders = {shard: node for shard, node, _ in self._leaders if node and shard in view.shards}
-        for shard, node in leader_transfers(view, leaders, self._leadable()):
+        copied = {move.shard for move in moves(view) if move.adding}
+        transfers = leader_transfers(
+            view,
+            leaders,
+            self._leadable(),
+            zones=self._zones,
+            limit=TRANSFERS_AT_ONCE + len(copied),
+        )
+        may = [(shard, node) for shard, node in transfers if shard not in copied]
+        for shard, node in may[:TRANSFERS_AT_ONCE]:
             self._send(
                 ("transfer", shard),
                 Request(
@@ -114,23 +164,32 @@ class Steward:
                 ),
             )
 
-    def _reconcile(self, view: MetaView, shard: int, replica: Replica) -> None:
+    def _reconcile(self, view: MetaView, record: ShardRecord, replica: Replica) -> None:
         raft = replica.raft
         conf = raft.configuration
         if conf.joint or not raft.configuration_committed or raft.transferring:
             return
-        wanted = wanted_members(view, shard)
+        wanted = wanted_members(view, record.shard)
         matches = {member: progress.match for member, progress in raft.progress.items()}
         reachable = self._reachable()
         heirs = {member: node for member, node in wanted.voters.items() if node in reachable}
         heir = successor(heirs, conf, matches, replica.id)
+        answering = {member for member in conf.members if conf.nodes.get(member) in reachable}
+        held = record.shard != META_SHARD and (view.paused or record.held)
         changes = next_change(
-            wanted.voters, wanted.learners, conf, matches, raft.last_index, replica.id
+            wanted.voters,
+            wanted.learners,
+            conf,
+            matches,
+            raft.last_index,
+            replica.id,
+            reachable=answering | {replica.id},
+            held=held,
         )
-        if not changes and not heir:
+        if not changes and (not heir or held):
             return
         try:
-            if heir:
+            if heir and not held:
                 raft.transfer(heir)
             elif changes:
                 raft.propose_conf(changes, wanted.voters | wanted.learners, conf.version)
@@ -152,6 +211,22 @@ class Steward:
         ]
         body = encode_body(Op.META_REPORT, record.shard, conf.version, raft.term, members)
         self._propose(("report", record.shard), Op.META_REPORT, body)
+
+    def _split(self, record: ShardRecord, replica: Replica) -> None:
+        """The next step of a split that was decided; and ask for one that is due."""
+        if propose_split(replica, record, self._clock.wall_ms()):
+            self._mark(replica)
+        done = split_done_body(replica, record)
+        if done is not None:
+            self._propose(("split", record.shard), Op.META_SPLIT_DONE, done)
+        now = self._clock.monotonic_ms()
+        asked_ms = self._split_asked_ms.get(record.shard)
+        if asked_ms is not None and now - asked_ms < _OUTGROWN_INTERVAL_MS:
+            return
+        if has_outgrown(replica, record, self._shard_bytes_max):
+            self._split_asked_ms[record.shard] = now
+            body = encode_body(Op.SHARD_SPLIT, record.shard)
+            self._propose(("outgrown", record.shard), Op.SHARD_SPLIT, body)
 
     def _propose(self, tag: object, op: Op, body: bytes) -> None:
         self._send(

@@ -28,6 +28,7 @@ from krita.errors import TooLarge, to_wire
 from krita.handshake import Identity
 from krita.limits import FRAME_BYTES_MAX_PEER, FRAME_OVERHEAD_BYTES
 from krita.operations import Op
+from kritad.host.admission import Twins
 from kritad.host.clock import Clock
 from kritad.host.link import Expelled, Link
 from kritad.host.peer_codec import encode_messages
@@ -78,6 +79,7 @@ class Transport:
         self._silence_max_ms = silence_max_ms
         self._surroundings = surroundings
         self._peers: dict[int, Peer] = {}
+        self._twins = Twins()
         # What to do when the others do not accept us; the host says it.
         self.on_expelled: Callable[[Expelled], None] = lambda _: None
         self._nursery: trio.Nursery | None = None
@@ -153,6 +155,13 @@ class Transport:
         """The nodes that heartbeats would get through to now, this one included."""
         up = {node for node, peer in self._peers.items() if peer.connected}
         return up | {self.identity.node}
+
+    def check_single(self, newcomer: Identity) -> None:
+        """Raises unless ``newcomer`` is the only one under its number (admission.Twins)."""
+        peer = self._peers.get(newcomer.node)
+        if peer is not None:
+            link = peer.links[URGENT]
+            self._twins.judge(newcomer, link.other, link.attempts, link.redial)
 
     def address_of(self, node: int) -> str | None:
         """Where a node listens, if it is known."""

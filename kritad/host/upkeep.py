@@ -6,7 +6,8 @@ Rules:
 * A replica leaves only on proof: a configuration that its shard's leader has
   reported, newer than the newest one that the replica is in, does not have it.
   (What the meta shard *wants* proves nothing: the replica may be needed for the
-  very majority that will let it go. raft.md 4.4, B27.)
+  very majority that will let it go. raft.md 4.4, B27.) One that has nothing yet needs
+  no proof: see ``was_let_go``.
 * Its log goes first and leaves a tombstone, durably, then its state. A crash in
   between leaves rows that nothing refers to, which are swept.
 """
@@ -28,18 +29,25 @@ Cuts = list[tuple[Replica, SnapshotMeta]]
 def was_let_go(view: MetaView, replica: Replica) -> bool:
     """Whether it is certain that the replica is no member of its shard any more.
 
-    A replica that was never told of its own membership says no: the report may be
-    older than that. Replica ids are not used again, so who has left stays away.
+    A replica that has part of the log, and was not told of its own membership yet, says
+    no: the report may be older than that. One with nothing may go as soon as its id was
+    given out for a wish that is not there any more. (It may be a learner, perhaps: the
+    leader will see what we see, and let it go. It cannot vote: nobody is made a voter who
+    has nothing, but by a split, and then the report says so.) Otherwise it would stand in
+    the way of the next replica of its shard for ever. Replica ids are not used again, so
+    who has left stays away.
     """
     record = view.shards.get(replica.shard)
-    known = replica.raft.configuration
-    if record is None or replica.id not in known.members:
+    if (
+        record is None
+        or any(wanted.replica == replica.id for wanted in record.replicas)
+        or any(member.replica == replica.id for member in record.report.replicas)
+    ):
         return False
-    return (
-        record.report.conf_version > known.version
-        and all(wanted.replica != replica.id for wanted in record.replicas)
-        and all(member.replica != replica.id for member in record.report.replicas)
-    )
+    known = replica.raft.configuration
+    if replica.id in known.members:
+        return record.report.conf_version > known.version
+    return replica.raft.last_index == 0 and replica.id < view.replica_next
 
 
 class Upkeep:
@@ -82,6 +90,27 @@ class Upkeep:
         now, whoever moved it there deletes these rows too."""
         known = self._replicas.get(replica.shard) is replica
         return known and replica.raft.log.snapshot.index == meta.index
+
+    def acknowledge_boot(self) -> None:
+        """The cluster knows of this start; see RaftDatabase.acknowledge_boot."""
+
+        def done(finished: Finished[None]) -> None:
+            if finished.error is not None:
+                self._on_failure(finished.error)
+
+        self._log_worker.submit(self._raft_db.acknowledge_boot, done)
+
+    def checkpoint_log(self) -> None:
+        """Move raft.db's WAL into the file when it has grown: now, when nobody waits for
+        the batch that has just been saved."""
+        if not self._raft_db.checkpoint_due:
+            return
+
+        def done(finished: Finished[None]) -> None:
+            if finished.error is not None:
+                self._on_failure(finished.error)
+
+        self._log_worker.submit(self._raft_db.maybe_checkpoint, done)
 
     def remove(self, replica: Replica, then: Callable[[], None]) -> None:
         """Delete what the disk has of a replica that nobody uses any more, behind

@@ -18,6 +18,7 @@ Bounds (reliability C1-C4):
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 from functools import partial
 
@@ -26,7 +27,7 @@ import trio
 from krita.connection import ServerConnection, State
 from krita.errors import Busy, Foreign, KritaError, ProtocolError, Unavailable
 from krita.events import Event, HelloReceived, OneWay, PeerProved, Request, SendData
-from krita.handshake import NONCE_BYTES, Hello, Role
+from krita.handshake import NONCE_BYTES, Hello, Identity, Role
 from krita.limits import FRAME_BYTES_MAX_PEER, frame_bytes_max
 from kritad.access import PEER, Principal
 from kritad.server.interface import Database, Gatekeeper
@@ -34,6 +35,17 @@ from kritad.server.limits import ServerLimits
 from kritad.server.outbox import Outbox
 from kritad.server.watchdog import Watched
 from kritad.stream import Stream
+
+_log = logging.getLogger(__name__)
+
+# Strangers whose coming was logged: each once, and not more of them than this. Anybody
+# who reaches the port can be one.
+_STRANGERS_MAX = 16
+_STRANGER_HINT = (
+    "one of the two was started with the wrong data directory; or with an empty one and without"
+    " join_ip, and so began a cluster of its own: stop that one, and start it with an empty"
+    " directory and --join_ip"
+)
 
 
 class CborServer:
@@ -44,9 +56,26 @@ class CborServer:
         self.gatekeeper = gatekeeper
         self.limits = limits
         self.frame_bytes_max = frame_bytes_max(limits.value_bytes_max)
+        self._strangers: set[tuple[bytes, int]] = set()
         metrics = database.metrics
         self.refusals = metrics.counter(
             "krita_cbor_refusals_total", "CBOR connections ended by an error", ("code",)
+        )
+
+    def stranger(self, identity: Identity) -> Foreign:
+        """The refusal of a node of another cluster, which takes this one for a member of
+        its own; logged here as well: it is this node that may be in the wrong place."""
+        own = self.database.identity
+        who = identity.cluster_id, identity.node
+        if who not in self._strangers and len(self._strangers) < _STRANGERS_MAX:
+            self._strangers.add(who)
+            _log.warning(
+                "this node belongs to cluster %s, and %s takes it for one of its own (%s)",
+                own.cluster_id.hex(), identity, _STRANGER_HINT,
+            )  # fmt: skip
+        return Foreign(
+            f"this node belongs to cluster {own.cluster_id.hex()}, you are {identity}",
+            hint=_STRANGER_HINT,
         )
 
     def connection(self, stream: Stream, watched: Watched, *, crowded: bool) -> CborConnection:
@@ -176,11 +205,7 @@ class CborConnection:
         if hello.role is Role.PEER:
             assert hello.identity is not None
             if hello.identity.cluster_id not in (b"", identity.cluster_id):
-                raise Foreign(
-                    f"this node belongs to cluster {identity.cluster_id.hex()},"
-                    f" you are {hello.identity}",
-                    hint="one of the two was started with the wrong data directory or join_ip",
-                )
+                raise server.stranger(hello.identity)
             return self._connection.accept(
                 identity,
                 FRAME_BYTES_MAX_PEER,

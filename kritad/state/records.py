@@ -25,13 +25,13 @@ class Records:
     def put(self, key: bytes, value: bytes) -> None:
         """Set a record."""
         before = self._keyspace.get(key)
-        self._keyspace.put(key, value, None, self._revision, before)
+        self._keyspace.put(key, value, None, self._revision, before, _CELL)
 
     def delete(self, key: bytes) -> None:
         """Remove a record; without effect when it is absent."""
         before = self._keyspace.get(key)
         if before is not None:
-            self._keyspace.delete(key, before)
+            self._keyspace.delete(key, before, _CELL)
 
     def scan(self, prefix: bytes = b"") -> list[tuple[bytes, bytes]]:
         """All records whose key begins with ``prefix``, in key order. Cost: it
@@ -53,3 +53,4 @@ class Records:
 
 
 _SCAN_ROWS = 1024
+_CELL = 0  # the only one of a shard that keeps records: Extent.everything()

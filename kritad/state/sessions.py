@@ -1,7 +1,7 @@
 """Client sessions: what makes a write that was sent twice happen once.
 
-A client opens a session through the log; the entry's index is the session's id,
-so ids are unique in a shard for ever. Each write of a session carries its
+A client opens a session through the log, and the entry's index makes the session's id
+(split.py), so ids are unique in a shard for ever. Each write of a session carries its
 sequence number and ``acked_to``: the client has the answers to everything up to
 there and will not ask again. The shard keeps the replies above ``acked_to``.
 
@@ -103,12 +103,25 @@ class Sessions:
     def __contains__(self, session_id: int) -> bool:
         return session_id in self._sessions
 
-    def open(self, index: int, clock_ms: int) -> int:
-        """A new session; its id is the entry's index."""
-        self._sessions[index] = Session(index, index, clock_ms)
-        self._changed(index)
+    def copy(self) -> Sessions:
+        """The same sessions, of which none has been frozen yet. ~5 µs each, counting
+        those that have changed into the hash."""
+        total = self.hash  # first: it counts those that have changed
+        other = Sessions()
+        for session in self._sessions.values():
+            own = attrs.evolve(session, replies=dict(session.replies))
+            other._sessions[own.id] = own
+        other._replies_count = self._replies_count
+        other._hash = total
+        other._unflushed = set(self._sessions)
+        return other
+
+    def open(self, session_id: int, index: int, clock_ms: int) -> int:
+        """A new session, opened by the entry at ``index``."""
+        self._sessions[session_id] = Session(session_id, index, clock_ms)
+        self._changed(session_id)
         self._end_surplus()
-        return index
+        return session_id
 
     def touch(self, session_id: int, index: int, clock_ms: int) -> None:
         """Keep a session alive. Raises SessionExpired."""

@@ -1,6 +1,13 @@
 """The small tables of raft.db, held in memory: identity, replicas, votes, log starts.
 
 Rules:
+* A store draws a nonce at each boot and keeps those that the cluster may know as its
+  newest: the last one that was acknowledged, and all since. A copy of the store that
+  is started beside it, or after it, draws others, and so is told from the store itself
+  at its first start, when its boot counter is still as high (host/admission.py).
+* What a boot that nobody answered leaves is a nonce more. When there are NONCES_MAX, a
+  further boot is the newest one again: to forget an old nonce would be to refuse a node
+  that a cluster without a majority has left unanswered for long.
 * Every row has a seal (digests.py). Damage to one replica's row is noted in
   ``damaged`` and concerns that replica; damage to the identity or to the tables of
   replicas and tombstones concerns the node and is raised.
@@ -29,6 +36,10 @@ REBUILD_NODE = (
 )
 
 
+NONCE_BYTES = 16
+NONCES_MAX = 16
+
+
 @attrs.frozen
 class Identity:
     """Who this store is. ``node_id`` 0 and an empty ``cluster_id``: not joined yet."""
@@ -37,6 +48,16 @@ class Identity:
     node_id: int
     store_uuid: bytes
     boot_counter: int
+    # Of the newest boots, one each, the newest last; () before the first boot.
+    nonces: tuple[bytes, ...] = ()
+
+    def booted(self, nonce: bytes) -> Identity:
+        """Who this store is from its next start on."""
+        assert len(nonce) == NONCE_BYTES, nonce
+        if len(self.nonces) >= NONCES_MAX:
+            return self
+        boots = self.boot_counter + 1
+        return attrs.evolve(self, boot_counter=boots, nonces=(*self.nonces, nonce))
 
 
 @attrs.define
@@ -55,6 +76,7 @@ class Catalog:
 
     def __init__(self) -> None:
         self.identity: Identity | None = None
+        self.recoveries: list[bytes] = []  # what each has done, the oldest first
         self.replicas: dict[int, int] = {}
         self.tombstones: dict[int, int] = {}  # the highest removed replica id
         self.tails: dict[int, Tail] = {}
@@ -66,10 +88,14 @@ class Catalog:
 
     def read(self, connection: sqlite3.Connection, path: Path) -> None:
         """Fill the memory. Raises Corrupt(None) and sqlite3.Error."""
-        for _, cluster_id, node_id, store_uuid, boots, crc in _rows(connection, "store"):
-            if seal(cluster_id, node_id, store_uuid, boots) != crc:
+        for _, cluster_id, node_id, store_uuid, boots, crc, nonces in _rows(connection, "store"):
+            if _seal_identity(cluster_id, node_id, store_uuid, boots, nonces) != crc:
                 raise Corrupt(None, f"the identity in {path} is damaged", REBUILD_NODE)
-            self.identity = Identity(cluster_id, node_id, store_uuid, boots)
+            self.identity = Identity(cluster_id, node_id, store_uuid, boots, _parted(nonces))
+        for _, record, crc in _rows(connection, "recovery"):
+            if seal(record) != crc:
+                raise Corrupt(None, f"the recovery record in {path} is damaged", REBUILD_NODE)
+            self.recoveries.append(record)
         for table, known in (("replica", self.replicas), ("tombstone", self.tombstones)):
             for shard, replica, crc in _rows(connection, table):
                 if seal(shard, replica) != crc:
@@ -96,18 +122,30 @@ class Catalog:
         row = (
             identity.cluster_id, identity.node_id, identity.store_uuid, identity.boot_counter,
         )  # fmt: skip
-        connection.execute("INSERT OR REPLACE INTO store VALUES (1,?,?,?,?,?)", (*row, seal(*row)))
+        nonces = b"".join(identity.nonces)
+        connection.execute(
+            "INSERT OR REPLACE INTO store VALUES (1,?,?,?,?,?,?)",
+            (*row, _seal_identity(*row, nonces), nonces),
+        )
         self.identity = identity
+
+    def write_recovery(self, connection: sqlite3.Connection, record: bytes) -> None:
+        """Add what a recovery has done, for ever (raft_db.py: ``recover``)."""
+        connection.execute(
+            "INSERT INTO recovery (record, seal) VALUES (?,?)", (record, seal(record))
+        )
+        self.recoveries.append(record)
 
     def create_replica(
         self, connection: sqlite3.Connection, shard: int, replica: int, first: SnapshotMeta
     ) -> None:
-        """Insert the rows of a new replica."""
+        """Insert the rows of a new replica. One that begins behind an entry (a shard was
+        split, host/births.py) knows of its term, and asks for votes in later ones only."""
         connection.execute(
             "INSERT INTO replica VALUES (?,?,?)", (shard, replica, seal(shard, replica))
         )
         self.replicas[shard] = replica
-        self.tails[shard] = Tail(last_index=first.index)
+        self.tails[shard] = Tail(term=first.term, last_index=first.index)
         self.write_tails(connection, [shard])
         self.write_first(connection, shard, first)
 
@@ -143,6 +181,19 @@ class Catalog:
         row = (shard, first.index, first.term, blob, first.generation)
         connection.execute("INSERT OR REPLACE INTO first VALUES (?,?,?,?,?,?)", (*row, seal(*row)))
         self.firsts[shard] = first
+
+
+def _seal_identity(
+    cluster_id: bytes, node_id: int, store_uuid: bytes, boots: int, nonces: bytes
+) -> int:
+    """Of a row of ``store``. One without nonces has the seal it had before there were any."""
+    if nonces == b"":
+        return seal(cluster_id, node_id, store_uuid, boots)
+    return seal(cluster_id, node_id, store_uuid, boots, nonces)
+
+
+def _parted(nonces: bytes) -> tuple[bytes, ...]:
+    return tuple(nonces[at : at + NONCE_BYTES] for at in range(0, len(nonces), NONCE_BYTES))
 
 
 def _rows(connection: sqlite3.Connection, table: str) -> list[tuple[Any, ...]]:

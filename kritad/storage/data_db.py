@@ -4,10 +4,11 @@
 So a log is cut only below an index for which ``checkpoint`` has returned True since.
 
 Tables (migrations.py): ``kv`` and ``sessions`` hold rows of all *generations*; a
-generation is one copy of one shard's state. ``applied`` names the generation
-that a shard's replica uses and how far it is. ``receiving`` is a snapshot on its way
-in, into a generation of its own. ``generation`` lists all there are: those which
-neither of the two names are swept away in slices.
+generation is one copy of one shard's state. ``applied`` names the generations
+that a shard's replica uses and how far it is: one for its sessions, and one for its rows,
+which a shard that was split shares with its other half. ``receiving`` is a snapshot on
+its way in, into a generation of its own. ``generation`` lists all there are: what
+neither of the two uses is swept away in slices (sweeping.py).
 
 ``kv`` is an ordinary table with a unique index on (generation, key). Measured
 against WITHOUT ROWID: flushes of 20,000 keys with 256 B values 307,000 rows/s against
@@ -21,6 +22,7 @@ have a connection of their own, for the main thread.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,9 +30,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import attrs
-
 from kritad.storage import walscan
+from kritad.storage.applied_rows import APPLIED_COLUMNS, applied_row, read_applied
 from kritad.storage.data_reader import DataReader
 from kritad.storage.database import (
     checkpoint,
@@ -41,10 +42,12 @@ from kritad.storage.database import (
     open_writer,
     write_failure,
 )
-from kritad.storage.digests import HASH_MODULUS, seal, session_digest, to_signed
+from kritad.storage.digests import session_digest
 from kritad.storage.errors import Corrupt, StorageError, StoreFailed
+from kritad.storage.extent import OUTSIDE, WHOLE_RING, Arc, Extent
 from kritad.storage.migrations import DATA, migrate
 from kritad.storage.rows import Applied, Row, ShardFlush, Stamp
+from kritad.storage.sweeping import Uses, What, left_behind, sweep_slice
 
 __all__ = ["Applied", "DataDatabase", "Row", "ShardFlush"]
 
@@ -53,9 +56,7 @@ _PUT_OVER = (
     "ON CONFLICT (generation, key) DO UPDATE SET revision=excluded.revision,"
     " value=excluded.value, content_type=excluded.content_type, digest=excluded.digest"
 )
-APPLIED_COLUMNS = (
-    "shard, replica, generation, log_index, term, clock_ms, state_hash, configuration, seal"
-)
+_PUT_APPLIED = f"INSERT OR REPLACE INTO applied ({APPLIED_COLUMNS})"
 
 
 class DataDatabase:
@@ -74,6 +75,9 @@ class DataDatabase:
         self.damaged: dict[int, str] = {}  # shard -> what was found when opening
         # Made since this start and perhaps not flushed yet: not to be swept.
         self._fresh: set[int] = set()
+        self._reserved: set[int] = set()  # numbers given out and not yet listed
+        self._numbers = itertools.count(1)
+        self._orphans: dict[int, bytes] = {}  # generation -> key up to which it was swept
         self._rows = DataReader(path, reader, self._shards)
 
     def __repr__(self) -> str:
@@ -91,6 +95,7 @@ class DataDatabase:
             checkpoint(writer, "TRUNCATE")
             database = cls(path, writer, open_reader(path))
             database._read_small()
+            database._note_damaged()
         except sqlite3.Error as error:
             writer.close()
             raise failure(path, "read", error) from error
@@ -115,52 +120,80 @@ class DataDatabase:
 
     # Reading, on the main thread.
 
-    def get(self, generation: int, key: bytes) -> Row | None:
+    # ``shard`` is who is to blame when a row is damaged, by default the generation's user.
+
+    def get(self, generation: int, key: bytes, shard: int | None = None) -> Row | None:
         """The stored row, its digest verified. Raises Corrupt(shard). ~10 µs."""
         if self._failed is not None:
             raise self._failed
-        return self._rows.get(generation, key)
+        return self._rows.get(generation, key, shard)
 
-    def stamp(self, generation: int, key: bytes) -> Stamp | None:
-        """The row's revision and digest. Raises StoreFailed. ~5 µs."""
+    def stamp(self, generation: int, key: bytes, shard: int | None = None) -> Stamp | None:
+        """The row's revision, digest and size. Raises StoreFailed, Corrupt. ~5 µs."""
         if self._failed is not None:
             raise self._failed
-        return self._rows.stamp(generation, key)
+        return self._rows.stamp(generation, key, shard)
 
-    def stamps(self, generation: int, keys: Sequence[bytes]) -> dict[bytes, Stamp]:
+    def stamps(
+        self, generation: int, keys: Sequence[bytes], shard: int | None = None
+    ) -> dict[bytes, Stamp]:
         """``stamp`` of several keys at once; absent ones are left out. ~4 µs a key."""
         if self._failed is not None:
             raise self._failed
-        return self._rows.stamps(generation, keys)
+        return self._rows.stamps(generation, keys, shard)
 
-    def scan(self, generation: int, after: bytes | None, limit: int) -> list[tuple[bytes, Row]]:
-        """At most ``limit`` rows in key order, from the first key behind ``after`` (None:
-        from the start). Raises Corrupt(shard). ~4 µs a row."""
+    def scan(
+        self,
+        generation: int,
+        after: bytes | None,
+        limit: int,
+        arc: Arc = WHOLE_RING,
+        shard: int | None = None,
+    ) -> list[tuple[bytes, Row]]:
+        """At most ``limit`` rows of an arc in key order, from the first key behind ``after``
+        (None: from the start). Raises Corrupt(shard). ~4 µs a row."""
         self._check()
-        return list(self._rows.scan(generation, after, limit))
+        return list(self._rows.scan(generation, after, limit, arc, shard))
 
-    def scan_sessions(self, generation: int, after: int, limit: int) -> list[tuple[int, bytes]]:
+    def scan_sessions(
+        self, generation: int, after: int, limit: int, shard: int | None = None
+    ) -> list[tuple[int, bytes]]:
         """At most ``limit`` sessions, ascending, with ids above ``after``. Raises Corrupt."""
         self._check()
-        return list(self._rows.scan_sessions(generation, after, limit))
+        return list(self._rows.scan_sessions(generation, after, limit, shard))
+
+    def count(self, generation: int, empty: Extent, shard: int | None = None) -> Extent:
+        """What is in a generation by the cells of ``empty``, which is filled and returned;
+        rows outside of it are left out. Digests and sizes are those that are stored: compare
+        the sum with the state hash. Raises Corrupt. ~2 µs a row, all of them in one go."""
+        self._check()
+        for key, stamp in self._rows.sizes(generation, shard):
+            cell = empty.cell_of(key)
+            if cell != OUTSIDE:
+                empty.count(cell, stamp.digest, 1, len(key) + stamp.value_bytes)
+        return empty
 
     # Writing, on the flusher thread.
 
-    def flush(self, batch: Sequence[ShardFlush]) -> None:
+    def flush(self, batch: Sequence[ShardFlush], durable: bool = False) -> None:
         """Store what several shards changed, each with how far it is, in one transaction.
 
-        Not durable until ``checkpoint`` returns True. Raises StoreFailed; then the store
-        is to be stopped. 250,000 rows/s with 256 B values.
+        Not durable until ``checkpoint`` returns True, unless ``durable``: then it and
+        all before it are when this returns. Raises StoreFailed; then the store is to be
+        stopped. 250,000 rows/s with 256 B values.
         """
-        with self.transaction():
+        with self.transaction(durable=durable):
+            before = list(self._applied.values())
             for item in batch:
                 applied = item.applied
                 known = self._applied.get(applied.shard)
                 assert known is None or known.generation <= applied.generation, (known, applied)
                 # In key order neighbours share pages; sorted here, off the main thread.
                 rows = sorted(item.rows, key=itemgetter(0))
-                self.put(applied.generation, rows, item.sessions)
+                self.put(applied.rows, rows, ())
+                self.put(applied.generation, (), item.sessions)
                 self._write_applied(applied)
+            self._note_left_behind(before)
 
     def checkpoint(self) -> bool:
         """Whether everything flushed before is now durable in the main file. False while
@@ -187,19 +220,20 @@ class DataDatabase:
         Call it after raft.db has saved the snapshot: RaftDatabase.load then tells
         how to go on if the node stops in between. The old generation is swept later.
         """
-        with self.transaction(durable=True) as connection:
+        with self.transaction(durable=True):
+            before = list(self._applied.values())
             self._write_applied(applied)
-            connection.execute("DELETE FROM receiving WHERE shard=?", (applied.shard,))
-            self._receiving.pop(applied.shard, None)
+            self._forget_receiving(applied.shard)
+            self._note_left_behind(before)
 
     def drop(self, shard: int) -> None:
         """Forget a shard's state (its replica was removed); its rows are swept later."""
-        with self.transaction() as connection:
-            connection.execute("DELETE FROM applied WHERE shard=?", (shard,))
-            connection.execute("DELETE FROM receiving WHERE shard=?", (shard,))
-            self._applied.pop(shard, None)
-            self._receiving.pop(shard, None)
+        with self.transaction():
+            before = list(self._applied.values())
+            self._delete_applied(shard)
+            self._forget_receiving(shard)
             self._fresh = {g for g in self._fresh if self._shards.get(g) != shard}
+            self._note_left_behind(before)
 
     # Generations
 
@@ -212,24 +246,20 @@ class DataDatabase:
         """A generation made since this start is not wanted after all: let it be swept."""
         self._fresh.discard(generation)
 
+    def reserve_generation(self) -> int:
+        """A number as of create_generation, for sessions that are flushed later, with the
+        state that they belong to: it is listed then. On any thread; nothing is written, and
+        a number that was not used until a restart is given again."""
+        generation = next(self._numbers)
+        self._reserved.add(generation)
+        return generation
+
     def sweep(self, limit: int) -> int:
-        """Delete at most ``limit`` rows that nothing refers to. Returns how many; 0 when
-        there are none left. ~5 µs a row."""
-        used = {row.generation for row in self._applied.values()}
-        used |= self._fresh | set(self._receiving.values())
-        with self.transaction() as connection:
-            known = connection.execute("SELECT id FROM generation ORDER BY id").fetchall()
-            for (generation,) in known:
-                if generation in used:
-                    continue
-                deleted = _delete_some(connection, generation, limit)
-                if deleted:
-                    return deleted
-                # The newest stays listed, so that no number is given twice.
-                if generation != known[-1][0]:
-                    connection.execute("DELETE FROM generation WHERE id=?", (generation,))
-                    self._shards.pop(generation, None)
-        return 0
+        """Delete at most ``limit`` rows that nothing refers to. Returns how many it went
+        over; 0 when there is nothing left to do. ~5 µs a row."""
+        uses = Uses.of(self._applied.values(), self._fresh | set(self._receiving.values()))
+        with self.transaction():
+            return sweep_slice(self, uses, self._orphans, limit)
 
     def received(self, generation: int) -> Applied | None:
         """What a completely received snapshot in ``generation`` brings, not installed yet.
@@ -269,8 +299,7 @@ class DataDatabase:
 
     def insert_generation(self, connection: sqlite3.Connection) -> int:
         """create_generation() as part of a transaction."""
-        query = "SELECT coalesce(max(id), 0) + 1 FROM generation"
-        generation: int = connection.execute(query).fetchone()[0]
+        generation = next(self._numbers)
         connection.execute("INSERT INTO generation VALUES (?)", (generation,))
         self._fresh.add(generation)
         return generation
@@ -307,48 +336,104 @@ class DataDatabase:
         for ended in _slices([session for session, blob in sessions if blob is None]):
             self._writer.execute(_delete("sessions", "id", len(ended)), (generation, *ended))
 
+    # For sweep_slice, inside a transaction.
+
+    def listed(self) -> list[int]:
+        """See sweeping.Store."""
+        found = self._writer.execute("SELECT id FROM generation ORDER BY id").fetchall()
+        return [generation for (generation,) in found]
+
+    def unlist(self, generation: int) -> None:
+        """See sweeping.Store."""
+        self._writer.execute("DELETE FROM generation WHERE id=?", (generation,))
+        self._shards.pop(generation, None)
+
+    def delete_some(self, what: What, generation: int, limit: int) -> int:
+        """See sweeping.Store."""
+        row_id = "id" if what == "kv" else "rowid"
+        deleted: int = self._writer.execute(
+            f"DELETE FROM {what} WHERE {row_id} IN"
+            f" (SELECT {row_id} FROM {what} WHERE generation=? LIMIT ?)",
+            (generation, limit),
+        ).rowcount
+        return deleted
+
+    def keys_behind(self, generation: int, after: bytes, limit: int) -> list[bytes]:
+        """See sweeping.Store. The index has all that it reads."""
+        query = "SELECT key FROM kv WHERE generation=? AND key>? ORDER BY key LIMIT ?"
+        found = self._writer.execute(query, (generation, after, limit)).fetchall()
+        return [key for (key,) in found]
+
+    def delete_keys(self, generation: int, keys: Sequence[bytes]) -> None:
+        """See sweeping.Store."""
+        self.put(generation, [(key, None) for key in keys], ())
+
+    def note_orphans(self, generation: int, after: bytes | None) -> None:
+        """See sweeping.Store."""
+        if after is None:
+            self._writer.execute("DELETE FROM orphans WHERE generation=?", (generation,))
+            self._orphans.pop(generation, None)
+        else:
+            query = "INSERT OR REPLACE INTO orphans VALUES (?, ?)"
+            self._writer.execute(query, (generation, after))
+            self._orphans[generation] = after
+
+    def _note_left_behind(self, before: Sequence[Applied]) -> None:
+        for generation in left_behind(before, self._applied.values()):
+            self.note_orphans(generation, b"")
+
+    def _note_damaged(self) -> None:
+        """The state of a damaged shard is made anew in another generation. Nobody knows
+        whom its rows have been beside until now."""
+        if self.damaged:
+            with self.transaction():
+                for generation in Uses.of(self._applied.values()).rows:
+                    self.note_orphans(generation, b"")
+
     def _write_applied(self, applied: Applied) -> None:
-        execute_rows(self._writer, "INSERT OR REPLACE INTO applied", [applied_row(applied)])
+        if applied.generation in self._reserved:
+            self._list(applied.generation)
+            self._reserved.discard(applied.generation)
+        execute_rows(self._writer, _PUT_APPLIED, [applied_row(applied)])
+        self._keep_applied(applied)
+
+    def _list(self, generation: int) -> None:
+        self._writer.execute("INSERT INTO generation VALUES (?)", (generation,))
+
+    def _delete_applied(self, shard: int) -> None:
+        self._writer.execute("DELETE FROM applied WHERE shard=?", (shard,))
+        self._applied.pop(shard, None)
+
+    def _forget_receiving(self, shard: int) -> None:
+        self._writer.execute("DELETE FROM receiving WHERE shard=?", (shard,))
+        self._receiving.pop(shard, None)
+
+    def _keep_applied(self, applied: Applied) -> None:
         self._applied[applied.shard] = applied
         self._shards[applied.generation] = applied.shard
+        self._shards.setdefault(applied.rows, applied.shard)
         self._fresh.discard(applied.generation)
 
     def _read_small(self) -> None:
-        query = f"SELECT {APPLIED_COLUMNS} FROM applied"
+        query = f"SELECT {APPLIED_COLUMNS} FROM applied ORDER BY shard"
         for row in self._reader.execute(query).fetchall():
             try:
                 applied = read_applied(self.path, row)
             except Corrupt as error:
                 self.damaged[row[0]] = error.message
                 continue
-            self._applied[applied.shard] = applied
-            self._shards[applied.generation] = applied.shard
+            self._keep_applied(applied)
         query = "SELECT shard, generation FROM receiving"
         for shard, generation in self._reader.execute(query).fetchall():
             self.hold(shard, generation)
+        query = "SELECT generation, after FROM orphans"
+        self._orphans = dict(self._reader.execute(query).fetchall())
+        query = "SELECT coalesce(max(id), 0) + 1 FROM generation"
+        self._numbers = itertools.count(self._reader.execute(query).fetchone()[0])
 
     def _check(self) -> None:
         if self._failed is not None:
             raise self._failed
-
-
-def applied_row(applied: Applied) -> tuple[Any, ...]:
-    """The values of APPLIED_COLUMNS."""
-    row = attrs.astuple(attrs.evolve(applied, state_hash=to_signed(applied.state_hash)))
-    return (*row, seal(*row))
-
-
-def read_applied(path: Path, row: tuple[Any, ...]) -> Applied:
-    """The value of APPLIED_COLUMNS. Raises Corrupt(shard) if its seal is broken."""
-    *fields, crc = row
-    applied = Applied(*fields)
-    if seal(*fields) != crc:
-        raise Corrupt(
-            applied.shard,
-            f"how far shard {applied.shard} is does not match its checksum in {path}",
-            "its state is made again from the log or fetched from the other replicas",
-        )
-    return attrs.evolve(applied, state_hash=applied.state_hash % HASH_MODULUS)
 
 
 def _slices(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -359,15 +444,3 @@ def _slices(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
 def _delete(table: str, column: str, count: int) -> str:
     places = ",".join("?" * count)
     return f"DELETE FROM {table} WHERE generation=? AND {column} IN ({places})"
-
-
-def _delete_some(connection: sqlite3.Connection, generation: int, limit: int) -> int:
-    """Delete at most ``limit`` rows of a generation; returns how many."""
-    deleted = 0
-    for table, row_id in (("kv", "id"), ("sessions", "rowid")):
-        deleted += connection.execute(
-            f"DELETE FROM {table} WHERE {row_id} IN"
-            f" (SELECT {row_id} FROM {table} WHERE generation=? LIMIT ?)",
-            (generation, limit - deleted),
-        ).rowcount
-    return deleted

@@ -2,6 +2,10 @@
 
 Used by DataDatabase for the main thread's reads and by SnapshotReader for its
 stream. A row that is damaged is Corrupt, never "missing" (raft.md B47).
+
+Two shards may have their rows in one generation, so a scan can be kept to an arc of the
+ring. SQLite asks for each key's token before it reads the row: what is not wanted costs
+a call, and none of its pages.
 """
 
 from __future__ import annotations
@@ -12,15 +16,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from krita.ring import token
 from kritad.storage.database import failure
 from kritad.storage.digests import row_digest, session_digest
 from kritad.storage.errors import Corrupt, StorageError
+from kritad.storage.extent import WHOLE_RING, Arc
 from kritad.storage.rows import Row, Stamp
 
-_STAMP = "SELECT revision, digest FROM kv WHERE generation=? AND key=?"
+# length() of a column does not read the pages that a long value overflows to.
+_STAMP = "SELECT revision, digest, length(value) FROM kv WHERE generation=? AND key=?"
 _KEYS_PER_STATEMENT = 16
 _STAMPS = [
-    f"SELECT key, revision, digest FROM kv WHERE generation=? AND key IN ({','.join('?' * count)})"
+    "SELECT key, revision, digest, length(value) FROM kv"
+    f" WHERE generation=? AND key IN ({','.join('?' * count)})"
     for count in range(_KEYS_PER_STATEMENT + 1)
 ]
 _GET = "SELECT revision, value, content_type, digest FROM kv WHERE generation=? AND key=?"
@@ -28,6 +36,11 @@ _SCAN = (
     "SELECT key, revision, value, content_type, digest FROM kv"
     " WHERE generation=? AND key>? ORDER BY key LIMIT ?"
 )
+_SCAN_ARC = (
+    "SELECT key, revision, value, content_type, digest FROM kv"
+    " WHERE generation=? AND key>? AND ring_token(key) BETWEEN ? AND ? ORDER BY key LIMIT ?"
+)
+_SIZES = "SELECT key, digest, length(value) FROM kv WHERE generation=? ORDER BY key"
 _SCAN_SESSIONS = (
     "SELECT id, blob, digest FROM sessions WHERE generation=? AND id>? ORDER BY id LIMIT ?"
 )
@@ -36,7 +49,8 @@ _REBUILD = "remove this replica; the cluster rebuilds it from the others"
 
 
 class DataReader:
-    """Reads by generation. ``shards`` says whose a generation is, to name the damaged one."""
+    """Reads by generation. ``shards`` says whose a generation is, to name the damaged one
+    where the caller does not say for which ``shard`` it reads."""
 
     def __init__(
         self, path: Path, connection: sqlite3.Connection, shards: Mapping[int, int]
@@ -44,36 +58,43 @@ class DataReader:
         self._path = path
         self._connection = connection
         self._cursor = connection.cursor()
+        connection.create_function("ring_token", 1, _token, deterministic=True)
         self._shards = shards
 
     def __repr__(self) -> str:
         return f"<DataReader {self._path}>"
 
-    def get(self, generation: int, key: bytes) -> Row | None:
+    def get(self, generation: int, key: bytes, shard: int | None = None) -> Row | None:
         """See DataDatabase.get."""
         try:
             # The cursor is reused: cheaper. fetchone() of the only row there can be
             # also ends the read transaction.
             found = self._cursor.execute(_GET, (generation, key)).fetchone()
         except sqlite3.Error as error:
-            raise self._failure(generation, error) from error
+            raise self._failure(generation, shard, error) from error
         if found is None:
             return None
         revision, value, content_type, digest = found
         if not _is_row(key, revision, value, content_type, digest):
-            raise self._corrupt(generation, f"key {key[:64]!r} does not match its digest")
+            raise self._damaged(generation, shard, key)
         return Row(revision, value, content_type, digest)
 
-    def stamp(self, generation: int, key: bytes) -> Stamp | None:
-        """Revision and digest of the row, the latter as it was stored: half of what a
-        ``get`` costs, because the value is neither read nor hashed."""
+    def stamp(self, generation: int, key: bytes, shard: int | None = None) -> Stamp | None:
+        """Revision, digest and size of the row, the latter two as they were stored: half of
+        what a ``get`` costs, because the value is neither read nor hashed."""
         try:
             found = self._cursor.execute(_STAMP, (generation, key)).fetchone()
         except sqlite3.Error as error:
-            raise self._failure(generation, error) from error
-        return None if found is None else Stamp(*found)
+            raise self._failure(generation, shard, error) from error
+        if found is None:
+            return None
+        if not _are_numbers(*found):
+            raise self._damaged(generation, shard, key)
+        return Stamp(*found)
 
-    def stamps(self, generation: int, keys: Sequence[bytes]) -> dict[bytes, Stamp]:
+    def stamps(
+        self, generation: int, keys: Sequence[bytes], shard: int | None = None
+    ) -> dict[bytes, Stamp]:
         """``stamp`` of several keys, those that have none left out. One statement for up
         to ``_KEYS_PER_STATEMENT``: sqlite3 gives the GIL back and takes it again four
         times for each, and another thread is often waiting for it."""
@@ -82,47 +103,90 @@ class DataReader:
             for start in range(0, len(keys), _KEYS_PER_STATEMENT):
                 some = keys[start : start + _KEYS_PER_STATEMENT]
                 rows = self._cursor.execute(_STAMPS[len(some)], (generation, *some)).fetchall()
-                for key, revision, digest in rows:
-                    found[key] = Stamp(revision, digest)
+                for key, revision, digest, size in rows:
+                    if not _are_numbers(revision, digest, size):
+                        raise self._damaged(generation, shard, key)
+                    found[key] = Stamp(revision, digest, size)
         except sqlite3.Error as error:
-            raise self._failure(generation, error) from error
+            raise self._failure(generation, shard, error) from error
         return found
 
-    def scan(self, generation: int, after: bytes | None, limit: int) -> Iterator[tuple[bytes, Row]]:
-        """Rows in key order, read one at a time: exhaust or close the iterator, because
-        it keeps a read transaction open. ``limit`` may be NO_LIMIT."""
+    def scan(
+        self,
+        generation: int,
+        after: bytes | None,
+        limit: int,
+        arc: Arc = WHOLE_RING,
+        shard: int | None = None,
+    ) -> Iterator[tuple[bytes, Row]]:
+        """Rows of an arc in key order, read one at a time: exhaust or close the iterator,
+        because it keeps a read transaction open. ``limit`` may be NO_LIMIT."""
+        query: str = _SCAN
+        bounds: tuple[int, ...] = ()
+        if arc != WHOLE_RING:
+            query, bounds = _SCAN_ARC, (arc[0], arc[1] - 1)
         # No key is empty, so every key is greater than b"".
         for key, revision, value, content_type, digest in self._each(
-            _SCAN, generation, after or b"", limit
+            query, generation, shard, after or b"", *bounds, limit
         ):
             if not _is_row(key, revision, value, content_type, digest):
-                raise self._corrupt(generation, f"key {key!r:.64} does not match its digest")
+                raise self._damaged(generation, shard, key)
             yield key, Row(revision, value, content_type, digest)
 
-    def scan_sessions(self, generation: int, after: int, limit: int) -> Iterator[tuple[int, bytes]]:
+    def sizes(self, generation: int, shard: int | None = None) -> Iterator[tuple[bytes, Stamp]]:
+        """Every row's key, digest and size, as they were stored, one at a time as above;
+        the revision is left out (0)."""
+        for key, digest, size in self._each(_SIZES, generation, shard):
+            if not _are_numbers(0, digest, size):
+                raise self._damaged(generation, shard, key)
+            yield key, Stamp(0, digest, size)
+
+    def scan_sessions(
+        self, generation: int, after: int, limit: int, shard: int | None = None
+    ) -> Iterator[tuple[int, bytes]]:
         """Sessions by id, one at a time, as above."""
-        for session, blob, digest in self._each(_SCAN_SESSIONS, generation, after, limit):
+        for session, blob, digest in self._each(_SCAN_SESSIONS, generation, shard, after, limit):
             if not isinstance(blob, bytes) or session_digest(session, blob) != digest:
-                raise self._corrupt(generation, f"session {session} does not match its digest")
+                problem = f"session {session} does not match its digest"
+                raise self._corrupt(generation, shard, problem)
             yield session, blob
 
-    def _each(self, query: str, generation: int, *rest: object) -> Iterator[tuple[Any, ...]]:
+    def _each(
+        self, query: str, generation: int, shard: int | None, *rest: object
+    ) -> Iterator[tuple[Any, ...]]:
         cursor = self._connection.cursor()
         try:
             yield from cursor.execute(query, (generation, *rest))
         except sqlite3.Error as error:
-            raise self._failure(generation, error) from error
+            raise self._failure(generation, shard, error) from error
         finally:
             cursor.close()
 
-    def _failure(self, generation: int, error: sqlite3.Error) -> StorageError:
+    def _failure(self, generation: int, shard: int | None, error: sqlite3.Error) -> StorageError:
         meaning = failure(self._path, "read", error)
-        return self._corrupt(generation, str(error)) if isinstance(meaning, Corrupt) else meaning
+        if isinstance(meaning, Corrupt):
+            return self._corrupt(generation, shard, str(error))
+        return meaning
 
-    def _corrupt(self, generation: int, problem: str) -> Corrupt:
-        shard = self._shards.get(generation)
+    def _damaged(self, generation: int, shard: int | None, key: Any) -> Corrupt:
+        return self._corrupt(generation, shard, f"key {key!r:.64} does not match its digest")
+
+    def _corrupt(self, generation: int, shard: int | None, problem: str) -> Corrupt:
+        if shard is None:
+            shard = self._shards.get(generation)
         text = f"the state of shard {shard} is damaged in {self._path}: {problem}"
         return Corrupt(shard, text, _REBUILD)
+
+
+def _are_numbers(revision: Any, digest: Any, size: Any) -> bool:
+    """Whether these can be a stamp's. A flipped bit may have made NULL or a text of a number;
+    a wrong number is found by whoever reads the row or adds up the digests."""
+    return type(revision) is type(digest) is type(size) is int
+
+
+def _token(key: Any) -> int:
+    """Of what should be a key; a damaged one is nowhere on the ring, and missed in the sum."""
+    return token(key) if isinstance(key, bytes) else -1
 
 
 def _is_row(key: Any, revision: Any, value: Any, content_type: Any, digest: Any) -> bool:

@@ -71,7 +71,8 @@ def open_writer(path: Path, synchronous: Literal["FULL", "NORMAL"]) -> sqlite3.C
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.execute("PRAGMA wal_autocheckpoint=0").fetchone()
         connection.execute(f"PRAGMA journal_size_limit={JOURNAL_BYTES_MAX}").fetchone()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        # The latter is Python's of SQLite's own message, which quotes from the file.
         connection.close()
         raise failure(path, "open", error) from error
     return connection
@@ -104,12 +105,12 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def failure(path: Path, doing: str, error: sqlite3.Error) -> StorageError:
+def failure(path: Path, doing: str, error: sqlite3.Error | UnicodeDecodeError) -> StorageError:
     """What an sqlite3.Error means: Corrupt(None) where damage was found by SQLite itself, or
-    by Python in a text that is no UTF-8 (the one OperationalError without a code);
+    by Python in a text that is no UTF-8 (an OperationalError without a code, or its own);
     StoreFailed for everything else. A read error of the disk may surface as either."""
     code = getattr(error, "sqlite_errorcode", None)
-    undecodable = code is None and isinstance(error, sqlite3.OperationalError)
+    undecodable = code is None and isinstance(error, (sqlite3.OperationalError, UnicodeDecodeError))
     if undecodable or (code is not None and code & 0xFF in _CORRUPT_CODES):
         return Corrupt(
             None,
@@ -119,7 +120,7 @@ def failure(path: Path, doing: str, error: sqlite3.Error) -> StorageError:
     return write_failure(path, doing, error)
 
 
-def write_failure(path: Path, doing: str, error: sqlite3.Error) -> StoreFailed:
+def write_failure(path: Path, doing: str, error: Exception) -> StoreFailed:
     """What any error of a writer means."""
     return StoreFailed(
         f"cannot {doing} {path}: {error}",

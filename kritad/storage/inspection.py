@@ -12,8 +12,10 @@ from pathlib import Path
 
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.database import open_reader
-from kritad.storage.errors import StorageError
+from kritad.storage.errors import Corrupt, StorageError
+from kritad.storage.extent import Extent
 from kritad.storage.raft_db import RaftDatabase
+from kritad.storage.rows import Applied
 from kritad.storage.snapshots import SnapshotReader
 
 _VERIFY_BYTES = 1 << 20
@@ -29,11 +31,31 @@ def count_rows(path: Path) -> dict[str, int]:
         return {name: db.table(name).count for name in db.table_names()}
 
 
+def _verify_state(path: Path, at: Applied) -> None:
+    """Read all of a shard's state. Raises Corrupt for what does not add up."""
+    counted = Extent.decode(at.hash_lo, at.hash_hi, at.cells).emptied() if at.cells else None
+    with contextlib.closing(SnapshotReader(path, at)) as reader:
+        last = False
+        while not last:
+            chunk = reader.next_chunk(_VERIFY_BYTES)
+            last = chunk.last
+            for item in chunk.rows:
+                match item:
+                    case [bytes(key), _, bytes(value), _, int(digest)] if counted is not None:
+                        counted.count(counted.cell_of(key), digest, 1, len(key) + len(value))
+    if counted is not None and counted.encode() != at.cells:
+        raise Corrupt(
+            at.shard,
+            f"the cells of shard {at.shard} in {path} are not what its rows add up to",
+            "remove this replica; the cluster rebuilds it from the others",
+        )
+
+
 def verify_store(raft_path: Path, data_path: Path) -> Iterator[StorageError]:
     """Every damage that can be found, as the errors a start would have raised.
 
     Checks the WAL of raft.db, every entry, every row and session against its digest, and
-    each shard's state against its state hash. The files must not be in use.
+    each shard's state against its state hash and its cells. The files must not be in use.
     """
     try:
         data = DataDatabase.open(data_path)
@@ -46,9 +68,7 @@ def verify_store(raft_path: Path, data_path: Path) -> Iterator[StorageError]:
             yield StorageError(problem, f"shard {shard}")
         for at in applied.values():
             try:
-                with contextlib.closing(SnapshotReader(data_path, at)) as reader:
-                    while not reader.next_chunk(_VERIFY_BYTES).last:
-                        pass
+                _verify_state(data_path, at)
             except StorageError as error:
                 yield error
     try:

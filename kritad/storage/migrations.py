@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from kritad.storage.database import failure
+from kritad.storage.digests import NO_SEAL, seal
 from kritad.storage.errors import FormatUnknown
 
 if TYPE_CHECKING:
@@ -56,6 +57,15 @@ def _raft_1(db: Database) -> None:
     )  # fmt: skip
 
 
+def _raft_2(db: Database) -> None:
+    """The nonces of the store's boots (catalog.py), and what was given up by recoveries."""
+    db.conn.execute("ALTER TABLE store ADD COLUMN nonces BLOB NOT NULL DEFAULT x''")
+    db.table("recovery").create(
+        {"id": int, "record": bytes, "seal": int},
+        pk="id", not_null={"record", "seal"}, strict=True,
+    )  # fmt: skip
+
+
 # What one replica has applied; and what it will have once a snapshot is received.
 _APPLIED = {
     "shard": int, "replica": int, "generation": int, "log_index": int, "term": int,
@@ -83,6 +93,33 @@ def _data_1(db: Database) -> None:
     db.table("receiving").create(receiving, pk="shard", not_null=set(receiving), strict=True)
 
 
+def _data_2(db: Database) -> None:
+    """A shard's arc of the ring, what is in it, and rows that two shards share (data_db.py).
+
+    What is in the arcs is counted when they are opened: a file of version 1 does not say
+    which they are.
+    """
+    # As much of a snapshot as was not counted while it came in is fetched again.
+    db.execute("DELETE FROM receiving WHERE complete=0")
+    for table in ("applied", "receiving"):
+        fields = list(_APPLIED)[:-1]
+        known = db.execute(f"SELECT {','.join(fields)}, seal FROM {table}").fetchall()
+        for column in ("rows_in", "hash_lo", "hash_hi"):
+            db.execute(f"ALTER TABLE {table} ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
+        for column in ("cells", "lineage"):
+            db.execute(f"ALTER TABLE {table} ADD COLUMN {column} BLOB NOT NULL DEFAULT x''")
+        for *values, crc in known:
+            new = (*values, values[2], 0, 0, b"", b"")
+            # What was damaged stays damaged.
+            good = seal(*new) if seal(*values) == crc else NO_SEAL
+            db.execute(
+                f"UPDATE {table} SET rows_in=generation, seal=? WHERE shard=?", (good, values[0])
+            )
+    db.table("orphans").create(
+        {"generation": int, "after": bytes}, pk="generation", not_null={"after"}, strict=True
+    )
+
+
 @attrs.frozen
 class Schema:
     """One kind of file: its mark, and the step that leads to each version."""
@@ -97,8 +134,8 @@ class Schema:
         return len(self.steps)
 
 
-RAFT = Schema("raft.db", int.from_bytes(b"KrtR", "big"), (_raft_1,))
-DATA = Schema("data.db", int.from_bytes(b"KrtD", "big"), (_data_1,))
+RAFT = Schema("raft.db", int.from_bytes(b"KrtR", "big"), (_raft_1, _raft_2))
+DATA = Schema("data.db", int.from_bytes(b"KrtD", "big"), (_data_1, _data_2))
 
 
 def migrate(connection: sqlite3.Connection, path: Path, schema: Schema) -> int:

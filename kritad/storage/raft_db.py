@@ -134,14 +134,45 @@ class RaftDatabase:
         known = self._catalog.identity
         assert known is None or known.store_uuid == store_uuid, (known, store_uuid)
         assert known is None or known.node_id in (0, node_id), (known, node_id)
-        boots = known.boot_counter if known else 0
-        return self._write_identity(Identity(cluster_id, node_id, store_uuid, boots))
+        known = known or Identity(b"", 0, store_uuid, 0)
+        return self._write_identity(attrs.evolve(known, cluster_id=cluster_id, node_id=node_id))
 
-    def count_boot(self) -> Identity:
-        """Add one to the boot counter, durably: peers refuse a store that counts back."""
+    def count_boot(self, nonce: bytes) -> Identity:
+        """Add one to the boot counter, and this boot's nonce, 16 random bytes, durably:
+        peers refuse a store that counts back, and one that counts otherwise."""
         known = self._catalog.identity
         assert known is not None, "initialise() comes first"
-        return self._write_identity(attrs.evolve(known, boot_counter=known.boot_counter + 1))
+        return self._write_identity(known.booted(nonce))
+
+    def acknowledge_boot(self) -> None:
+        """The cluster knows this boot: forget the nonces of those before. Durable, though
+        nothing depends on it. Raises StoreFailed."""
+        self._check()
+        known = self._catalog.identity
+        assert known is not None, "initialise() comes first"
+        if len(known.nonces) > 1:
+            self._write_identity(attrs.evolve(known, nonces=known.nonces[-1:]))
+
+    def recover(self, forced: Sequence[tuple[int, Save]], record: bytes) -> None:
+        """Put ``forced`` behind the logs and keep ``record``, in one transaction. For a
+        store that nobody else has open (kritad/recover.py). Raises StoreFailed."""
+        appended: dict[int, list[Entry]] = {}
+        with self._transaction() as connection:
+            for shard, save in forced:
+                tail, hard = self._catalog.tails[shard], save.hard_state
+                assert hard is not None, save
+                assert [entry.index for entry in save.entries] == [tail.last_index + 1], save
+                appended[shard] = save.entries
+                tail.last_index += 1
+                tail.term, tail.vote, tail.commit = hard.term, hard.vote, hard.commit
+            self._append_runs(appended)
+            self._catalog.write_tails(connection, appended)
+            self._catalog.write_recovery(connection, record)
+
+    def recoveries(self) -> list[bytes]:
+        """What ``recover`` was told of each recovery, the oldest first."""
+        self._check()
+        return list(self._catalog.recoveries)
 
     def replicas(self) -> list[ReplicaRow]:
         """The replicas that live here, by shard."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import attrs
 
+from kritad.storage.extent import WHOLE_RING, Arc
+
 
 @attrs.define
 class Row:
@@ -21,20 +23,34 @@ class Stamp:
 
     revision: int
     digest: int
+    value_bytes: int
 
 
 @attrs.frozen
 class Applied:
-    """How far one replica's state is; stored in the same transaction as the state."""
+    """How far one replica's state is; stored in the same transaction as the state.
+
+    After a split two shards have their rows in one generation, each those of its arc.
+    """
 
     shard: int
     replica: int
-    generation: int  # names the rows of the state within this data.db
+    generation: int  # names the sessions of the state within this data.db
     index: int
     term: int
     clock_ms: int  # the shard's clock: the highest proposed wall clock so far
     state_hash: int  # sum of all row and session digests modulo 2**64
     configuration: bytes  # encode_configuration(), in force at `index`
+    rows: int  # the generation that its rows are in
+    hash_lo: int  # its arc of the ring; both 0: not known yet
+    hash_hi: int  # exclusive
+    cells: bytes  # what is in the arc: extent.py; b"": not counted yet
+    lineage: bytes = b""  # where the arc comes from; b"": it was never split
+
+    @property
+    def arc(self) -> Arc:
+        """What the rows are in: the whole ring as long as the arc is not known."""
+        return (self.hash_lo, self.hash_hi) if self.hash_hi else WHOLE_RING
 
 
 @attrs.define

@@ -4,9 +4,11 @@ A chunk is plain lists, ready to be encoded: a session is ``[id, blob]``, a row
 ``[key, revision, value, content_type, digest]``; sessions come first. Its ``crc``
 covers its number, how much came before it, and every digest in it, so chunks of
 different transfers, lost, repeated or out of order, do not pass for each other.
-At the end the digests must add up to the state hash the sender announced.
+At the end the digests must add up to the state hash the sender announced. Rows are
+those of the shard's arc; the receiver counts anew what is in which cell of it, and
+refuses a row from elsewhere.
 
-The sender reads one generation in one read transaction, which is the state at one
+The sender reads the shard's generations in one read transaction, which is the state at one
 applied index however long it takes; it holds back checkpoints of data.db for that
 time, so the host sets it a deadline (raft.md B35).
 
@@ -26,11 +28,13 @@ from zlib import crc32
 
 import attrs
 
-from kritad.storage.data_db import APPLIED_COLUMNS, DataDatabase, applied_row, read_applied
+from kritad.storage.applied_rows import APPLIED_COLUMNS, applied_row, read_applied
+from kritad.storage.data_db import DataDatabase
 from kritad.storage.data_reader import NO_LIMIT, DataReader
-from kritad.storage.database import failure, open_reader
+from kritad.storage.database import execute_rows, failure, open_reader
 from kritad.storage.digests import HASH_MODULUS, row_digest, session_digest, to_signed
 from kritad.storage.errors import Corrupt, StorageError
+from kritad.storage.extent import OUTSIDE, Extent
 from kritad.storage.rows import Applied, Row
 
 _CRC_HEAD = struct.Struct(">QQ?")
@@ -67,7 +71,7 @@ class SnapshotReader:
     """Streams one shard's state as of one moment. For one thread; close() it."""
 
     def __init__(self, path: Path, applied: Applied) -> None:
-        """Begin to read the generation of ``applied`` in the data.db at ``path``.
+        """Begin to read the state of ``applied`` in the data.db at ``path``.
 
         ``self.applied`` is how far the state is, maybe farther than ``applied``: announce
         that. Raises SnapshotRefused when the shard has moved to another generation.
@@ -93,8 +97,7 @@ class SnapshotReader:
         except StorageError:
             self._connection.close()
             raise
-        shards = {applied.generation: applied.shard}
-        self._rows = DataReader(path, self._connection, shards)
+        self._rows = DataReader(path, self._connection, {})
 
     def __repr__(self) -> str:
         at = self._positions[self._number]
@@ -135,12 +138,14 @@ class SnapshotReader:
 
     def _read(self, at: _Position) -> Iterator[_Item]:
         """Everything behind ``at``, in order."""
-        generation = self.applied.generation
+        applied, rows = self.applied, self._rows
+        shard = applied.shard
         if at.key is None:
-            for session, blob in self._rows.scan_sessions(generation, at.session, NO_LIMIT):
+            sessions = rows.scan_sessions(applied.generation, at.session, NO_LIMIT, shard)
+            for session, blob in sessions:
                 size = _ITEM_BYTES + len(blob)
                 yield [session, blob], session_digest(session, blob), size
-        for key, row in self._rows.scan(generation, at.key, NO_LIMIT):
+        for key, row in rows.scan(applied.rows, at.key, NO_LIMIT, applied.arc, shard):
             item: list[object] = [key, row.revision, row.value, row.content_type, row.digest]
             yield item, row.digest, _ITEM_BYTES + len(key) + len(row.value)
 
@@ -166,8 +171,9 @@ class SnapshotWriter:
     """Receives one shard's state. For the flusher thread.
 
     ``applied`` is what the sender announced, with this node's own replica id; its
-    generation is not looked at. begin(), then write() what it asks for, then finish(),
-    then DataDatabase.install(writer.applied) once raft.db has saved the snapshot.
+    generations are not looked at, and of its cells only how wide they are. begin(), then
+    write() what it asks for, then finish(), then DataDatabase.install(writer.applied) once
+    raft.db has saved the snapshot.
     """
 
     def __init__(self, db: DataDatabase, applied: Applied) -> None:
@@ -178,6 +184,7 @@ class SnapshotWriter:
         self._count = 0
         self._digest_sum = 0
         self._last_seen = False
+        self._extent = Extent.decode(applied.hash_lo, applied.hash_hi, applied.cells).emptied()
 
     def __repr__(self) -> str:
         return (
@@ -189,26 +196,48 @@ class SnapshotWriter:
         """Take up the transfer of that id where it stopped, or begin it in a fresh generation
         (another transfer of this shard is given up). Returns the chunk to send next."""
         self._transfer = transfer
-        query = (
-            "SELECT generation, next_chunk, row_count, digest_sum, complete FROM receiving"
-            " WHERE shard=? AND transfer=? AND log_index=? AND term=? AND state_hash=?"
-        )
-        wanted = self.applied
         with self._db.transaction() as connection:
-            found = connection.execute(
-                query,
-                (wanted.shard, transfer, wanted.index, wanted.term, to_signed(wanted.state_hash)),
-            ).fetchall()
-            if found:
-                generation, self.next_chunk, self._count, digest_sum, last = found[0]
-                self._digest_sum, self._last_seen = digest_sum % HASH_MODULUS, bool(last)
-            else:
+            complete = self._take_up(connection)
+            if complete is None:
                 generation = self._db.insert_generation(connection)
+                self.applied = attrs.evolve(self.applied, generation=generation, rows=generation)
                 self.next_chunk = self._count = self._digest_sum = 0
                 self._last_seen = False
-            self.applied = attrs.evolve(wanted, generation=generation)
-            self._db.hold(wanted.shard, generation)
-            self._note(connection, complete=bool(found and found[0][4]))
+                self._extent = self._extent.emptied()
+            self._db.hold(self.applied.shard, self.applied.generation)
+            self._note(connection, complete=bool(complete))
+        return self.next_chunk
+
+    def _take_up(self, connection: sqlite3.Connection) -> bool | None:
+        """Go on with the transfer as it was noted; whether it is complete. None: there is
+        no such transfer, or its note is damaged."""
+        query = (
+            "SELECT next_chunk, row_count, digest_sum, complete,"
+            f" {APPLIED_COLUMNS} FROM receiving WHERE shard=? AND transfer=?"
+        )
+        found = connection.execute(query, (self.applied.shard, self._transfer)).fetchall()
+        if not found:
+            return None
+        next_chunk, count, digest_sum, complete, *row = found[0]
+        try:
+            known = read_applied(self._db.path, tuple(row))
+        except Corrupt:
+            return None
+        if not known.cells or not self._continues(known):
+            return None  # without cells: from an older kritad, never counted
+        self.applied = attrs.evolve(
+            self.applied, generation=known.generation, rows=known.rows, cells=known.cells
+        )
+        self._extent = Extent.decode(*known.arc, known.cells)
+        self.next_chunk, self._count = next_chunk, count
+        self._digest_sum, self._last_seen = digest_sum % HASH_MODULUS, bool(complete)
+        return bool(complete)
+
+    def _continues(self, known: Applied) -> bool:
+        """Whether what was noted is of the state that is wanted now."""
+        names = "index", "term", "state_hash", "arc", "lineage"
+        return all(getattr(known, name) == getattr(self.applied, name) for name in names)
+
         return self.next_chunk
 
     def write(self, chunk: SnapshotChunk) -> int:
@@ -220,12 +249,17 @@ class SnapshotWriter:
         if chunk.number != self.next_chunk or self._last_seen:
             return self.next_chunk
         rows, sessions, digests = _verify(chunk, self._count)
+        cells = [self._extent.cell_of(key) for key, _ in rows]
+        if OUTSIDE in cells:
+            raise SnapshotRefused(f"chunk {chunk.number} has a row from outside of the shard's arc")
         with self._db.transaction() as connection:
             self._db.put(self.applied.generation, rows, sessions)
             self.next_chunk += 1
             self._count += len(digests)
             self._digest_sum = (self._digest_sum + sum(digests)) % HASH_MODULUS
             self._last_seen = chunk.last
+            for cell, (key, row) in zip(cells, rows, strict=True):
+                self._extent.count(cell, row.digest, 1, len(key) + len(row.value))
             self._note(connection, complete=False)
         return self.next_chunk
 
@@ -251,19 +285,21 @@ class SnapshotWriter:
             self._db.release(self.applied.generation)
 
     def _note(self, connection: sqlite3.Connection, *, complete: bool) -> None:
-        """Write down how far the transfer is."""
-        connection.execute(
+        """Write down how far the transfer is, and what has come."""
+        self.applied = attrs.evolve(self.applied, cells=self._extent.encode())
+        values = (
+            *applied_row(self.applied),
+            self._transfer,
+            self.next_chunk,
+            self._count,
+            to_signed(self._digest_sum),
+            complete,
+        )
+        execute_rows(
+            connection,
             f"INSERT OR REPLACE INTO receiving ({APPLIED_COLUMNS},"
-            " transfer, next_chunk, row_count, digest_sum, complete)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-            (
-                *applied_row(self.applied),
-                self._transfer,
-                self.next_chunk,
-                self._count,
-                to_signed(self._digest_sum),
-                complete,
-            ),
+            " transfer, next_chunk, row_count, digest_sum, complete)",
+            [values],
         )
 
 

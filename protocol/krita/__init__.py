@@ -32,7 +32,7 @@ from krita.values import DeleteResult, Pong, PutResult, Value
 
 # The same as kritad.__version__, which tests/protocol compares: the client may
 # be installed where the daemon is not.
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BadRequest",

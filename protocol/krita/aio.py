@@ -36,7 +36,14 @@ import anyio.lowlevel
 
 from krita import requests
 from krita.address import parse
-from krita.client import RECEIVE_BYTES, TIMEOUT_MS, check_timeout, seeds_of, token_bytes
+from krita.client import (
+    RECEIVE_BYTES,
+    TIMEOUT_MS,
+    check_timeout,
+    check_zone,
+    seeds_of,
+    token_bytes,
+)
 from krita.dispatch import Dispatcher
 from krita.errors import BadRequest
 from krita.operations import Consistency
@@ -65,10 +72,15 @@ class AsyncClient:
         timeout_ms: float = TIMEOUT_MS,
         token: str | bytes | None = None,
         sessions: bool = True,
+        zone: str = "",
     ) -> None:
         self.timeout_ms = check_timeout(timeout_ms)
         self._dispatcher = Dispatcher(
-            seeds_of(nodes), random.Random(), token=token_bytes(token), sessions=sessions
+            seeds_of(nodes),
+            random.Random(),
+            token=token_bytes(token),
+            sessions=sessions,
+            zone=check_zone(zone),
         )
         self._tasks: TaskGroup | None = None
         self._wires: dict[Link, _Wire] = {}
@@ -433,6 +445,7 @@ def connect(
     timeout_ms: float = TIMEOUT_MS,
     token: str | bytes | None = None,
     sessions: bool = True,
+    zone: str = "",
 ) -> AsyncClient:
     """``async with krita.aio.connect("krita://host:port,host") as db``"""
-    return AsyncClient(nodes, timeout_ms=timeout_ms, token=token, sessions=sessions)
+    return AsyncClient(nodes, timeout_ms=timeout_ms, token=token, sessions=sessions, zone=zone)

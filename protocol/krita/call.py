@@ -53,7 +53,7 @@ class Call:
     direct: bool = False  # the node shall answer itself and not forward
     trial: Trial | None = None  # what failed so far; None: nothing
     needs: Need | None = None  # while PARKED
-    wants_map: bool = False  # the map that routed it was too old
+    wants_map: bool = False  # a shard does not own its key: wait for what a map says now
     fetches: Need | None = None  # an internal call: what it is made for
 
     @property

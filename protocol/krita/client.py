@@ -54,9 +54,10 @@ class Client:
     ``nodes``: any of the cluster's nodes, ``"host:port,host"`` or a list; the others
     are found. ``timeout_ms``: for every call that brings none of its own. ``token``:
     the admin token or a user's. ``sessions=False`` spares the first write to each
-    shard a round trip and ends retries of writes in doubt.
+    shard a round trip and ends retries of writes in doubt. ``zone``: where the caller
+    is, as nodes name it (the setting ``zone``); stale reads stay there if they can.
 
-    Raises AddressError (a BadRequest) for a bad address.
+    Raises AddressError (a BadRequest) for a bad address, BadRequest for a bad zone.
     """
 
     def __init__(
@@ -66,10 +67,15 @@ class Client:
         timeout_ms: float = TIMEOUT_MS,
         token: str | bytes | None = None,
         sessions: bool = True,
+        zone: str = "",
     ) -> None:
         self.timeout_ms = check_timeout(timeout_ms)
         self._dispatcher = Dispatcher(
-            seeds_of(nodes), random.Random(), token=token_bytes(token), sessions=sessions
+            seeds_of(nodes),
+            random.Random(),
+            token=token_bytes(token),
+            sessions=sessions,
+            zone=check_zone(zone),
         )
         self._lock = threading.RLock()
         self._selector = selectors.DefaultSelector()
@@ -88,8 +94,9 @@ class Client:
     ) -> Value | None:
         """The key's value, or None when it has none.
 
-        ``consistency="stale"`` asks any replica and may miss recent writes, by as
-        much as the value's ``staleness_ms`` says. Raises KritaError; never in doubt.
+        ``consistency="stale"`` asks the nearest replica, one in the client's ``zone``
+        if the shard has one there, and may miss recent writes, by as much as the
+        value's ``staleness_ms`` says. Raises KritaError; never in doubt.
         """
         return cast("Value | None", self._run(requests.get(key, consistency), timeout_ms))
 
@@ -320,13 +327,14 @@ def connect(
     timeout_ms: float = TIMEOUT_MS,
     token: str | bytes | None = None,
     sessions: bool = True,
+    zone: str = "",
 ) -> Client:
     """A client whose cluster has answered: ``krita://host:port,host``.
 
     Contrast ``Client``, which connects with its first call. Raises KritaError when
     no node answers within ``timeout_ms``, or refuses the token.
     """
-    client = Client(nodes, timeout_ms=timeout_ms, token=token, sessions=sessions)
+    client = Client(nodes, timeout_ms=timeout_ms, token=token, sessions=sessions, zone=zone)
     try:
         client.ping()
     except BaseException:
@@ -344,6 +352,13 @@ def seeds_of(nodes: str | Sequence[str]) -> list[str]:
 def token_bytes(token: str | bytes | None) -> bytes | None:
     """A token as it is sent; text is UTF-8."""
     return token.encode() if isinstance(token, str) else token
+
+
+def check_zone(zone: str) -> str:
+    """Raises BadRequest for what cannot be a zone's name."""
+    if not isinstance(zone, str):
+        raise BadRequest(f"a zone is text, not {type(zone).__name__}")
+    return zone
 
 
 def check_timeout(timeout_ms: float) -> float:

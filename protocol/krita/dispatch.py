@@ -66,10 +66,11 @@ class Dispatcher:
         *,
         token: bytes | None = None,
         sessions: bool = True,
+        zone: str = "",
         attempt_timeout_s: float = ATTEMPT_TIMEOUT_S,
         dial_timeout_s: float = DIAL_TIMEOUT_S,
     ) -> None:
-        self.router = Router(seeds, chance)
+        self.router = Router(seeds, chance, zone)
         self.sessions = Sessions() if sessions else None
         self.links = Links(Hello(token=token), attempt_timeout_s, dial_timeout_s)
         self.due = math.inf  # never later than the first thing that falls due
@@ -189,28 +190,26 @@ class Dispatcher:
             if self.router.map is None or (call.wants_map and _MAP in self._fetching):
                 self._park(call, _MAP, now)
                 return
-            call.wants_map = False
             shard = self.router.shard_of(key) if key is not None else request.shard
-            if call.shard != shard and not self._move(call, shard, now):
+            if call.shard != shard:
+                self._move(call, shard)
+            elif call.wants_map:
+                # The map says what it said before. Either it or the node that was asked
+                # is behind, and there is nothing to do about it but to give them time.
+                self._pause(call, now)
                 return
+            call.wants_map = False
         if not call.body and not self._prepare(call, now):
             return
         self._route(call, now)
 
-    def _move(self, call: Call, shard: int | None, now: float) -> bool:
-        """The call belongs to this shard (now). False: that was the end of it."""
-        if call.ticket is not None:
-            # Its session is the old shard's and says nothing to the new one.
-            if call.in_doubt:
-                error = OutcomeUnknown(
-                    "the key moved to another shard while a write to it was in doubt",
-                    hint="read the key before you write it again",
-                )
-                self._finish(call, now, error=error)
-                return False
-            self._release(call, now)
+    def _move(self, call: Call, shard: int | None) -> None:
+        """The call belongs to this shard (now). A write keeps its ticket and its body: a
+        shard that was split off has a copy of the session, and what the old one may have
+        done with an earlier attempt is in there (``krita.session``)."""
         call.shard = shard
-        return True
+        if call.trial is not None:
+            call.trial.tried.clear()  # at the old one
 
     def _prepare(self, call: Call, now: float) -> bool:
         """Encode the body, a write's with a ticket. False: parked for one."""
@@ -344,6 +343,8 @@ class Dispatcher:
         if reply.status:
             self._failed(call, from_wire(reply.status, reply.body), link.address, now)
             return
+        if call.request.spread:
+            self.router.nearness.learn(link.address, now - call.sent_at, now)
         try:
             result = call.request.read(reply.body)
         except ProtocolError as error:
@@ -407,22 +408,36 @@ class Dispatcher:
             return
         if verdict.rebind:
             self._renew_session(call, now)
-        call.wants_map = isinstance(error, WrongShard)
         pause = address is None or call.request.node is not None or verdict.rule.pause
+        if isinstance(error, WrongShard) and not pause:
+            call.wants_map = True
+            self._fetch(_MAP, now)
+            self._advance(call, now)
+            return
         if address is not None and not pause:
             pause = self.router.learn_failure(call.shard, address, error, verdict.rule, trial)
         if verdict.rule.refresh:
             self._refresh(now)
         if pause:
-            call.due = min(now + trial.pause_s(self._chance), call.deadline)
-            self._wake_at(call.due)
+            self._pause(call, now)
         else:
             self._advance(call, now)
+
+    def _pause(self, call: Call, now: float) -> None:
+        """Go on with the call in a while; in a longer one each time."""
+        assert call.trial is not None, "only what has failed is put off"
+        call.state = CallState.PAUSED
+        call.wants_map = False
+        call.due = min(now + call.trial.pause_s(self._chance), call.deadline)
+        self._wake_at(call.due)
 
     def _renew_session(self, call: Call, now: float) -> None:
         assert call.ticket is not None, "only a write with a session can miss it"
         assert self.sessions is not None
-        self.sessions.expire(call.ticket.session)
+        session = call.ticket.session
+        if session.shard == call.shard:
+            self.sessions.expire(session)
+        # Else it was opened behind the split: its own shard knows it well.
         self._release(call, now)
 
     def _trial(self, call: Call) -> Trial:

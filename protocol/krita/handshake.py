@@ -52,6 +52,8 @@ UUID_BYTES = 16
 _LANE_BYTES_MAX = 32
 _ADDRESS_BYTES_MAX = 300
 _TOKEN_BYTES_MAX = 1024
+# Boots that a peer says at most; each has one nonce.
+BOOT_NONCES_MAX = 16
 _KEY_HINT = "the two nodes were started with different admin tokens (KRITA_ADMIN_TOKEN)"
 
 
@@ -71,6 +73,9 @@ class Identity:
     store_uuid: bytes  # 16 bytes: which data directory
     boot_counter: int  # how often that directory has been opened
     address: str  # "host:port" where others reach it
+    # Of its newest boots, one each, the newest last. Not part of the identity as it is
+    # sent: a peer's hello has them beside it. () when they are not known.
+    boot_nonces: tuple[bytes, ...] = attrs.field(default=(), repr=False)
 
     def to_wire(self) -> list[object]:
         return [self.cluster_id, self.node, self.store_uuid, self.boot_counter, self.address]
@@ -113,10 +118,13 @@ class Hello:
 
     def to_wire(self) -> list[object]:
         identity = None if self.identity is None else self.identity.to_wire()
-        return [
+        wire: list[object] = [
             self.version_min, self.version_max, self.features, int(self.role), self.lane,
             identity, self.token, self.nonce,
         ]  # fmt: skip
+        if self.identity is not None and self.identity.boot_nonces:
+            wire.append(list(self.identity.boot_nonces))
+        return wire
 
     @classmethod
     def from_wire(cls, item: object) -> Hello:
@@ -124,7 +132,7 @@ class Hello:
         match item:
             case [
                 int(low), int(high), int(features), int(role), str(lane),
-                list() | None as identity, bytes() | None as token, bytes() | None as nonce, *_,
+                list() | None as identity, bytes() | None as token, bytes() | None as nonce, *more,
             ] if (
                 1 <= low <= high
                 and features >= 0
@@ -138,8 +146,22 @@ class Hello:
             raise Unsupported(f"role {role} of a connection is not known here")
         if role == Role.PEER and (identity is None or nonce is None or len(nonce) != NONCE_BYTES):
             raise ProtocolError("a peer's hello lacks its identity or its nonce")
-        who = None if identity is None else Identity.from_wire(identity)
+        who = None
+        if identity is not None:
+            boot_nonces = _read_boot_nonces(more[0] if more else None)
+            who = attrs.evolve(Identity.from_wire(identity), boot_nonces=boot_nonces)
         return cls(low, high, features, Role(role), lane, who, token, nonce)
+
+
+def _read_boot_nonces(item: object) -> tuple[bytes, ...]:
+    """Raises ProtocolError."""
+    items = item if isinstance(item, list) else [] if item is None else [None]
+    nonces = [each for each in items if isinstance(each, bytes) and len(each) == NONCE_BYTES]
+    if len(nonces) != len(items) or len(nonces) > BOOT_NONCES_MAX:
+        raise ProtocolError(
+            f"boot_nonces are at most {BOOT_NONCES_MAX} times {NONCE_BYTES} bytes, or null"
+        )
+    return tuple(nonces)
 
 
 @attrs.frozen

@@ -27,6 +27,7 @@ class Op(enum.IntEnum):
     # Data, routed by shard number.
     SESSION_OPEN = 4
     SESSION_KEEPALIVE = 5
+    SPLIT = 6
     # Answered by whichever node is asked.
     PING = 16
     SHARD_MAP = 17
@@ -34,8 +35,16 @@ class Op(enum.IntEnum):
     NODE_STATUS = 19
     NODE_LIST = 20
     SHARD_LIST = 21
-    # Administration.
+    MOVE_LIST = 22
+    NODE_PLAN = 23
+    # Administration. Those that the meta shard decides are entries of its log as they are.
     LEADER_TRANSFER = 32
+    NODE_SET = 33
+    NODE_LABEL = 34
+    SHARD_SPLIT = 35
+    SHARD_MOVE = 36
+    SHARD_HOLD = 37
+    MOVE_CANCEL = 38
     # Between nodes.
     NODE_JOIN = 64
     NODE_ANNOUNCE = 65
@@ -49,6 +58,8 @@ class Op(enum.IntEnum):
     META_NODE_ANNOUNCE = 130
     META_PLACE = 131
     META_REPORT = 132
+    META_NODE_DEAD = 133
+    META_SPLIT_DONE = 134
 
 
 class Access(enum.IntEnum):
@@ -106,6 +117,9 @@ _ROWS = (
     Operation(Op.SESSION_KEEPALIVE, "session_keepalive", Access.DATA, Route.SHARD, True,
               ("shard", "session"), (),
               "keep an idle session from expiring"),
+    Operation(Op.SPLIT, "split", Access.LOG, Route.SHARD, True,
+              ("shard", "shard_new", "at", "conf_version", "replicas"), ("version",),
+              "cut the shard's arc: what is at and behind `at` is the new shard's from now on"),
     Operation(Op.PING, "ping", Access.DATA, Route.LOCAL, False,
               (), ("node", "cluster_id", "version", "clock_ms"),
               "ask a node whether it is there, and who it is"),
@@ -120,15 +134,39 @@ _ROWS = (
               (), ("nodes",), "the nodes of the cluster"),
     Operation(Op.SHARD_LIST, "shard_list", Access.STATUS, Route.LOCAL, False,
               (), ("shards",), "the shards of the cluster with their replicas"),
+    Operation(Op.MOVE_LIST, "move_list", Access.STATUS, Route.LOCAL, False,
+              (), ("moves",), "the replicas on the move: step, progress, estimate"),
+    Operation(Op.NODE_PLAN, "node_plan", Access.STATUS, Route.LOCAL, False,
+              ("node", "state", "successor"), ("plan",),
+              "what a node_set would move, and how many failures are tolerated before and after"),
     Operation(Op.LEADER_TRANSFER, "leader_transfer", Access.ADMIN, Route.SHARD, False,
               ("shard", "node"), ("node",),
               "hand a shard's leadership to its replica on another node"),
+    Operation(Op.NODE_SET, "node_set", Access.ADMIN, Route.META, True,
+              ("node", "state", "successor"), ("state",),
+              "what the cluster intends with a node: 0 up, 1 drain, 4 remove; "
+              "successor, if not null, gets its replicas"),
+    Operation(Op.NODE_LABEL, "node_label", Access.ADMIN, Route.META, True,
+              ("node", "zone", "weight"), (),
+              "set a node's zone or weight; null leaves it as it is"),
+    Operation(Op.SHARD_SPLIT, "shard_split", Access.ADMIN, Route.META, True,
+              ("shard",), ("shard_new",),
+              "cut a shard in two, in place; answered when it is decided, not when it is done"),
+    Operation(Op.SHARD_MOVE, "shard_move", Access.ADMIN, Route.META, True,
+              ("shard", "source", "target"), ("version",),
+              "move a shard's replica from one node to another"),
+    Operation(Op.SHARD_HOLD, "shard_hold", Access.ADMIN, Route.META, True,
+              ("shard", "held"), (),
+              "stop or resume the moves of one shard; of all with shard 0"),
+    Operation(Op.MOVE_CANCEL, "move_cancel", Access.ADMIN, Route.META, True,
+              ("shard",), ("version",),
+              "take back the shard's move and hold the shard where it is"),
     Operation(Op.NODE_JOIN, "node_join", Access.PEER, Route.META, False,
               ("store_uuid", "address", "zone"),
               ("cluster_id", "node", "meta_replica", "members"),
               "make a new node a member"),
     Operation(Op.NODE_ANNOUNCE, "node_announce", Access.PEER, Route.META, False,
-              ("node", "store_uuid", "boot_counter", "address"), (),
+              ("node", "store_uuid", "boot_counter", "address", "nonce", "nonces_before"), (),
               "tell the cluster that a node has started, and where"),
     Operation(Op.RAFT, "raft", Access.PEER, Route.LOCAL, False,
               ("heartbeats", "messages"), (), "Raft messages of all shards; one-way"),
@@ -148,7 +186,7 @@ _ROWS = (
               ("store_uuid", "address", "zone"), ("node", "meta_replica"),
               "a new member"),
     Operation(Op.META_NODE_ANNOUNCE, "meta_node_announce", Access.LOG, Route.META, True,
-              ("node", "store_uuid", "boot_counter", "address"), (),
+              ("node", "store_uuid", "boot_counter", "address", "nonce", "nonces_before"), (),
               "a member has started, and where"),
     Operation(Op.META_PLACE, "meta_place", Access.LOG, Route.META, True,
               ("shard", "expected_version", "nodes"), ("version",),
@@ -156,6 +194,12 @@ _ROWS = (
     Operation(Op.META_REPORT, "meta_report", Access.LOG, Route.META, True,
               ("shard", "conf_version", "term", "replicas"), (),
               "which replicas do hold a shard, as its leader says"),
+    Operation(Op.META_NODE_DEAD, "meta_node_dead", Access.LOG, Route.META, True,
+              ("node", "dead", "boot_counter"), (),
+              "a member has been silent for too long, or is back"),
+    Operation(Op.META_SPLIT_DONE, "meta_split_done", Access.LOG, Route.META, True,
+              ("shard", "shard_new", "at", "version", "conf_version", "term"), (),
+              "a shard's log has cut the shard in two, as its leader says; at 0: it cannot be cut"),
 )  # fmt: skip
 
 OPERATIONS: dict[int, Operation] = {row.code: row for row in _ROWS}

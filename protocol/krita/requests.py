@@ -26,9 +26,20 @@ from krita.ring import META_SHARD, ShardMap
 # The log executes these once per (session, sequence).
 IN_SESSION = frozenset(code for code, row in OPERATIONS.items() if row.fields[:1] == ("session",))
 _SESSION_FIELDS = ("session", "sequence", "acked_to")
-# Writes outside a session whose repetition does no harm: a session too many,
-# which expires, or one kept alive twice.
-_HARMLESS = frozenset({Op.SESSION_OPEN, Op.SESSION_KEEPALIVE})
+# Writes outside a session whose repetition does no harm: a session too many, which
+# expires, or what is the same when it is said twice. (Not SHARD_SPLIT: asked for again
+# when it is done, it would split the half that is left.)
+_HARMLESS = frozenset(
+    {
+        Op.SESSION_OPEN,
+        Op.SESSION_KEEPALIVE,
+        Op.NODE_SET,
+        Op.NODE_LABEL,
+        Op.SHARD_MOVE,
+        Op.SHARD_HOLD,
+        Op.MOVE_CANCEL,
+    }
+)
 
 assert all(OPERATIONS[code].fields[:3] == _SESSION_FIELDS for code in IN_SESSION)
 

@@ -76,6 +76,7 @@ class ShardMap:
     version: int
     shards: tuple[ShardInfo, ...]
     nodes: Mapping[int, str]  # node id -> "host:port"
+    zones: Mapping[int, str] = attrs.field(factory=dict)  # of the nodes that name one, never ""
     _arcs: tuple[ShardInfo, ...] = attrs.field(init=False, repr=False, eq=False)
     _starts: list[int] = attrs.field(init=False, repr=False, eq=False)
     _by_number: dict[int, ShardInfo] = attrs.field(init=False, repr=False, eq=False)
@@ -107,7 +108,7 @@ class ShardMap:
         return [
             self.version,
             [[s.shard, s.hash_lo, s.hash_hi, s.leader, s.term, list(s.nodes)] for s in self.shards],
-            [[node, address] for node, address in self.nodes.items()],
+            [[node, address, self.zones.get(node, "")] for node, address in self.nodes.items()],
         ]
 
     @classmethod
@@ -115,10 +116,12 @@ class ShardMap:
         """The map that a reply means. Raises ProtocolError for anything malformed."""
         match item:
             case [int(version), list(shards), list(nodes), *_]:
+                places = [_node_from_wire(node) for node in nodes]
                 return cls(
                     version,
                     tuple(map(_shard_from_wire, shards)),
-                    dict(map(_node_from_wire, nodes)),
+                    {node: address for node, address, _ in places},
+                    {node: zone for node, _, zone in places if zone},
                 )
         raise ProtocolError("a shard map is [version, shards, nodes]")
 
@@ -145,8 +148,10 @@ def _shard_from_wire(item: object) -> ShardInfo:
     raise ProtocolError("a shard is [shard, hash_lo, hash_hi, leader, term, nodes]")
 
 
-def _node_from_wire(item: object) -> tuple[int, str]:
+def _node_from_wire(item: object) -> tuple[int, str, str]:
     match item:
-        case [int(node), str(address), *_]:
-            return node, address
-    raise ProtocolError("a node of a shard map is [node, address]")
+        case [int(node), str(address)] | [int(node), str(address), None, *_]:
+            return node, address, ""  # of a server that tells no zones
+        case [int(node), str(address), str(zone), *_]:
+            return node, address, zone
+    raise ProtocolError("a node of a shard map is [node, address, zone]")

@@ -15,6 +15,9 @@ Rules:
   that a node tells of itself need not be reachable from here (NAT, containers).
 - A node that failed is tried last for ``DOWN_S``, never not at all: the picture
   may be wrong about all of them.
+- A read that any replica may answer goes to one in the client's own zone, else to a
+  near one (``krita.nearness``), else to the nearest. One that failed comes behind the
+  others for ``AVOIDED_S``: nearer is no use if each second somebody waits for it in vain.
 
 Sans-IO: the clock's reading and the random generator are given.
 """
@@ -26,6 +29,7 @@ from typing import TYPE_CHECKING
 
 from krita.address import parse
 from krita.errors import BadRequest, NotLeader
+from krita.nearness import Nearness
 from krita.retry import Where
 from krita.ring import ShardMap
 
@@ -36,14 +40,19 @@ if TYPE_CHECKING:
     from krita.retry import Rule, Trial
 
 DOWN_S = 1.0  # how long a node that failed is tried last
+AVOIDED_S = 10.0  # and how long, where another replica is as good
+NEAREST_S = 0.1  # for how long the nearest replicas stay so, if nothing happens
 
 
 class Router:
-    """One client's picture of the cluster. Addresses are ``host:port`` texts."""
+    """One client's picture of the cluster. Addresses are ``host:port`` texts; ``zone``
+    is the client's own, "" when it has none."""
 
-    def __init__(self, seeds: Sequence[str], chance: random.Random) -> None:
+    def __init__(self, seeds: Sequence[str], chance: random.Random, zone: str = "") -> None:
         assert seeds, "a client needs at least one address"
         self.seeds = tuple(seeds)
+        self.zone = zone
+        self.nearness = Nearness()
         self.map: ShardMap | None = None
         # Whether something happened that a new map might explain.
         self.map_doubtful = True
@@ -51,7 +60,8 @@ class Router:
         self._leaders: dict[int, tuple[int, int]] = {}  # shard -> term, node or 0
         self._told: dict[int, str] = {}  # node -> where maps and hints say it is
         self._pinned: dict[int, str] = {}  # node -> the seed through which we reach it
-        self._down: dict[str, float] = {}  # address -> until when it is tried last
+        self._failures: dict[str, float] = {}  # address -> when it last failed
+        self._nearest: dict[int, tuple[list[str], float]] = {}  # shard -> those, until when
 
     # What we learn
 
@@ -61,6 +71,7 @@ class Router:
         An older version says nothing new about arcs and nodes, but its leaders
         may still be of newer terms.
         """
+        self._nearest.clear()
         if self.map is None or shard_map.version >= self.map.version:
             self.map = shard_map
             self._told = dict(shard_map.nodes)
@@ -81,6 +92,8 @@ class Router:
         term, node, address = (error.detail.get(name) for name in ("term", "node", "address"))
         known_term, known = self._leaders.get(shard, (-1, 0))
         if not isinstance(term, int) or not isinstance(node, int):
+            return None
+        if not _is_about(error, shard):
             return None
         if term < known_term or (term == known_term and known):
             return None
@@ -117,13 +130,16 @@ class Router:
                 ):
                     trial.tried.discard(hinted)
                     return False
-            if rule.where is Where.ELSEWHERE or isinstance(error, NotLeader):
+            if rule.where is Where.ELSEWHERE or (
+                isinstance(error, NotLeader) and _is_about(error, shard)
+            ):
                 self.doubt(shard, address)
         return self.all_tried(shard, trial.tried)
 
     def reached(self, address: str, node: int) -> None:
         """A connection to ``address`` stands, and this node is behind it."""
-        self._down.pop(address, None)
+        self._nearest.clear()
+        self._failures.pop(address, None)
         if address not in self.seeds:
             return
         # Behind a load balancer's address stands another node each time.
@@ -139,7 +155,8 @@ class Router:
 
     def kept_waiting(self, address: str, now: float) -> None:
         """A call's time was up before the node had answered it; the connection stands."""
-        self._down[address] = now + DOWN_S
+        self._nearest.clear()
+        self._failures[address] = now
         self.map_doubtful = True
 
     # What we say
@@ -157,7 +174,7 @@ class Router:
         """The leader's address, unless it is unknown or lately failed."""
         known = self._leaders.get(shard)
         address = self.address_of(known[1]) if known is not None else None
-        if address is not None and self._down and self._is_down(address, now):
+        if address is not None and self._failures and self._is_down(address, now):
             return None
         return address
 
@@ -169,11 +186,15 @@ class Router:
         ``shard`` None: any node will do. ``spread``: any replica of the shard will
         do. What is in ``tried`` comes only when nothing else is left.
         """
-        if shard is not None and not spread:
+        if shard is not None and spread and not tried:
+            places = self._nearest_replicas(shard, now)
+            if places:
+                return places[int(self._chance.random() * len(places))], False
+        elif shard is not None and not spread:
             leader = self.leader(shard, now)
             if leader is not None and leader not in tried:
                 return leader, True
-        candidates = self._candidates(shard, spread=spread)
+        candidates = self._candidates(shard, now if spread else None)
         fresh = [address for address in candidates if address not in tried] or candidates
         for address in fresh:
             if not self._is_down(address, now):
@@ -196,18 +217,19 @@ class Router:
             raise BadRequest(f"the cluster has no node {node}", hint="`node list` shows them")
         return address
 
-    def _is_down(self, address: str, now: float) -> bool:
-        until = self._down.get(address)
-        return until is not None and now < until
+    def _is_down(self, address: str, now: float, for_s: float = DOWN_S) -> bool:
+        failed_at = self._failures.get(address)
+        return failed_at is not None and now < failed_at + for_s
 
-    def _candidates(self, shard: int | None, *, spread: bool = False) -> list[str]:
-        """Every address, best first: the shard's replicas, seeds, the other nodes."""
+    def _candidates(self, shard: int | None, nearest_at: float | None = None) -> list[str]:
+        """Every address, best first: the shard's replicas (with ``nearest_at``, a time,
+        by nearness then), seeds, the other nodes."""
         places: list[str] = []
         if self.map is not None and shard is not None:
             info = self.map.shard(shard)
             nodes = list(info.nodes) if info is not None else []
-            if spread:
-                self._chance.shuffle(nodes)
+            if nearest_at is not None:
+                nodes = self._nearest_first(nodes, nearest_at)
             places += [address for node in nodes if (address := self.address_of(node))]
         places += self.seeds
         if self.map is not None:
@@ -215,7 +237,52 @@ class Router:
         # In this order, each once.
         return list(dict.fromkeys(places))
 
+    def _nearest_first(self, nodes: list[int], now: float) -> list[int]:
+        """In any order among equals."""
+        self._chance.shuffle(nodes)
+        ranks = self._ranks(nodes, now)
+        return sorted(nodes, key=ranks.__getitem__)
+
+    def _nearest_replicas(self, shard: int, now: float) -> list[str]:
+        """Where to read what may be stale: all that are equally good. 0.2 µs, and 5 µs
+        when something has happened. None, if all have failed lately."""
+        known = self._nearest.get(shard)
+        if known is not None and now < known[1]:
+            return known[0]
+        info = self.map.shard(shard) if self.map is not None else None
+        nodes = [node for node in info.nodes if self.address_of(node)] if info is not None else []
+        ranks = self._ranks(nodes, now)
+        best = min(ranks.values(), default=None)
+        places = [
+            self.address_of(node) or ""
+            for node, rank in ranks.items()
+            if rank == best and not rank[0]
+        ]
+        self._nearest[shard] = places, now + NEAREST_S
+        return places
+
+    def _ranks(self, nodes: Sequence[int], now: float) -> dict[int, tuple[bool, bool, float]]:
+        """What makes a replica the worse choice, the most important first: it failed
+        lately, it is not in our zone, it is far."""
+        zones = self.map.zones if self.map is not None else {}
+        places = {node: self.address_of(node) or "" for node in nodes}
+        distances = self.nearness.distances(places.values(), now)
+        return {
+            node: (
+                self._is_down(place, now, AVOIDED_S),
+                not self.zone or zones.get(node) != self.zone,
+                distances[place],
+            )
+            for node, place in places.items()
+        }
+
     def __repr__(self) -> str:
         version = "no map" if self.map is None else f"map {self.map.version}"
         leaders = {shard: f"{node}@{term}" for shard, (term, node) in self._leaders.items()}
-        return f"<Router {version}, leaders {leaders}, down {list(self._down)}>"
+        return f"<Router {version}, leaders {leaders}, failed {list(self._failures)}>"
+
+
+def _is_about(error: KritaError, shard: int) -> bool:
+    """Whether a node speaks of the shard that it was asked about. If not, its map is older
+    or newer than ours: in the one a shard is whole that is split in the other."""
+    return error.detail.get("shard", shard) == shard

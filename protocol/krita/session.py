@@ -21,6 +21,11 @@ Rules, which the whole of exactly-once stands on:
   has to keep.
 - A session is opened explicitly, never by its first write: were it, a retry
   after expiry would find no session, make one, and execute a second time.
+- A shard that is split leaves a copy of each session to the new one. So a write whose
+  key has moved goes there under its old (session, sequence), and what an earlier
+  attempt has done is known; new writes there use a session of that shard. One that
+  was opened behind the split is unknown to the other half. Nobody else's is taken for
+  it: the ids of the halves' later sessions differ.
 
 Source: Ongaro, "Consensus: Bridging Theory and Practice", §6.3. There a client
 has one request outstanding; the window and ``acked_to`` are what §6.3 proposes for

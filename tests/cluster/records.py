@@ -56,3 +56,10 @@ def add_node(records: DictRecords, zone: str = "") -> int:
     node = reply[0]
     assert isinstance(node, int)
     return node
+
+
+def report_all(records: DictRecords) -> None:
+    """Let every shard's leader report that it is held by those who are wanted."""
+    for shard, record in sorted(records.view.shards.items()):
+        members = [[replica.replica, replica.node, True] for replica in record.replicas]
+        records.call(Op.META_REPORT, shard, record.report.conf_version + 1, 1, members)

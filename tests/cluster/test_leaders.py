@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from collections.abc import Sequence
 
 import attrs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from krita.operations import Op
 from kritad.cluster.leaders import leader_transfers
 from kritad.cluster.model import NodeState
 from kritad.cluster.view import MetaView
 from tests.cluster.records import add_node, bootstrapped
+from tests.cluster.views import view_of, with_node
 
 SHARDS = 16
 
@@ -30,10 +35,10 @@ def placed(holders: list[list[int]], reported: bool = True) -> MetaView:
     return records.view
 
 
-def settled(view: MetaView, leaders: dict[int, int]) -> dict[int, int]:
+def settled(view: MetaView, leaders: dict[int, int], zones: Sequence[str] = ()) -> dict[int, int]:
     """Where the leaders are once no transfer is proposed any more."""
     for _ in range(200):
-        transfers = leader_transfers(view, leaders, view.nodes)
+        transfers = leader_transfers(view, leaders, view.nodes, zones)
         if not transfers:
             return leaders
         for shard, node in transfers:
@@ -88,7 +93,7 @@ def test_a_node_that_shall_not_hold_the_shard_any_more_gets_no_leadership() -> N
     assert leader_transfers(view, dict.fromkeys(range(1, 5), 1), view.nodes) == []
 
 
-@pytest.mark.parametrize("state", [NodeState.DRAINING, NodeState.DEAD])
+@pytest.mark.parametrize("state", [NodeState.DRAINING, NodeState.REMOVING])
 def test_a_node_that_shall_go_gets_no_leadership(state: NodeState) -> None:
     view = placed([[1, 2]] * 4)
     going = attrs.evolve(view.nodes[2], state=state)
@@ -113,3 +118,120 @@ def test_the_same_input_gives_the_same_transfers() -> None:
     leaders = dict.fromkeys(range(1, SHARDS + 1), 2)
     turned = dict(reversed(leaders.items()))
     assert leader_transfers(view, leaders, view.nodes) == leader_transfers(view, turned, view.nodes)
+
+
+def held_by(holders: list[list[int]]) -> MetaView:
+    """Shards 1.. voted in by these nodes; any number of shards."""
+    nodes = range(1, max(max(nodes) for nodes in holders) + 1)
+    return view_of(dict(enumerate(holders, start=1)), dict.fromkeys(nodes, ""))
+
+
+def counted(leaders: dict[int, int]) -> list[int]:
+    counts = Counter(leaders.values())
+    return [counts[node] for node in sorted(counts)]
+
+
+def test_a_chain_of_transfers_evens_what_no_single_one_can() -> None:
+    # 1 and 2 share shards, 2 and 3 do; nothing of 1 can go to 3.
+    view = held_by([[1, 2]] * 4 + [[2, 3]] * 4)
+    leaders = settled(view, dict.fromkeys(range(1, 5), 1) | dict.fromkeys(range(5, 9), 2))
+    assert counted(leaders) == [3, 3, 2]
+
+
+def test_a_long_chain_is_gone_to_its_end() -> None:
+    # Node 1 leads three, 8 one, the rest two each; each can only hand to the next.
+    holders = [[1, 2]] * 3 + [[node, node + 1] for node in range(2, 8) for _ in range(2)] + [[8]]
+    view = held_by(holders)
+    leaders = {shard: nodes[0] for shard, nodes in enumerate(holders, start=1)}
+    assert counted(leaders) == [3, 2, 2, 2, 2, 2, 2, 1]
+    transfers = leader_transfers(view, leaders, view.nodes, limit=100)
+    assert len(transfers) == 7
+    assert counted(settled(view, leaders)) == [2] * 8
+
+
+def optimum(holders: list[list[int]], nodes: int) -> int:
+    """The smallest possible sum of squares, by trying everything."""
+    best = len(holders) ** 2
+    for choice in itertools.product(*holders):
+        counts = Counter(choice)
+        best = min(best, sum(counts[node] ** 2 for node in range(1, nodes + 1)))
+    return best
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    holders=st.lists(
+        st.lists(st.integers(1, 5), min_size=1, max_size=3, unique=True), min_size=1, max_size=6
+    ),
+    first=st.lists(st.integers(0, 2), min_size=6, max_size=6),
+)
+def test_leaders_come_to_be_as_even_as_transfers_can_make_them(
+    holders: list[list[int]], first: list[int]
+) -> None:
+    view = held_by([*holders, [5]])
+    everywhere = [*holders, [5]]
+    leaders = {
+        shard: nodes[first[shard % 6] % len(nodes)]
+        for shard, nodes in enumerate(everywhere, start=1)
+    }
+    after = settled(view, leaders)
+    counts = Counter(after.values())
+    assert sum(number**2 for number in counts.values()) == optimum(everywhere, 5)
+
+
+def in_zones(view: MetaView, zones: dict[int, str]) -> MetaView:
+    nodes = {
+        number: attrs.evolve(n, zone=zones.get(number, "")) for number, n in view.nodes.items()
+    }
+    return attrs.evolve(view, nodes=nodes)
+
+
+def test_leaders_go_to_the_preferred_zone_and_are_even_within_it() -> None:
+    view = in_zones(held_by([[1, 2, 3, 4]] * 8), {1: "eu", 2: "eu", 3: "us", 4: "asia"})
+    leaders = settled(view, dict.fromkeys(range(1, 9), 4), zones=["eu", "us"])
+    assert Counter(leaders.values()) == {1: 4, 2: 4}
+
+
+def test_a_shard_without_a_voter_in_the_first_zone_is_led_in_the_second() -> None:
+    view = in_zones(held_by([[3, 4], [4, 5], [1, 4]]), {1: "eu", 3: "us", 4: "asia", 5: ""})
+    leaders = settled(view, {1: 4, 2: 4, 3: 4}, zones=["eu", "us"])
+    assert (leaders[1], leaders[3]) == (3, 1)
+    assert leaders[2] in (4, 5)  # no preferred zone has it: wherever it is best
+
+
+def test_a_zone_whose_nodes_are_away_is_not_waited_for() -> None:
+    view = in_zones(held_by([[1, 2, 3]] * 4), {1: "eu", 2: "us", 3: "us"})
+    leaders = dict.fromkeys(range(1, 5), 1)
+    assert leader_transfers(view, leaders, {2, 3}, zones=["eu", "us"])
+    transfers = leader_transfers(view, leaders, {1, 2, 3}, zones=["eu", "us"])
+    assert transfers == []
+
+
+def test_the_preferred_zone_is_kept_although_others_lead_nothing() -> None:
+    view = in_zones(held_by([[1, 2, 3]] * 8), {1: "eu", 2: "us", 3: "us"})
+    assert settled(view, dict.fromkeys(range(1, 9), 1), zones=["eu"]) == dict.fromkeys(
+        range(1, 9), 1
+    )
+
+
+@pytest.mark.parametrize(
+    "going",
+    [{"state": NodeState.DRAINING}, {"state": NodeState.REMOVING}, {"dead": True}],
+)
+def test_a_node_that_shall_go_hands_over_first(going: dict[str, object]) -> None:
+    view = with_node(held_by([[1, 2, 3]] * 9), 2, **going)
+    # 1 leads seven, but the one that 2 leads goes first.
+    leaders = dict.fromkeys(range(1, 8), 1) | {8: 2, 9: 3}
+    assert leader_transfers(view, leaders, view.nodes, limit=1) == [(8, 3)]
+    assert set(settled(view, leaders).values()) == {1, 3}
+
+
+def test_a_node_that_shall_go_hands_over_before_zones_are_seen_to() -> None:
+    view = in_zones(held_by([[1, 2], [2, 3]]), {1: "eu", 3: "us"})
+    view = with_node(view, 3, state=NodeState.DRAINING)
+    assert leader_transfers(view, {1: 2, 2: 3}, view.nodes, ["eu"], limit=1) == [(2, 2)]
+
+
+def test_a_node_that_shall_go_keeps_what_nobody_else_may_lead() -> None:
+    view = with_node(held_by([[1]]), 1, state=NodeState.DRAINING)
+    assert leader_transfers(view, {1: 1}, {1}) == []

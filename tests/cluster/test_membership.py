@@ -1,4 +1,4 @@
-"""Who votes in the meta shard, and who leads how much."""
+"""Who votes in the meta shard."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from kritad.cluster.membership import meta_voters, wanted_members
 from kritad.cluster.model import NodeState
 from kritad.cluster.view import MetaView
 from tests.cluster.records import DictRecords, add_node, bootstrapped
+from tests.cluster.views import with_node
 
 
 def members(nodes: int, zones: int = 1) -> DictRecords:
@@ -67,7 +68,7 @@ def test_the_choice_of_voters_stays_once_it_was_carried_out(zones: int) -> None:
 
 def test_a_dead_voter_is_replaced_by_a_learner() -> None:
     view = members(6).view
-    dead = attrs.evolve(view.nodes[2], state=NodeState.DEAD)
+    dead = attrs.evolve(view.nodes[2], dead=True)
     view = attrs.evolve(view, nodes={**view.nodes, 2: dead})
     assert set(meta_voters(view).values()) == {1, 3, 4, 5, 6}
 
@@ -81,3 +82,39 @@ def test_a_node_that_left_neither_votes_nor_counts() -> None:
 
 def test_before_the_bootstrap_nobody_votes() -> None:
     assert meta_voters(MetaView()) == {}
+
+
+@pytest.mark.parametrize(
+    "going",
+    [{"dead": True}, {"state": NodeState.DRAINING}, {"state": NodeState.REMOVING}],
+)
+def test_with_four_others_three_vote_instead_of_five(going: dict[str, object]) -> None:
+    view = with_node(members(5).view, 2, **going)
+    assert set(meta_voters(view).values()) == {1, 3, 4}
+
+
+def test_two_are_too_few_so_that_one_that_shall_go_votes_on() -> None:
+    view = with_node(members(3).view, 2, state=NodeState.DRAINING)
+    assert set(meta_voters(view).values()) == {1, 2, 3}
+
+
+def test_of_those_that_shall_go_a_live_one_votes_rather_than_a_dead_one() -> None:
+    view = with_node(members(4).view, 1, dead=True)
+    view = with_node(view, 2, state=NodeState.REMOVING)
+    assert set(meta_voters(view).values()) == {2, 3, 4}
+
+
+def test_voters_that_come_back_take_nobodys_place() -> None:
+    records = members(6)
+    view = with_node(records.view, 2, dead=True)
+    report_voters(records, view, set(meta_voters(view).values()))
+    assert set(meta_voters(records.view).values()) == {1, 3, 4, 5, 6}
+
+
+@pytest.mark.parametrize("nodes", range(1, 9))
+def test_the_number_of_voters_is_odd_but_for_two_members(nodes: int) -> None:
+    view = members(nodes).view
+    assert len(meta_voters(view)) in ((2,) if nodes == 2 else (1, 3, 5))
+    for node in range(2, nodes + 1):
+        view = with_node(view, node, dead=True)
+        assert len(meta_voters(view)) in ((2,) if nodes == 2 else (1, 3, 5))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from krita.codec import encode
 from krita.errors import BadRequest, ConditionFailed, Foreign, KritaError
 from krita.operations import Op
 from krita.ring import RING_SIZE
@@ -22,6 +23,8 @@ from kritad.cluster.model import (
     Report,
     ReportedReplica,
     ShardRecord,
+    Split,
+    SplitReplica,
 )
 from tests.cluster.records import CLUSTER_ID, DictRecords, add_node, bootstrapped, store_uuid
 
@@ -70,6 +73,14 @@ def test_a_second_bootstrap_is_refused_and_changes_nothing() -> None:
         (Op.META_NODE_ANNOUNCE, [1, store_uuid(1), 1, "n:1"]),
         (Op.META_PLACE, [1, 1, [1]]),
         (Op.META_REPORT, [1, 1, 1, []]),
+        (Op.META_NODE_DEAD, [1, True, 0]),
+        (Op.META_SPLIT_DONE, [1, 2, 5, 1, 1, 1]),
+        (Op.NODE_SET, [1, 1, None]),
+        (Op.NODE_LABEL, [1, "a", None]),
+        (Op.SHARD_MOVE, [1, 1, 2]),
+        (Op.SHARD_HOLD, [0, True]),
+        (Op.SHARD_SPLIT, [1]),
+        (Op.MOVE_CANCEL, [1]),
     ],
 )
 def test_nothing_else_works_before_the_bootstrap(op: Op, fields: list[object]) -> None:
@@ -231,8 +242,21 @@ def test_fields_of_any_kind_are_executed_or_refused_without_a_trace(
 def test_every_record_survives_its_bytes() -> None:
     report = Report(4, 2, (ReportedReplica(7, 1, True), ReportedReplica(9, 2, False)))
     node = NodeRecord(3, store_uuid(3), "[::1]:8080", "zürich", 4, NodeState.DRAINING, 2)
-    shard = ShardRecord(3, 5, RING_SIZE, 1, 8, (ReplicaRecord(7, 1), ReplicaRecord(9, 2)), report)
-    cluster = ClusterRecord(CLUSTER_ID, 16, 3, 4, 44, 1234)
+    node = attrs.evolve(node, dead=True, nonce=b"n" * 16, successor=7)
+    split = Split(17, (SplitReplica(7, 40, 1), SplitReplica(9, 41, 2)))
+    wanted = (ReplicaRecord(7, 1), ReplicaRecord(9, 2))
+    shard = ShardRecord(3, 5, RING_SIZE, 1, 8, wanted, report, held=True, split=split)
+    cluster = ClusterRecord(CLUSTER_ID, 16, 3, 4, 44, 1234, 17, True)
     assert NodeRecord.decode(node.encode()) == node
     assert ShardRecord.decode(shard.encode()) == shard
     assert ClusterRecord.decode(cluster.encode()) == cluster
+
+
+def test_records_of_the_release_before_are_read() -> None:
+    cluster = ClusterRecord.decode(encode([CLUSTER_ID, 16, 3, 4, 44, 1234]))
+    assert cluster == ClusterRecord(CLUSTER_ID, 16, 3, 4, 44, 1234, 17, False)
+    node = NodeRecord.decode(encode([3, store_uuid(3), "n:1", "a", 4, 0, 1]))
+    assert node == NodeRecord(3, store_uuid(3), "n:1", "a", 4)
+    shard = ShardRecord.decode(encode([3, 5, 9, 1, 8, [[7, 1]], 2, 1, [[7, 1, True]]]))
+    report = Report(2, 1, (ReportedReplica(7, 1, True),))
+    assert shard == ShardRecord(3, 5, 9, 1, 8, (ReplicaRecord(7, 1),), report)

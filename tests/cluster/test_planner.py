@@ -8,11 +8,12 @@ import attrs
 import pytest
 
 from krita.operations import Op
-from kritad.cluster.model import NodeState
+from kritad.cluster.model import NodeState, Split
 from kritad.cluster.planner import placements
 from kritad.cluster.rendezvous import wish
 from kritad.cluster.view import MetaView
 from tests.cluster.records import DictRecords, add_node, bootstrapped
+from tests.cluster.views import copies, plain, settled, wanted_on, with_node, with_shard
 
 SHARDS = 256
 NODES_MAX = 30
@@ -47,8 +48,10 @@ def loads(view: MetaView) -> Counter[int]:
     return counts
 
 
-def with_state(view: MetaView, node: int, state: NodeState) -> MetaView:
-    changed = attrs.evolve(view.nodes[node], state=state)
+def with_state(
+    view: MetaView, node: int, state: NodeState = NodeState.UP, dead: bool = False
+) -> MetaView:
+    changed = attrs.evolve(view.nodes[node], state=state, dead=dead)
     return attrs.evolve(view, nodes={**view.nodes, node: changed})
 
 
@@ -147,7 +150,7 @@ def test_a_node_of_twice_the_weight_gets_twice_the_replicas() -> None:
     assert all(counts[node] == pytest.approx(share, abs=3) for node in range(1, 6))
 
 
-@pytest.mark.parametrize("state", [NodeState.DRAINING, NodeState.DEAD, NodeState.LEFT])
+@pytest.mark.parametrize("state", [NodeState.DRAINING, NodeState.REMOVING, NodeState.LEFT])
 def test_a_node_that_may_hold_nothing_is_replaced_and_only_that(state: NodeState) -> None:
     view = with_state(grown(5, 64).view, 2, state)
     plan = {placement.shard: placement for placement in placements(view)}
@@ -162,7 +165,7 @@ def test_a_node_that_may_hold_nothing_is_replaced_and_only_that(state: NodeState
 
 
 def test_a_dead_node_is_not_dropped_when_nobody_can_take_its_place() -> None:
-    assert placements(with_state(grown(3, 16).view, 2, NodeState.DEAD)) == []
+    assert placements(with_state(grown(3, 16).view, 2, dead=True)) == []
 
 
 def test_a_node_that_left_is_dropped_even_when_nobody_can_take_its_place() -> None:
@@ -194,3 +197,99 @@ def test_a_plan_names_the_version_that_it_was_made_from() -> None:
 def test_without_usable_nodes_there_is_no_plan() -> None:
     assert placements(MetaView()) == []
     assert placements(with_state(bootstrapped().view, 1, NodeState.DRAINING)) == []
+
+
+def test_a_successor_gets_what_its_predecessor_gives() -> None:
+    view = with_node(plain(64, 5), 6, zone="zone-0")
+    had = {record.shard for record in view.data_shards if 2 in record.nodes}
+    view = with_node(view, 2, state=NodeState.REMOVING, successor=6)
+    after = settled(view)
+    assert {record.shard for record in after.data_shards if 6 in record.nodes} == had
+    assert copies(view, placements(view)) == len(had)
+
+
+def test_a_dead_node_has_its_successor_too() -> None:
+    view = with_node(with_node(plain(64, 5), 6, zone="zone-0"), 2, dead=True, successor=6)
+    had = {record.shard for record in view.data_shards if 2 in record.nodes}
+    assert {p.shard for p in placements(view) if 6 in p.nodes} == had
+
+
+def test_a_successor_that_holds_the_shard_already_is_passed_over() -> None:
+    view = with_node(plain(16, 4), 2, state=NodeState.DRAINING, successor=3)
+    after = settled(view)
+    assert all(sorted(record.nodes) == [1, 3, 4] for record in after.data_shards)
+
+
+def test_a_successor_in_a_crowded_zone_is_passed_over() -> None:
+    view = with_node(plain(32, 6, zones=3), 1, state=NodeState.DRAINING, successor=2)
+    after = settled(view)  # nodes 1 and 4 are in one zone, 2 and 5 in another
+    assert all(
+        len({after.nodes[node].zone for node in record.nodes}) == 3 for record in after.data_shards
+    )
+
+
+def test_a_successor_that_is_not_up_is_nobodys() -> None:
+    view = with_node(plain(16, 5), 3, dead=True)
+    view = with_node(view, 2, state=NodeState.DRAINING, successor=3)
+    assert all(3 not in placement.nodes for placement in placements(view))
+
+
+def test_shards_that_are_held_or_being_split_stay() -> None:
+    view = plain(16, 5)
+    first, second = [record.shard for record in view.data_shards if 2 in record.nodes][:2]
+    view = with_shard(with_node(view, 2, dead=True), first, held=True)
+    view = with_shard(view, second, split=Split(99, ()))
+    moved = {placement.shard for placement in placements(view)}
+    assert moved
+    assert not {first, second} & moved
+
+
+def test_a_held_shard_does_not_wait_for_a_node_that_has_left() -> None:
+    view = plain(16, 5)
+    shard = next(record.shard for record in view.data_shards if 2 in record.nodes)
+    view = with_shard(with_node(view, 2, state=NodeState.LEFT), shard, held=True)
+    (placement,) = (p for p in placements(view) if p.shard == shard)
+    assert 2 not in placement.nodes
+
+
+def test_held_shards_count_as_load() -> None:
+    view = plain(60, 5)
+    for record in view.data_shards:
+        if 5 in record.nodes:
+            view = with_shard(view, record.shard, held=True)
+    after = settled(with_node(view, 6, zone="zone-0"))
+    counts = loads(after)
+    assert counts[5] == 36  # what was held
+    assert counts[6] == 60 - 36  # every shard that may move
+    assert [counts[node] for node in (1, 2, 3, 4)] == [30] * 4
+
+
+def test_a_shard_whose_target_is_gone_goes_back_to_who_has_its_data() -> None:
+    before = plain(16, 6)
+    for record in before.data_shards:
+        target = next(node for node in before.nodes if node not in record.nodes)
+        view = wanted_on(before, record.shard, [*record.nodes[:2], target])
+        view = with_node(view, target, state=NodeState.DRAINING)
+        (placement,) = (p for p in placements(view) if p.shard == record.shard)
+        assert set(placement.nodes) == set(record.nodes)
+
+
+def test_a_node_that_comes_back_is_wanted_again_where_it_still_votes() -> None:
+    view = plain(16, 4)
+    begun = placements(with_node(view, 2, dead=True))[:4]
+    for placement in begun:
+        view = wanted_on(view, placement.shard, placement.nodes)
+    back = placements(view)
+    assert back
+    for placement in back:
+        assert set(placement.nodes) == set(view.shards[placement.shard].report.voters)
+
+
+def test_of_two_nodes_that_shall_go_the_live_one_keeps_its_replica_longer() -> None:
+    view = plain(4, 5)
+    view = with_node(with_node(view, 1, state=NodeState.DRAINING), 2, dead=True)
+    view = with_node(with_node(view, 3, dead=True), 4, dead=True)
+    wanted = settled(view)
+    for before, after in zip(view.data_shards, wanted.data_shards, strict=True):
+        assert 5 in after.nodes
+        assert 1 in after.nodes or 1 not in before.nodes

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kritad.cluster.reconcile import PROMOTE_LAG_ENTRIES_MAX, next_change, successor
 from kritad.raft.configuration import Change, ChangeKind, enter_joint, leave_joint
+from kritad.raft.quorum import quorum_reached
 from kritad.raft.types import Configuration
 
 LAST = 100_000
@@ -127,6 +128,80 @@ def test_a_wanted_leader_has_no_successor() -> None:
 
 def test_an_unwanted_leader_without_wanted_voters_stays() -> None:
     assert successor(wanted(4), configuration({1}, {4}), {}, 1) == 0
+
+
+def change(
+    voters: set[int],
+    now: Configuration,
+    reachable: set[int] | None,
+    matches: dict[int, int] | None = None,
+    held: bool = False,
+) -> list[Change] | None:
+    """What replica 1, which leads, changes next."""
+    known = dict.fromkeys(range(1, 9), LAST) if matches is None else matches
+    return next_change(wanted(*voters), {}, now, known, LAST, 1, reachable=reachable, held=held)
+
+
+def test_nobody_is_promoted_who_does_not_answer() -> None:
+    now = configuration({1, 2, 3}, {4})
+    assert change({1, 2, 4}, now, {1, 2, 3}) is None
+    assert change({1, 2, 4}, now, {1, 2, 3, 4}) == voter(4) + learner(3)
+
+
+def test_nobody_who_answers_is_demoted_when_that_would_cost_the_majority() -> None:
+    # 4 votes and does not answer: with 1 alone of {1, 4} nothing could be committed.
+    assert change({1, 4}, configuration({1, 2, 4}), {1, 2}) is None
+    assert change({1, 4}, configuration({1, 2, 4}), {1, 2, 4}) == learner(2)
+    # The same with five: 2 and 3 are both surplus, 4 does not answer.
+    assert change({1, 4, 5}, configuration({1, 2, 3, 4, 5}), {1, 2, 3, 5}) == learner(2, 3)
+    assert change({1, 4, 5}, configuration({1, 2, 3, 4, 5}), {1, 2, 3}) is None
+
+
+def test_one_is_demoted_when_two_would_be_too_many() -> None:
+    # {1, 3, 4} of which 1 and 3 answer can do without 2, but not without both.
+    now = configuration({1, 2, 3, 4})
+    assert change({1, 4}, now, {1, 2, 3}, {1: LAST, 2: 5, 3: 6}) == learner(2)
+
+
+def test_who_does_not_answer_is_demoted_first_and_always() -> None:
+    now = configuration({1, 2, 3, 4}, set())
+    assert change({1, 4}, now, {1, 4, 3}, {1: LAST, 3: 1, 2: LAST}) == learner(2, 3)
+    assert change({1, 2, 4}, configuration({1, 2, 3, 4}), {1, 4}) == learner(3)
+
+
+def test_those_who_are_added_need_not_answer_yet() -> None:
+    assert change({1, 2, 4}, configuration({1, 2, 3}), {1, 2, 3}) == learner(4)
+
+
+def test_a_held_move_goes_no_further_but_lets_go_of_who_is_not_wanted() -> None:
+    assert change({1, 2, 4}, configuration({1, 2, 3}), None, held=True) is None
+    assert change({1, 2, 4}, configuration({1, 2, 3}, {4}), None, held=True) is None
+    assert change({1, 2, 3}, configuration({1, 2, 3}, {4}), None, held=True) == remove(4)
+    assert change({1, 2, 5}, configuration({1, 2, 3}, {4}), None, held=True) == remove(4)
+
+
+@settings(derandomize=True)
+@given(
+    voters=st.sets(st.integers(1, 6), min_size=1, max_size=5),
+    old=st.sets(st.integers(1, 6), min_size=1, max_size=5),
+    learners=st.sets(st.integers(1, 6), max_size=3),
+    reachable=st.sets(st.integers(1, 6)),
+)
+def test_a_healthy_group_is_never_made_unhealthy(
+    voters: set[int], old: set[int], learners: set[int], reachable: set[int]
+) -> None:
+    now = configuration(old | {1}, learners - old - {1})
+    alive = reachable | {1}
+    if not quorum_reached(now, alive):
+        return
+    for _ in range(20):
+        changes = change(voters, now, alive)
+        if changes is None:
+            break
+        joint = enter_joint(now, changes)
+        assert quorum_reached(joint, alive)
+        now = leave_joint(joint)
+        assert quorum_reached(now, alive)
 
 
 _REPLICAS = st.sets(st.integers(1, 7), min_size=1, max_size=5)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from krita.codec import encode_body
 from krita.errors import Status
-from krita.handshake import Identity
 from krita.operations import Op
 from kritad.host.bootstrap import (
     META_SHARD,
@@ -23,6 +22,7 @@ from kritad.host.bootstrap import (
     accept_membership,
     begin_cluster,
     bootstrap_body,
+    next_boot,
     store_of,
 )
 from kritad.host.host import Host, Workers
@@ -63,12 +63,12 @@ class Node:
     def start(self) -> None:
         """Run a host on the open databases, which say who we are."""
         store_uuid = store_of(self.raft_db)
-        known = self.raft_db.count_boot()
+        known = self.raft_db.identity()
+        assert known is not None
+        assert known.store_uuid == store_uuid
         self.starts += 1
         self.number = known.node_id
-        self.identity = Identity(
-            known.cluster_id, known.node_id, store_uuid, known.boot_counter, f"n{self.number}:8080"
-        )
+        self.identity = next_boot(self.raft_db, f"n{self.number}:8080")
         self.log, self.data = QueuedWorker(), QueuedWorker()
         self.host = Host(
             self.cluster.settings,
@@ -285,24 +285,40 @@ class Cluster:
     # --- what people do ----------------------------------------------------------------
 
     def submit(
-        self, node: Node, op: Op, body: bytes, shard: int, *, key: bytes = b"", write: bool = True
+        self,
+        node: Node,
+        op: Op,
+        body: bytes,
+        shard: int,
+        *,
+        key: bytes = b"",
+        write: bool = True,
+        forwarded: bool = False,
     ) -> Replies:
         replies = Replies()
         deadline_ms = self.clock.monotonic_ms() + 10_000
-        node.host.submit(Request(op, body, key, shard, replies, deadline_ms, write=write))
+        node.host.submit(
+            Request(op, body, key, shard, replies, deadline_ms, forwarded, write=write)
+        )
         return replies
 
-    def put(self, node: Node, key: bytes, value: bytes, shard: int = 1) -> Replies:
+    def put(self, node: Node, key: bytes, value: bytes) -> Replies:
         body = encode_body(Op.PUT, 0, 0, 0, key, value)
-        return self.submit(node, Op.PUT, body, shard, key=key)
+        return self.submit(node, Op.PUT, body, self.shard_of(node, key), key=key)
 
-    def get(self, node: Node, key: bytes, shard: int = 1) -> Replies:
+    def get(self, node: Node, key: bytes) -> Replies:
         body = encode_body(Op.GET, key)
-        return self.submit(node, Op.GET, body, shard, key=key, write=False)
+        return self.submit(node, Op.GET, body, self.shard_of(node, key), key=key, write=False)
 
-    def read(self, node: Node, key: bytes, shard: int = 1) -> object:
+    def shard_of(self, node: Node, key: bytes) -> int:
+        """Where the node takes the key to be."""
+        shard = node.host.shard_of(key)
+        assert shard is not None, "the cluster is not founded yet, as far as it knows"
+        return shard
+
+    def read(self, node: Node, key: bytes) -> object:
         """A linearizable read's value."""
-        replies = self.get(node, key, shard)
+        replies = self.get(node, key)
         self.run_until(lambda: bool(replies.all))
         status, body = replies.one
         assert status == Status.OK, replies.one
@@ -359,8 +375,14 @@ def grown_cluster(path: Path, nodes: int = 3, *, shards: int = 2, **more: object
 Grow = Callable[..., Cluster]
 
 
+def key_in(node: Node, shard: int, prefix: bytes = b"k") -> bytes:
+    """A key that the shard owns, the first of those that begin so and end in a number."""
+    keys = (b"%b%d" % (prefix, n) for n in range(100_000))
+    return next(key for key in keys if node.host.shard_of(key) == shard)
+
+
 def write_some(cluster: Cluster, count: int, prefix: bytes = b"k") -> None:
-    """Acknowledged writes, through all nodes in turn, into shard 1."""
+    """Acknowledged writes, through all nodes in turn."""
     alive = cluster.alive
     replies = [
         cluster.put(alive[n % len(alive)], b"%b%d" % (prefix, n), b"value %d" % n)

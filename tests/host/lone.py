@@ -17,9 +17,11 @@ from kritad.raft.messages import Message, PreVoteReply, VoteReply
 from kritad.raft.ready import Fetch
 from kritad.raft.types import Configuration, Save, SnapshotMeta
 from kritad.state.machine import ShardState
+from kritad.state.split import Offspring
 from kritad.storage.cache import RowCache
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.errors import StorageError
+from kritad.storage.extent import WHOLE_RING
 from kritad.storage.raft_db import RaftDatabase
 from kritad.storage.table import Table
 from tests.host.clock import VirtualClock
@@ -62,6 +64,8 @@ class World:
     events: list[tuple[str, object]] = attrs.field(factory=list)
     damage: list[StorageError] = attrs.field(factory=list)
     requeued: list[Request] = attrs.field(factory=list)
+    misplaced: list[Request] = attrs.field(factory=list)
+    split_off: list[Offspring] = attrs.field(factory=list)
     failures: list[BaseException] = attrs.field(factory=list)
     roles: int = 0
 
@@ -98,7 +102,7 @@ class LoneNode:
     def _replica(self, shard: int, voters: int, window_bytes: int) -> Replica:
         first = configuration(voters)
         self.raft_db.create_replica(shard, 1, SnapshotMeta(configuration=first))
-        applied = fresh_applied(self.data_db, shard, 1, first)
+        applied = fresh_applied(self.data_db, shard, 1, first, WHOLE_RING)
         config = RaftConfig(shard=shard, replica=1, window_bytes=window_bytes, strict=False)
         table = Table(self.data_db, applied.generation, RowCache(1 << 20))
         return Replica(
@@ -106,6 +110,8 @@ class LoneNode:
             ShardState(shard, table, applied),
             on_role=self._on_role,
             requeue=self.world.requeued.append,
+            misplaced=self.world.misplaced.append,
+            on_split=lambda _replica, offspring: self.world.split_off.append(offspring),
             on_damage=self._on_damage,
         )
 

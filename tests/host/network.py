@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from krita.errors import Foreign
 from krita.handshake import Identity
 from krita.operations import Op
 from kritad.host.host import Host
+from kritad.host.link import Expelled
 from kritad.host.peer_codec import encode_messages
 from kritad.host.request import Request
 from kritad.host.router import OnReply
@@ -58,6 +60,9 @@ class MemoryTransport:
     def learn(self, node: int, text: str) -> None:
         if node != self.identity.node:
             self._peers.setdefault(node, PeerStandIn(text))
+
+    def check_single(self, newcomer: Identity) -> None:
+        """There is one process for each node here."""
 
     def address_of(self, node: int) -> str | None:
         if node == self.identity.node:
@@ -142,6 +147,10 @@ class Network:
                 frame.lost()
                 continue
             sender = self.nodes[frame.sender]
-            node.host.admit_peer(sender.identity)
-            frame.arrive(node.host)
+            try:
+                node.host.admit_peer(sender.identity)
+                frame.arrive(node.host)
+            except Foreign as error:
+                frame.lost()
+                sender.host.refused(Expelled(error.message, detail=error.detail))
         return any_frame

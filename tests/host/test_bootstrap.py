@@ -8,26 +8,26 @@ from pathlib import Path
 import pytest
 
 from krita.address import AddressError
-from krita.codec import encode_body
-from krita.errors import Foreign, ProtocolError
-from krita.handshake import Identity
+from krita.codec import decode_body, encode_body
+from krita.errors import ProtocolError
 from krita.operations import Op
-from kritad.cluster.model import NodeRecord
-from kritad.cluster.view import MetaView
-from kritad.host.admission import check_member
 from kritad.host.bootstrap import (
     META_SHARD,
     Membership,
     accept_membership,
+    announce_body,
     begin_cluster,
+    fresh_applied,
     load_boot,
+    next_boot,
     parse_join,
     parse_membership,
     store_of,
 )
-from kritad.raft.types import Save, SnapshotMeta
-from kritad.storage.data_db import Applied, DataDatabase
+from kritad.raft.types import Configuration, Save, SnapshotMeta
+from kritad.storage.data_db import DataDatabase
 from kritad.storage.errors import Corrupt
+from kritad.storage.extent import WHOLE_RING
 from kritad.storage.raft_db import RaftDatabase, ReplicaRow
 
 JOINED = Membership(b"c" * 16, 4, 33, ((1, "a:1"),))
@@ -153,30 +153,17 @@ def test_a_log_that_begins_behind_a_snapshot_nobody_has_is_damage(
     data_db = DataDatabase.open(tmp_path / "data.db")
     raft_db.create_replica(1, 7, None)
     raft_db.save([(1, Save(1, snapshot=SnapshotMeta(50, 2, generation=9)))])
-    applied = Applied(1, 7, data_db.create_generation(), 0, 0, 0, 0, b"{}")
+    applied = fresh_applied(data_db, 1, 7, Configuration(), WHOLE_RING)
     with pytest.raises(Corrupt, match=r"data\.db does not have"):
         load_boot(raft_db, data_db, applied)
     data_db.close()
 
 
-KNOWN = NodeRecord(2, b"s" * 16, "n2:8080", "", 5)
-VIEW = MetaView(b"c" * 16, 3, 9, {2: KNOWN}, {})
-
-
-def who(node: int = 2, store: bytes = b"s" * 16, boot: int = 5) -> Identity:
-    return Identity(b"c" * 16, node, store, boot, "n2:8080")
-
-
-@pytest.mark.parametrize("identity", [who(), who(boot=6), who(node=3, store=b"?" * 16)])
-def test_a_member_is_let_in_and_so_is_one_too_new_to_be_known(identity: Identity) -> None:
-    check_member(VIEW, identity)
-
-
-def test_a_known_name_on_another_disk_is_turned_away() -> None:
-    with pytest.raises(Foreign, match="is known with store"):
-        check_member(VIEW, who(store=b"?" * 16))
-
-
-def test_a_disk_that_was_rolled_back_is_turned_away() -> None:
-    with pytest.raises(Foreign, match="rolled back"):
-        check_member(VIEW, who(boot=4))
+def test_a_start_counts_a_boot_and_draws_a_nonce_for_it(raft_db: RaftDatabase) -> None:
+    begin_cluster(raft_db, store_of(raft_db))
+    first, second = next_boot(raft_db, "n1:1"), next_boot(raft_db, "n1:2")
+    assert (first.boot_counter, second.boot_counter) == (1, 2)
+    assert second.boot_nonces[:1] == first.boot_nonces
+    assert len(set(second.boot_nonces)) == 2
+    values = decode_body(Op.NODE_ANNOUNCE, announce_body(second))
+    assert values[2:] == [2, "n1:2", second.boot_nonces[1], [second.boot_nonces[0]]]

@@ -6,7 +6,7 @@ import pytest
 
 from krita.errors import Status
 from kritad.storage.errors import Corrupt, StoreFailed
-from tests.host.cluster import Grow, write_some
+from tests.host.cluster import Grow, key_in, write_some
 
 
 def test_a_damaged_row_poisons_its_replica_and_the_node_serves_the_others(
@@ -19,7 +19,7 @@ def test_a_damaged_row_poisons_its_replica_and_the_node_serves_the_others(
     def damaged(*_: object) -> None:
         raise Corrupt(1, "key b'k' does not match its digest")
 
-    waiting = cluster.put(victim, b"k", b"v")
+    waiting = cluster.put(victim, key_in(victim, 1), b"v")
     monkeypatch.setattr(victim.replica(1).state, "apply", damaged)
     cluster.settle()
     on_disk = victim.data_db.applied().get(1)
@@ -33,7 +33,7 @@ def test_a_damaged_row_poisons_its_replica_and_the_node_serves_the_others(
     assert waiting.one[0] == Status.UNKNOWN
     monkeypatch.undo()
     write_some(cluster, 4)
-    replies = cluster.put(victim, b"x", b"y", shard=2)
+    replies = cluster.put(victim, key_in(victim, 2), b"y")
     cluster.run_until(lambda: bool(replies.all))
     assert replies.one[0] == Status.OK
 
@@ -57,7 +57,7 @@ def test_a_store_that_fails_while_reading_ends_the_node_too(
     grow: Grow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = grow()
-    write_some(cluster, 1)
+    write_some(cluster, 2)
     victim = cluster.leader(1)
     assert victim is not None
 
@@ -65,7 +65,7 @@ def test_a_store_that_fails_while_reading_ends_the_node_too(
         raise StoreFailed("the disk is gone")
 
     monkeypatch.setattr(victim.replica(1).state, "read", fails)
-    replies = cluster.get(victim, b"k0")
+    replies = cluster.get(victim, key_in(victim, 1))
     cluster.settle()
     assert isinstance(victim.host.failure, StoreFailed)
     assert replies.one[0] == Status.UNAVAILABLE
@@ -75,7 +75,7 @@ def test_what_a_turn_has_to_say_is_not_said_when_the_disk_fails_in_that_turn(
     grow: Grow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = grow()
-    write_some(cluster, 1)
+    write_some(cluster, 2)
     victim = cluster.leader(1)
     assert victim is not None
 
@@ -83,14 +83,15 @@ def test_what_a_turn_has_to_say_is_not_said_when_the_disk_fails_in_that_turn(
         raise StoreFailed("the disk is gone")
 
     monkeypatch.setattr(victim.replica(1).state, "read", fails)
-    cluster.get(victim, b"k0")
+    key = key_in(victim, 1)
+    cluster.get(victim, key)
     while not any(frame.recipient == victim.number for frame in cluster.network.frames):
         for node in cluster.nodes:
             node.step()
         if not any(frame.recipient == victim.number for frame in cluster.network.frames):
             cluster.network.deliver()
     cluster.network.deliver()  # the followers have confirmed that it leads
-    cluster.put(victim, b"k1", b"v")  # entries for them, in the turn that reads
+    cluster.put(victim, key, b"v")  # entries for them, in the turn that reads
     victim.step()
     assert isinstance(victim.host.failure, StoreFailed)
     assert not cluster.network.frames

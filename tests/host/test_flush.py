@@ -14,6 +14,7 @@ from kritad.host.flush import Flusher
 from kritad.host.replica import Replica
 from kritad.host.request import Request
 from kritad.raft.types import SnapshotMeta
+from kritad.state.machine import ShardState
 from kritad.storage.data_db import ShardFlush
 from kritad.storage.errors import StoreFailed
 from tests.host.lone import SHARD, LoneNode, Replies
@@ -31,9 +32,10 @@ class Database:
         self.did: list[str] = []
         self.rows_unused = 0
 
-    def flush(self, batch: list[ShardFlush]) -> None:
-        self.did.append(f"flush {max(item.applied.index for item in batch)}")
-        self._db.flush(batch)
+    def flush(self, batch: list[ShardFlush], durable: bool = False) -> None:
+        how = " durably" if durable else ""
+        self.did.append(f"flush {max(item.applied.index for item in batch)}{how}")
+        self._db.flush(batch, durable=durable)
 
     def checkpoint(self) -> bool:
         self.did.append("checkpoint")
@@ -265,11 +267,23 @@ def test_a_follower_that_is_silent_pins_nothing(make: Make) -> None:
 
 def test_a_follower_that_is_far_behind_pins_no_more_than_a_few_tails(make: Make) -> None:
     bench = make(log_tail_bytes=20 * KIB)
-    bench.write(60, 10 * KIB)
+    for _ in range(12):
+        bench.write(5, 10 * KIB)  # the same keys again: the state stays small
     follower(bench, match=1)
     bench.pass_time(35_000)
     assert bench.cut_at[-1] > 1
     assert (bench.applied - bench.cut_at[-1]) * 10 * KIB >= 4 * 20 * KIB
+
+
+def test_a_follower_may_pin_as_much_log_as_there_is_state_to_send_instead(make: Make) -> None:
+    """Whoever has just got a snapshot could else never catch up with what was written
+    while it was sent, and would need the next one."""
+    bench = make(log_tail_bytes=1 * KIB)
+    for _ in range(2):
+        bench.write(40, 10 * KIB)
+    follower(bench, match=45)
+    bench.pass_time(35_000)
+    assert bench.cut_at == [45]
 
 
 def test_a_poisoned_replicas_log_is_not_cut(make: Make) -> None:
@@ -329,3 +343,96 @@ def test_a_flush_of_a_state_that_was_replaced_meanwhile_does_not_count_for_the_n
     assert bench.flusher.bytes_in_memory() == 0
     bench.flusher.adopt(bench.node.replica, 99)
     assert bench.flusher._states[bench.node.replica].durable_index == 99
+
+
+def cut_off(bench: Bench, number: int = 2) -> tuple[ShardState, list[bool]]:
+    """A state that was just cut off from the bench's replica, and what is said of it."""
+    state = bench.node.replica.state
+    at = state.extent.halving()
+    assert at is not None
+    body = encode_body(Op.SPLIT, SHARD, number, at, 1, [[1, 10 + number, 1]])
+    request = Request(Op.SPLIT, body, b"", SHARD, None, 0.0, write=True)
+    bench.node.replica.propose(request, 1000)
+    bench.node.drive.mark(bench.node.replica)
+    bench.node.settle()
+    offspring = bench.node.world.split_off[-1]
+    told: list[bool] = []
+    bench.flusher.adopt_unborn(bench.node.replica, offspring.state, told.append)
+    return offspring.state, told
+
+
+def test_an_unborn_state_is_flushed_at_once_durably_and_with_the_one_it_was_cut_from(
+    make: Make,
+) -> None:
+    bench = make()
+    bench.write(20)
+    _, told = cut_off(bench)
+    assert bench.flusher.urgent
+    bench.tick()
+    assert bench.flusher.busy
+    assert not bench.flusher.urgent
+    bench.worker.work()
+    assert bench.database.did == [f"flush {bench.applied} durably"]
+    applied = bench.node.data_db.applied()
+    assert applied[SHARD].index == applied[2].index == bench.applied
+    assert applied[SHARD].hash_hi == applied[2].hash_lo
+    assert told == []
+    bench.worker.report()
+    assert told == [True]
+
+
+def test_no_flush_that_is_under_way_or_begins_meanwhile_has_one_half_only(make: Make) -> None:
+    bench = make()
+    bench.write(20)
+    bench.flusher.when_flushed(lambda: None)  # as of before the split
+    bench.write(5)
+    _, told = cut_off(bench)
+    called: list[str] = []
+    bench.flusher.when_flushed(lambda: called.append("flushed"))
+    bench.write(5, 30 * KIB)  # enough for a flush by itself
+    bench.worker.run_one()
+    assert 2 not in bench.node.data_db.applied()
+    while bench.worker.jobs:
+        bench.worker.work()
+        applied = bench.node.data_db.applied()
+        behind = applied[SHARD].hash_hi < 1 << 32
+        assert behind == (2 in applied), applied
+        bench.worker.report()
+    assert told == [True]
+    assert called == ["flushed"]
+    assert bench.node.data_db.applied()[SHARD].index == bench.applied
+
+
+def test_what_was_cut_off_in_two_splits_is_flushed_together(make: Make) -> None:
+    bench = make()
+    bench.write(40)
+    (_, first), (_, second) = cut_off(bench, 2), cut_off(bench, 3)
+    bench.tick()
+    bench.worker.run_one()
+    assert (first, second) == ([True], [True])
+    assert {SHARD, 2, 3} == set(bench.node.data_db.applied())
+    assert len(bench.database.did) == 1
+
+
+def test_an_unborn_state_goes_with_the_replica_it_was_cut_from(make: Make) -> None:
+    bench = make()
+    bench.write(20)
+    _, told = cut_off(bench)
+    held = bench.flusher.bytes_in_memory()
+    bench.flusher.forget(bench.node.replica)
+    assert told == [False]
+    assert 0 == bench.flusher.bytes_in_memory() < held
+    bench.pass_time(10_000)
+    assert bench.database.did == []
+
+
+def test_one_that_is_on_its_way_to_the_disk_already_is_kept(make: Make) -> None:
+    bench = make()
+    bench.write(20)
+    _, told = cut_off(bench)
+    bench.tick()
+    bench.flusher.forget(bench.node.replica)
+    assert told == []
+    bench.worker.run_all()
+    assert told == [True]
+    assert 2 in bench.node.data_db.applied()

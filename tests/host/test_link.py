@@ -110,6 +110,27 @@ async def test_a_request_is_answered() -> None:
         assert "up, 0 bytes queued, 0 in flight" in repr(link)
 
 
+async def test_a_link_that_is_to_find_out_who_answers_is_dialled_anew() -> None:
+    async with linked() as (link, server):
+        first = link.attempts
+        assert link.other == server.service.identity
+        link.redial()
+        await until(lambda: link.attempts > first and link.connected)
+        assert link.other == server.service.identity
+        server.service.identity = attrs.evolve(server.service.identity, boot_counter=99)
+        link.redial()
+        await until(lambda: link.other == server.service.identity)
+
+
+async def test_an_attempt_that_fails_is_an_attempt_and_nobody_answers_then() -> None:
+    link = make_link(free_port(), MemoryService())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link.run)
+        await until(lambda: link.attempts >= 2)
+        assert link.other is None
+        nursery.cancel_scope.cancel()
+
+
 async def test_one_way_frames_arrive_in_order_and_whole() -> None:
     async with linked() as (link, server):
         bodies = [b"%d" % n * 500 for n in range(300)]

@@ -38,6 +38,7 @@ class HostStandIn:
         self.told = 0
         self.steps = 0
         self.failure: BaseException | None = None
+        self.removed = False
         self.on_turn: Callable[[], None] = lambda: None
         self.view = None
         self.steward = self
@@ -177,6 +178,14 @@ async def test_the_drive_loop_turns_when_it_is_woken_and_ends_with_the_node() ->
         wake.set()
         with trio.fail_after(10):
             await ended.wait()
+
+
+async def test_the_drive_loop_ends_with_the_membership() -> None:
+    host, wake = HostStandIn(), loop.Wake()
+    host.removed = True
+    with trio.fail_after(1):
+        await loop.drive(host, wake, host)  # type: ignore[arg-type]
+    assert host.turns == 0
 
 
 async def test_what_wakes_it_during_a_turn_is_the_next_turn() -> None:

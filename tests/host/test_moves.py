@@ -12,7 +12,7 @@ from krita.errors import Foreign, Status
 from krita.handshake import Identity
 from krita.operations import Op
 from kritad.host.bootstrap import META_SHARD
-from tests.host.cluster import Cluster, Grow, Node, check_written, write_some
+from tests.host.cluster import Cluster, Grow, Node, check_written, key_in, write_some
 
 
 def fill(cluster: Cluster, count: int = 200, size: int = 1500) -> None:
@@ -28,8 +28,10 @@ def cut_log(cluster: Cluster, node: Node) -> None:
 
 
 def test_a_follower_far_behind_is_restored_by_a_snapshot(grow: Grow) -> None:
-    cluster = grow()
+    cluster = grow(shards=1)
     lagging = next(node for node in cluster.nodes if node is not cluster.leader(1))
+    lagging.host.flusher.when_flushed(lambda: None)
+    cluster.settle()
     cluster.crash(lagging)
     fill(cluster)
     cut_log(cluster, cluster.alive[0])
@@ -45,8 +47,10 @@ def test_a_follower_far_behind_is_restored_by_a_snapshot(grow: Grow) -> None:
 
 
 def test_a_restored_follower_serves_what_it_was_sent_after_a_crash(grow: Grow) -> None:
-    cluster = grow()
+    cluster = grow(shards=1)
     lagging = next(node for node in cluster.nodes if node is not cluster.leader(1))
+    lagging.host.flusher.when_flushed(lambda: None)
+    cluster.settle()
     cluster.crash(lagging)
     fill(cluster)
     cut_log(cluster, cluster.alive[0])
@@ -55,7 +59,7 @@ def test_a_restored_follower_serves_what_it_was_sent_after_a_crash(grow: Grow) -
     cluster.crash(lagging)
     lagging.restart()
     cluster.run_until(cluster.converged)
-    row = lagging.replica(1).state.read(b"f3")
+    row = lagging.replica(1).state.read(key_in(lagging, 1, b"f"))
     assert row is not None
     assert row.value == b"x" * 1500
 
@@ -150,7 +154,7 @@ def test_an_old_wish_for_a_replica_that_has_left_is_no_damage(grow: Grow) -> Non
     replica = node.replica(1)
     node.host.replicas.pop(1)
     node.raft_db.remove_replica(1, replica.id)
-    node.host._create_wanted()
+    node.host.residence.create_wanted()
     assert 1 not in node.host.replicas
     assert node.host.damaged == {}, "a later placement here would be ignored"
 

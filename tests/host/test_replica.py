@@ -10,6 +10,7 @@ import pytest
 from krita.codec import encode_body
 from krita.errors import Outcome, Status
 from krita.operations import Op
+from krita.ring import RING_SIZE, token
 from kritad.host.replica import LogMarks
 from kritad.host.request import Request
 from kritad.raft.errors import ProposalRefused
@@ -203,6 +204,97 @@ def test_a_write_that_is_repeated_out_of_the_answer_itself_does_not_disturb_aban
     node.replica.abandon("gone")
     assert len(again) == 3
     assert all(reply.all == [] for reply in again)
+
+
+def split_body(at: int, shard_new: int) -> bytes:
+    halves = [[replica, 10 * shard_new + replica, replica] for replica in (1, 2, 3)]
+    return encode_body(Op.SPLIT, SHARD, shard_new, at, 1, halves)
+
+
+def split(node: LoneNode, at: int, shard_new: int = 9) -> None:
+    """Propose that the shard is cut."""
+    body = split_body(at, shard_new)
+    node.replica.propose(Request(Op.SPLIT, body, b"", SHARD, None, 0.0, write=True), 1000)
+
+
+HIGH, LOW = b"k0", b"k2"  # by their tokens
+MIDDLE = RING_SIZE // 2
+assert token(LOW) < MIDDLE < token(HIGH)
+
+
+def test_a_write_that_the_log_has_turned_away_for_its_shard_is_handed_back_free_of_doubt(
+    node: LoneNode,
+) -> None:
+    node.lead()
+    split(node, MIDDLE)
+    moved, replies = write(node, HIGH)
+    _, kept = write(node, LOW)
+    node.settle()
+    acknowledge(node)
+    assert node.world.misplaced == [moved]
+    assert replies.all == []
+    assert kept.one[0] == Status.OK
+    moved.expire()
+    assert replies.one[0] == Status.DEADLINE, "it is in no log any more"
+
+
+def test_a_read_of_a_key_that_was_split_off_is_handed_back_and_not_said_to_be_absent(
+    node: LoneNode,
+) -> None:
+    node.lead()
+    write(node, HIGH)
+    node.settle()
+    acknowledge(node)
+    replies = read(node, HIGH)
+    node.settle()
+    split(node, MIDDLE)  # committed while the read waits to be allowed
+    node.drive.mark(node.replica)
+    node.settle()
+    acknowledge(node, read_sequence=node.raft.reads.sequence)
+    assert len(node.world.misplaced) == 1
+    assert replies.all == []
+    stale = Replies()
+    request = Request(Op.GET, encode_body(Op.GET, HIGH, 1), HIGH, SHARD, stale, 1e12)
+    node.replica.answer_read(request, 5)
+    assert stale.all == []
+    assert node.world.misplaced[1:] == [request]
+
+
+def test_each_shard_that_was_split_off_is_handed_on_before_the_next_entry_is_applied(
+    node: LoneNode,
+) -> None:
+    node.lead()
+    split(node, MIDDLE, 9)
+    split(node, MIDDLE // 2, 10)
+    node.drive.mark(node.replica)
+    node.settle()
+    acknowledge(node)
+    assert [(o.shard, o.replica, o.state.index) for o in node.world.split_off] == [
+        (9, 91, 2),
+        (10, 101, 3),
+    ]
+
+
+def test_two_writes_at_one_index_of_which_one_is_turned_away_are_told_each_their_own_fate(
+    node: LoneNode,
+) -> None:
+    node.lead()
+    lost = [write(node, LOW)[1] for _ in range(4)]  # indexes 2 to 5
+    node.settle()
+    term = node.raft.term
+    node.step(Append(SHARD, 2, 1, term + 1, 1, term, 1, 0, [command(2, term + 1)]))
+    node.settle()
+    node.lead_again()  # its entry is at 3
+    split(node, MIDDLE)
+    moved, replies = write(node, HIGH)
+    assert node.raft.last_index == 5
+    write(node, HIGH)
+    node.settle()
+    acknowledge(node)
+    assert [reply.one[0] for reply in lost] == [Status.UNAVAILABLE] * 4
+    assert node.world.misplaced[0] is moved
+    assert replies.all == []
+    assert moved.older is None
 
 
 def test_a_damaged_row_answers_the_read_and_is_reported(

@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from krita.codec import encode_body
-from krita.errors import NotLeader, Outcome, Status, to_wire
+from krita.errors import NotLeader, Outcome, Status, WrongShard, to_wire
 from krita.operations import Op
 from kritad.host import router as router_module
 from kritad.host.leaders import LeaderTable
@@ -48,6 +48,7 @@ class Bench:
     leaders: LeaderTable
     router: Router
     marked: list[Replica]
+    owners: dict[bytes, int]  # who owns a key, as far as this node knows
 
     def request(self, replies: Replies, *, write: bool = True, forwarded: bool = False) -> Request:
         op = Op.PUT if write else Op.GET
@@ -64,8 +65,9 @@ class Bench:
 def bench(tmp_path: Path) -> Iterator[Bench]:
     node, wire, leaders = LoneNode(tmp_path), Wire(), LeaderTable()
     marked: list[Replica] = []
-    router = Router(HERE, node.replicas, leaders, wire, node.clock, marked.append)
-    yield Bench(node, wire, leaders, router, marked)
+    owners: dict[bytes, int] = {}
+    router = Router(HERE, node.replicas, leaders, wire, node.clock, marked.append, owners.get)
+    yield Bench(node, wire, leaders, router, marked, owners)
     node.close()
 
 
@@ -239,6 +241,102 @@ def test_a_requeued_read_waits_and_a_forwarded_one_is_sent_back(bench: Bench) ->
     bench.router.requeue(bench.request(forwarded, write=False, forwarded=True))
     assert waiting.all == []
     assert forwarded.one[0] == Status.NOT_LEADER
+
+
+OTHER = 2  # the half that was split off
+
+
+def cut(bench: Bench) -> None:
+    """Let the shard lose all of its keys but those with the lowest token."""
+    bench.node.lead()
+    bench.node.replica.state.extent.cut(bench.node.replica.state.extent.step)
+    assert not bench.node.replica.state.owns(b"k")
+
+
+def test_what_a_shard_does_not_own_costs_its_log_nothing_and_waits_for_a_newer_map(
+    bench: Bench,
+) -> None:
+    cut(bench)
+    before = bench.node.raft.last_index
+    write, read = bench.route(), bench.route(write=False)
+    assert bench.node.raft.last_index == before
+    assert write.all == read.all == []
+    bench.owners[b"k"] = OTHER
+    bench.leaders.learn(OTHER, THERE, 1)
+    bench.router.retry_parked()
+    assert [(node, request.shard) for node, request, _ in bench.wire.sent] == [(THERE, OTHER)] * 2
+
+
+def test_what_a_shard_does_not_own_goes_where_it_belongs_if_that_is_known(bench: Bench) -> None:
+    cut(bench)
+    bench.owners[b"k"] = OTHER
+    bench.leaders.learn(OTHER, THERE, 1)
+    assert bench.route().all == []
+    assert [(node, request.shard) for node, request, _ in bench.wire.sent] == [(THERE, OTHER)]
+
+
+def test_who_has_forwarded_what_the_shard_does_not_own_is_told_so(bench: Bench) -> None:
+    cut(bench)
+    for write in (False, True):
+        replies = bench.route(forwarded=True, write=write)
+        assert replies.one[0] == Status.WRONG_SHARD
+        assert replies.outcome == Outcome.NOT_APPLIED
+
+
+def test_a_request_that_another_node_says_is_for_another_shard_is_routed_anew_by_its_key(
+    bench: Bench,
+) -> None:
+    bench.leaders.learn(SHARD, THERE, 1)
+    replies = bench.route()
+    error = WrongShard("it was split")
+    bench.wire.sent[0][2](error.status, to_wire(error), True)
+    assert replies.all == []
+    bench.owners[b"k"] = OTHER
+    bench.leaders.learn(OTHER, ELSEWHERE, 1)
+    bench.router.retry_parked()
+    assert [node for node, _, _ in bench.wire.sent] == [THERE, ELSEWHERE]
+    bench.wire.sent[1][2](Status.OK, [7, False], True)
+    assert replies.one == (Status.OK, [7, False])
+
+
+def test_as_long_as_nobody_knows_better_it_is_sent_once_a_tick_until_its_deadline(
+    bench: Bench,
+) -> None:
+    bench.leaders.learn(SHARD, THERE, 1)
+    replies = Replies()
+    request = bench.request(replies)
+    bench.router.route(request)
+    error = WrongShard("it was split")
+    for tick in range(5):
+        assert len(bench.wire.sent) == tick + 1
+        bench.wire.sent[tick][2](error.status, to_wire(error), True)
+        bench.router.retry_parked()
+    bench.wire.sent[5][2](error.status, to_wire(error), True)
+    request.expire()
+    assert replies.one[0] == Status.DEADLINE, "a write that was turned away is in no doubt"
+    bench.router.retry_parked()
+    assert len(bench.wire.sent) == 6
+
+
+def test_what_is_for_a_shard_by_its_number_stays_with_it(bench: Bench) -> None:
+    """A session is opened in the shard that was named, and its key is none."""
+    cut(bench)
+    bench.owners[b""] = OTHER
+    replies = Replies()
+    body = encode_body(Op.SESSION_OPEN, SHARD)
+    request = Request(Op.SESSION_OPEN, body, b"", SHARD, replies, 1e12, write=True)
+    before = bench.node.raft.last_index
+    bench.router.requeue(request)
+    bench.router.retry_parked()
+    assert bench.node.raft.last_index == before + 1
+    error = WrongShard("it names another shard")
+    bench.node.raft.step_down()
+    bench.leaders.learn(SHARD, THERE, 99)
+    body = encode_body(Op.SESSION_OPEN, SHARD)
+    answer = Replies()
+    bench.router.route(Request(Op.SESSION_OPEN, body, b"", SHARD, answer, 1e12, write=True))
+    bench.wire.sent[0][2](error.status, to_wire(error), True)
+    assert answer.one[0] == Status.WRONG_SHARD, "it would be sent again and again"
 
 
 def transfer_to(bench: Bench, node: int) -> Replies:

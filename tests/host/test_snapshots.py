@@ -137,6 +137,8 @@ def test_a_transfer_goes_on_after_the_receiver_was_started_again(bench: Bench) -
     chunks = bench.chunks()
     for _ in range(2):
         bench.chunk(next(chunks))
+    bench.target.host.flusher.when_flushed(lambda: None)  # what the shard's arc is, for one
+    bench.target.data.run_all()
     bench.cluster.crash(bench.target)
     bench.target.restart()
     bench.cluster.cut(bench.target, *(n for n in bench.cluster.nodes if n is not bench.target))
@@ -394,8 +396,9 @@ async def test_a_transfer_that_nobody_takes_is_reported_as_failed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshots_module, "_PAUSE_S", 0.001)
+    monkeypatch.setattr(snapshots_module, "_NO_PROGRESS_S", 0.01)
     service = Receiving(bench)
-    service.refusals = 99
+    service.refusals = 1 << 30
     async with running(service=service) as server:
         assert await send(bench, service, server.port) == (bench.recipient.id, False)
 
@@ -404,6 +407,7 @@ async def test_a_node_that_cannot_be_reached_is_reported_as_failed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshots_module, "_PAUSE_S", 0.001)
+    monkeypatch.setattr(snapshots_module, "_NO_PROGRESS_S", 0.01)
     service = Receiving(bench)
     async with running(service=service) as server:
         port = server.port

@@ -12,16 +12,28 @@ import pytest
 from krita.codec import decode_body
 from krita.errors import Status
 from krita.operations import Op
-from kritad.cluster.model import NodeRecord, ReplicaRecord, Report, ReportedReplica, ShardRecord
+from kritad.cluster.model import (
+    NodeRecord,
+    NodeState,
+    ReplicaRecord,
+    Report,
+    ReportedReplica,
+    ShardRecord,
+    Split,
+    SplitReplica,
+)
+from kritad.cluster.planner import Placement
 from kritad.cluster.view import MetaView
 from kritad.host.leaders import LeaderTable
 from kritad.host.replica import Replica
 from kritad.host.request import Request
-from kritad.host.steward import Steward
+from kritad.host.steward import Steward, is_safe
+from kritad.host.vigil import Vigil
 from kritad.raft.messages import AppendReply
 from tests.host.lone import LoneNode
 
 META, DATA = 0, 1
+DEAD_AFTER_MS = 10_000.0
 
 
 @attrs.define
@@ -34,6 +46,7 @@ class Bench:
     routed: list[Request]
     steward: Steward
     replicas: dict[int, Replica]
+    present: set[int]  # the nodes that answer
 
     def ops(self) -> Counter[int]:
         return Counter(request.op for request in self.routed)
@@ -62,16 +75,18 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     leaders = LeaderTable()
     routed: list[Request] = []
     replicas = {META: node.replicas[2], DATA: node.replicas[DATA]}
+    present = {1, 2, 3, 4, 5, 6}
     steward = Steward(
         replicas,
         leaders,
         node.clock,
         routed.append,
         node.drive.mark,
-        lambda: {1, 2, 3},
-        lambda: {1, 2, 3},
+        lambda: present,
+        lambda: present,
+        vigil=Vigil(DEAD_AFTER_MS, node.clock, lambda: present),
     )
-    yield Bench(node, leaders, routed, steward, replicas)
+    yield Bench(node, leaders, routed, steward, replicas, present)
     node.close()
 
 
@@ -187,3 +202,196 @@ def test_leaders_are_evened_out_no_more_often_than_twice_a_second(bench: Bench) 
     bench.node.clock.advance(600)
     bench.steward.step(more)
     assert bench.ops()[Op.LEADER_TRANSFER] >= 1
+
+
+# --- what may begin ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("after", "present", "safe"),
+    [
+        ((1, 2, 4), {1, 2, 3, 4}, True),
+        ((1, 2, 4), {1, 2, 3}, False),  # nobody answers there
+        ((1, 2, 4), {1, 3, 4}, False),  # node 2 is missing: two copies would be left
+        ((1, 2, 4), {1, 2, 4}, True),  # what is given up is out of reach anyway
+        ((1, 2, 4), {1, 4}, True),  # and so it makes more copies, however few are left
+        ((1, 2, 4), {1, 2, 3, 4, 6}, True),
+        ((1, 2, 3, 4), {1, 2, 4}, True),  # nothing is given up
+        ((4, 5, 6), {1, 2, 3, 4, 5, 6}, True),
+        ((4, 5, 6), {1, 2, 3, 4, 5}, False),
+    ],
+)
+def test_a_live_copy_is_given_up_only_for_others_that_live(
+    after: tuple[int, ...], present: set[int], safe: bool
+) -> None:
+    assert is_safe(view(nodes=6), Placement(DATA, 1, after), present) is safe
+
+
+def test_a_copy_that_still_votes_counts_as_one_that_is_given_up() -> None:
+    """A move was begun, to a node that died: 3 votes still, though it is not wanted."""
+    moving = view(nodes=6, wanted=(1, 2, 5))
+    assert not is_safe(moving, Placement(DATA, 1, (1, 2, 6)), {1, 3, 6})
+    assert is_safe(moving, Placement(DATA, 1, (1, 2, 6)), {1, 2, 3, 6})
+
+
+def drained(plain: MetaView, node: int) -> MetaView:
+    record = attrs.evolve(plain.nodes[node], state=NodeState.DRAINING)
+    return attrs.evolve(plain, nodes={**plain.nodes, node: record})
+
+
+def test_a_node_is_drained_while_another_that_is_not_concerned_is_missing(bench: Bench) -> None:
+    bench.lead_meta()
+    bench.present.discard(6)
+    bench.steward.step(drained(view(nodes=6), 3))
+    assert bench.ops()[Op.META_PLACE] == 1
+
+
+def test_a_node_is_not_drained_while_a_holder_of_its_shard_is_missing(bench: Bench) -> None:
+    bench.lead_meta()
+    bench.present.discard(2)
+    bench.steward.step(drained(view(nodes=6), 3))
+    assert bench.ops()[Op.META_PLACE] == 0
+
+
+def test_a_dead_holder_is_not_waited_for(bench: Bench) -> None:
+    bench.lead_meta()
+    bench.present.discard(2)
+    plain = drained(view(nodes=6), 3)
+    dead = attrs.evolve(plain.nodes[2], dead=True)
+    bench.steward.step(attrs.evolve(plain, nodes={**plain.nodes, 2: dead}))
+    (place,) = [r for r in bench.routed if r.op == Op.META_PLACE]
+    nodes = decode_body(Op.META_PLACE, place.body)[2]
+    assert isinstance(nodes, list)
+    assert {2, 3}.isdisjoint(nodes)
+
+
+def test_nothing_begins_while_people_have_paused_the_moves(bench: Bench) -> None:
+    bench.lead_meta()
+    plain = drained(view(nodes=6), 3)
+    bench.steward.step(attrs.evolve(plain, paused=True))
+    held = attrs.evolve(plain.shards[DATA], held=True)
+    bench.steward.step(attrs.evolve(plain, shards={**plain.shards, DATA: held}))
+    assert bench.ops()[Op.META_PLACE] == 0
+
+
+def test_nothing_is_moved_during_an_outage(bench: Bench) -> None:
+    bench.lead_meta()
+    plain = drained(view(nodes=6), 3)
+    everywhere = attrs.evolve(plain.shards[DATA], shard=7, replicas=tuple(map(member, range(1, 7))))
+    plain = attrs.evolve(plain, shards={**plain.shards, 7: everywhere})
+    bench.present -= {4, 5, 6}
+    for _ in range(60):
+        bench.node.clock.advance(200)
+        bench.steward.step(attrs.evolve(plain, paused=True))
+    bench.steward.step(plain)
+    assert bench.ops()[Op.META_PLACE] == 0
+    assert bench.ops()[Op.META_NODE_DEAD] == 0
+    bench.present |= {4, 5, 6}
+    bench.steward.step(plain)
+    assert bench.ops()[Op.META_PLACE] > 0
+
+
+def test_a_node_that_is_silent_for_long_is_declared_dead_once_and_then_alive(bench: Bench) -> None:
+    bench.lead_meta()
+    plain = view(nodes=6)
+    bench.steward.step(plain)
+    bench.present.discard(3)
+    for _ in range(60):
+        bench.node.clock.advance(200)
+        bench.steward.step(plain)
+    (told,) = [r for r in bench.routed if r.op == Op.META_NODE_DEAD]
+    assert decode_body(Op.META_NODE_DEAD, told.body) == [3, True, 1]
+    bench.answer_all()
+    dead = attrs.evolve(plain.nodes[3], dead=True)
+    bench.present.add(3)
+    bench.steward.step(attrs.evolve(plain, nodes={**plain.nodes, 3: dead}))
+    (told,) = [r for r in bench.routed if r.op == Op.META_NODE_DEAD]
+    assert decode_body(Op.META_NODE_DEAD, told.body) == [3, False, 1]
+
+
+# --- what goes on --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_a_shard_that_is_held_makes_no_change(bench: Bench, everything: bool) -> None:
+    bench.lead_data()
+    before = bench.node.raft.configuration
+    plain = view(nodes=4, wanted=(1, 2, 4))
+    held = attrs.evolve(plain.shards[DATA], held=not everything)
+    plain = attrs.evolve(plain, paused=everything, shards={**plain.shards, DATA: held})
+    bench.steward.step(plain)
+    assert bench.node.raft.configuration == before
+    bench.steward.step(view(nodes=4, wanted=(1, 2, 4)))
+    assert bench.node.raft.configuration != before
+
+
+def test_a_move_that_was_taken_back_leaves_no_learner_though_the_shard_is_held(
+    bench: Bench,
+) -> None:
+    bench.lead_data()
+    bench.steward.step(view(nodes=4, wanted=(1, 2, 4)))
+    bench.node.settle()
+    for follower in (2, 3):
+        index, term = bench.node.raft.last_index, bench.node.raft.term
+        bench.node.step(AppendReply(DATA, follower, 1, term, True, index, 0, 0, 0))
+    bench.node.settle()
+    assert bench.node.raft.configuration.learners == {4}
+    plain = view(nodes=4)
+    held = attrs.evolve(plain.shards[DATA], held=True)
+    bench.steward.step(attrs.evolve(plain, shards={**plain.shards, DATA: held}))
+    assert bench.node.raft.configuration.learners == frozenset()
+
+
+def test_a_shard_that_is_being_copied_keeps_its_leader(bench: Bench) -> None:
+    bench.lead_meta()
+    bench.node.clock.advance(1000)
+    plain = view(nodes=4)
+    shards = dict(plain.shards)
+    for extra in (5, 6, 7, 8):
+        shards[extra] = attrs.evolve(shards[DATA], shard=extra)
+        bench.leaders.learn(extra, 1, 1)
+    for copied in (5, 6):
+        shards[copied] = attrs.evolve(shards[copied], replicas=tuple(map(member, (1, 2, 4))))
+    bench.steward.step(attrs.evolve(plain, shards=shards))
+    moved = {r.shard for r in bench.routed if r.op == Op.LEADER_TRANSFER}
+    assert moved
+    assert moved <= {7, 8}
+
+
+# --- splits --------------------------------------------------------------------------------
+
+
+def splitting() -> MetaView:
+    plain = view()
+    split = Split(9, tuple(SplitReplica(n, 10 + n, n) for n in (1, 2, 3)))
+    record = attrs.evolve(plain.shards[DATA], split=split)
+    return attrs.evolve(plain, shards={**plain.shards, DATA: record})
+
+
+def acknowledge(bench: Bench) -> None:
+    """The followers of the data shard have all that its leader has."""
+    bench.node.settle()
+    for follower in (2, 3):
+        index, term = bench.node.raft.last_index, bench.node.raft.term
+        bench.node.step(AppendReply(DATA, follower, 1, term, True, index, 0, 0, 0))
+    bench.node.settle()
+
+
+def test_a_split_is_proposed_once_and_then_reported_until_it_shows(bench: Bench) -> None:
+    bench.lead_data()
+    acknowledge(bench)
+    last = bench.node.raft.last_index
+    for _ in range(3):
+        bench.steward.step(splitting())
+    assert bench.node.raft.last_index == last + 1
+    assert bench.ops()[Op.META_SPLIT_DONE] == 0
+    acknowledge(bench)
+    for _ in range(2):
+        bench.steward.step(splitting())
+        (done,) = [r for r in bench.routed if r.op == Op.META_SPLIT_DONE]
+        fields = decode_body(Op.META_SPLIT_DONE, done.body)
+        assert fields[:3] == [DATA, 9, 1 << 31]
+        bench.answer_all()
+    bench.steward.step(view())
+    assert bench.ops()[Op.META_SPLIT_DONE] == 0
+    assert bench.node.raft.last_index == last + 1

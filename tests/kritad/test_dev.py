@@ -76,6 +76,18 @@ def test_settings_come_from_everywhere_and_flags_are_passed_on(tmp_path: Path) -
     assert "--shards=4" in node.command
 
 
+def test_a_node_is_given_up_soon_unless_somebody_says_otherwise(tmp_path: Path) -> None:
+    directory = f"--data_dir={tmp_path}"
+    for arguments, environment, expected in (
+        ([directory], {}, "--dead_after_s=30"),
+        ([directory, "--dead_after_s=7"], {}, "--dead_after_s=7"),
+        ([directory], {"KRITA_DEAD_AFTER_S": "9"}, None),
+    ):
+        for node in make_plan(arguments, environment).nodes:
+            said = [flag for flag in flags_of(node) if flag.startswith("--dead_after_s")]
+            assert said == ([] if expected is None else [expected])
+
+
 @pytest.mark.parametrize(
     "flags", [["--port=9000", "--data-dir", "{}"], ["--port", "9000", "--data_dir={}"]]
 )

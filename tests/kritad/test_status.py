@@ -11,12 +11,13 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from krita.codec import decode, encode
+from krita.codec import decode, encode, encode_body
 from krita.errors import Status as Code
 from krita.operations import Op
 from kritad import __version__
-from kritad.admin.status import Status, memory_bytes, node_document, role_of
-from tests.host.cluster import Cluster, Node, grown_cluster
+from kritad.admin.nodes import memory_bytes, node_document, role_of
+from kritad.admin.status import Status
+from tests.host.cluster import Cluster, Node, grown_cluster, key_in
 from tests.host.lone import Replies
 from tests.host.network import MemoryTransport
 
@@ -39,7 +40,7 @@ def autojump_clock() -> MockClock:
 @asynccontextmanager
 async def status_of(
     cluster: Cluster, answer: Answer, number: int = 1
-) -> AsyncIterator[Callable[[Op], Any]]:
+) -> AsyncIterator[Callable[..., Any]]:
     """Asks node ``number``; ``answer`` says what the others reply (None: nothing)."""
     node = cluster.nodes[number - 1]
     transport = node.host.transport
@@ -55,16 +56,17 @@ async def status_of(
     async with trio.open_nursery() as nursery:
         status = Status(node.host, nursery)
 
-        async def document(op: Op) -> Any:
+        async def document(op: Op, *fields: object) -> Any:
+            body = encode_body(op, *fields)
             replies = Replies()
-            status.answer(op, replies)
+            status.answer(op, body, replies)
             while not replies.all:  # noqa: ASYNC110 - in virtual time
                 await trio.sleep(0.01)
-            code, body = replies.one
-            assert code == Code.OK
-            assert isinstance(body, list)
-            assert decode(encode(body)) == body, "it does not survive the wire"
-            return body[0]
+            code, reply = replies.one
+            assert code == Code.OK, reply
+            assert isinstance(reply, list)
+            assert decode(encode(reply)) == reply, "it does not survive the wire"
+            return reply[0]
 
         yield document
 
@@ -81,8 +83,8 @@ async def test_a_node_tells_what_it_knows_of_itself(cluster: Cluster) -> None:
     async with status_of(cluster, truth) as ask:
         document = await ask(Op.NODE_STATUS)
     assert document.keys() == {
-        "node", "address", "version", "uptime_s", "boot_counter", "cluster_id", "replicas",
-        "disk_free_bytes", "memory_bytes",
+        "node", "address", "version", "uptime_s", "boot_counter", "cluster_id", "clock_ms",
+        "replicas", "transfers", "damaged", "disk_free_bytes", "disk_low", "memory_bytes", "vigil",
     }  # fmt: skip
     host = cluster.nodes[0].host
     assert document["node"] == 1
@@ -93,7 +95,7 @@ async def test_a_node_tells_what_it_knows_of_itself(cluster: Cluster) -> None:
     for replica in document["replicas"]:
         assert replica.keys() >= {
             "shard", "replica", "role", "term", "leader", "commit", "applied", "last",
-            "state_hash", "log_first",
+            "state_hash", "log_first", "conf_version", "joint", "keys", "bytes",
         }  # fmt: skip
         held = host.replicas[replica["shard"]]
         assert replica["applied"] == held.state.index
@@ -110,7 +112,8 @@ async def test_the_nodes_are_listed_with_what_they_lead_and_hold(cluster: Cluste
     assert [row["node"] for row in rows] == [1, 2, 3]
     for row in rows:
         assert row.keys() == {
-            "node", "address", "zone", "state", "leaders", "replicas", "reachable",
+            "node", "address", "zone", "weight", "state", "successor", "leaders", "replicas",
+            "reachable", "dead", "dead_in_s", "drained", "bytes", "version", "disk_free_bytes",
         }  # fmt: skip
         assert row["reachable"] is True
         assert row["state"] == "up"
@@ -123,7 +126,12 @@ async def test_the_shards_are_listed_with_their_replicas(cluster: Cluster) -> No
         rows = await ask(Op.SHARD_LIST)
     assert [row["shard"] for row in rows] == [0, 1, 2]
     for row in rows:
-        assert row.keys() == {"shard", "hash_lo", "hash_hi", "leader", "term", "replicas"}
+        assert row.keys() == {
+            "shard", "hash_lo", "hash_hi", "version", "leader", "term", "replicas", "reported",
+            "keys", "bytes", "in_motion", "held", "splitting", "shard_new",
+        }  # fmt: skip
+        assert (row["in_motion"], row["held"], row["splitting"]) == (False, False, False)
+        assert sorted(r["node"] for r in row["reported"]) == [1, 2, 3]
         assert sorted(r["role"] for r in row["replicas"]) == ["leader", "voter", "voter"]
         for replica in row["replicas"]:
             assert replica.keys() == {
@@ -141,12 +149,15 @@ async def test_a_healthy_cluster_says_so_and_what_it_can_lose(cluster: Cluster) 
         document = await ask(Op.CLUSTER_STATUS)
     assert document.keys() == {
         "cluster_id", "health", "problems", "nodes", "shards", "replication_factor",
-        "failures_tolerated",
+        "failures_tolerated", "tolerates", "paused", "healing", "moves", "moves_to_come", "zones",
+        "shard_bytes_max",
     }  # fmt: skip
     assert document["health"] == "healthy"
     assert document["problems"] == []
     assert document["replication_factor"] == 3
     assert document["failures_tolerated"] == 1
+    assert document["tolerates"] == {"availability": 1, "data": 2}
+    assert (document["paused"], document["healing"], document["moves"]) == (False, "", [])
 
 
 async def test_a_silent_node_costs_a_second_and_not_the_answer(
@@ -159,6 +170,7 @@ async def test_a_silent_node_costs_a_second_and_not_the_answer(
         assert trio.current_time() - began_s <= 1.5
     assert document["health"] == "degraded"
     assert document["failures_tolerated"] == 0
+    assert document["tolerates"] == {"availability": 0, "data": 1}
     assert [node["reachable"] for node in document["nodes"]] == [True, True, False]
     for shard in document["shards"]:
         (lost,) = [r for r in shard["replicas"] if r["node"] == 3]
@@ -181,7 +193,7 @@ async def test_a_replica_that_lags_is_said_to_lag_by_so_many_entries(cluster: Cl
     assert leader is not None
     behind = next(node for node in cluster.nodes if node is not leader)
     cluster.cut(behind, *(node for node in cluster.nodes if node is not behind))
-    replies = [cluster.put(leader, b"k%d" % n, b"v") for n in range(7)]
+    replies = [cluster.put(leader, key_in(leader, 1, b"%d-" % n), b"v") for n in range(7)]
     cluster.run_until(lambda: all(reply.all for reply in replies))
     async with status_of(cluster, truth) as ask:
         (row,) = [row for row in await ask(Op.SHARD_LIST) if row["shard"] == 1]

@@ -20,6 +20,7 @@ from krita.errors import (
     Unsupported,
 )
 from krita.handshake import (
+    BOOT_NONCES_MAX,
     ClientHandshake,
     Hello,
     Identity,
@@ -36,9 +37,14 @@ from tests.protocol.pair import (
     ACCEPTOR,
     ACCEPTOR_NONCE,
     CLIENT_HELLO,
+    DIALER,
     DIALER_NONCE,
     KEY,
     PEER_HELLO,
+)
+
+BOOTED_HELLO = attrs.evolve(
+    PEER_HELLO, identity=attrs.evolve(DIALER, boot_nonces=(b"1" * 16, b"2" * 16))
 )
 
 
@@ -217,14 +223,15 @@ def test_a_claimed_frame_limit_is_not_believed_beyond_our_own() -> None:
 
 def test_values_survive_the_wire_and_unknown_elements_are_ignored() -> None:
     for hello in (CLIENT_HELLO, PEER_HELLO):
-        assert Hello.from_wire([*hello.to_wire(), "new"]) == hello
+        assert Hello.from_wire([*hello.to_wire(), None, "new"]) == hello
+    assert Hello.from_wire([*BOOTED_HELLO.to_wire(), "new"]) == BOOTED_HELLO
     assert Identity.from_wire([*ACCEPTOR.to_wire(), "new"]) == ACCEPTOR
     assert Welcome.from_wire([*Welcome(1, 0, ACCEPTOR, 9).to_wire(), 1]) == Welcome(
         1, 0, ACCEPTOR, 9
     )
 
 
-_GOOD = PEER_HELLO.to_wire()
+_GOOD = BOOTED_HELLO.to_wire()
 
 
 @pytest.mark.parametrize(
@@ -234,6 +241,7 @@ _GOOD = PEER_HELLO.to_wire()
         (5, None), (5, []), (5, [b"c" * 15, 1, b"s" * 16, 1, "a"]), (5, [b"", 1, b"s", 1, "a"]),
         (5, [b"", -1, b"s" * 16, 1, "a"]), (5, [b"", 1, b"s" * 16, 1, "a" * 301]),
         (6, "text"), (6, b"t" * 1025), (7, None), (7, b"short"),
+        (8, "text"), (8, [b"short"]), (8, [b"n" * 16] * 17),
     ],
 )  # fmt: skip
 def test_a_malformed_hello_is_a_protocol_error(place: int, value: object) -> None:
@@ -274,7 +282,8 @@ def test_secrets_do_not_show_in_a_repr() -> None:
 
 
 def test_the_largest_hello_and_welcome_fit_into_a_hello_frame() -> None:
-    identity = Identity(b"c" * 16, (1 << 64) - 1, b"s" * 16, (1 << 64) - 1, "a" * 300)
+    nonces = (b"n" * 16,) * BOOT_NONCES_MAX
+    identity = Identity(b"c" * 16, (1 << 64) - 1, b"s" * 16, (1 << 64) - 1, "a" * 300, nonces)
     hello = Hello(1, 1, (1 << 64) - 1, Role.PEER, "x" * 32, identity, b"t" * 1024, b"n" * 16)
     welcome = Welcome(1, 0, identity, FRAME_BYTES_MAX_PEER, b"n" * 16, b"p" * 32)
     assert len(encode(hello.to_wire())) <= FRAME_BYTES_MAX_HELLO

@@ -21,7 +21,8 @@ def _map(shards: int, *, meta: bool = True) -> ShardMap:
     ]
     if meta:
         infos.insert(0, ShardInfo(0, 0, 0, leader=1, term=9, nodes=(1, 2, 3)))
-    return ShardMap(7, tuple(infos), {1: "a:8080", 2: "b:8080", 3: "[::1]:8080"})
+    places = {1: "a:8080", 2: "b:8080", 3: "[::1]:8080"}
+    return ShardMap(7, tuple(infos), places, {1: "eu", 3: "us"})
 
 
 @pytest.mark.parametrize(
@@ -104,6 +105,22 @@ def test_elements_that_a_newer_server_added_to_a_map_are_ignored() -> None:
     assert ShardMap.from_wire([*wire, "new"]) == _map(2)
 
 
+@pytest.mark.parametrize("rest", [[], [None], [""], [None, "new"]])
+def test_a_map_of_a_server_that_tells_no_zones_is_one_of_nodes_without_zones(
+    rest: list[object],
+) -> None:
+    wire = [1, [[1, 0, RING_SIZE, 0, 0, [1]]], [[1, "a:1", *rest], [2, "b:1", "eu"]]]
+    shard_map = ShardMap.from_wire(wire)
+    assert shard_map.nodes == {1: "a:1", 2: "b:1"}
+    assert shard_map.zones == {2: "eu"}
+
+
+def test_a_client_that_knows_no_zones_reads_a_map_that_has_them() -> None:
+    (_, _, nodes) = _map(2).to_wire()
+    assert isinstance(nodes, list)
+    assert [row[:2] for row in nodes] == [[1, "a:8080"], [2, "b:8080"], [3, "[::1]:8080"]]
+
+
 def test_a_map_finds_shards_by_number_and_leaders_by_address() -> None:
     shard_map = _map(4)
     meta = shard_map.shard(0)
@@ -143,6 +160,7 @@ def test_a_map_that_does_not_cover_the_ring_once_is_refused(
     [
         None, [], [1, []], ["1", [], []], [1, [[1, 0, RING_SIZE, 0, 0]], []],
         [1, [[1, 0, RING_SIZE, 0, 0, ["a"]]], []], [1, [[1, 0, RING_SIZE, 0, 0, [1]]], [[1, 2]]],
+        [1, [[1, 0, RING_SIZE, 0, 0, [1]]], [[1, "a:1", 5]]],
         [1, [[1, 0, RING_SIZE, 0, 0, [1]]], [3]], [1, [[-1, 0, RING_SIZE, 0, 0, [1]]], []],
     ],
 )  # fmt: skip

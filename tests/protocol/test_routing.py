@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 
+import attrs
 import pytest
 
 from krita.errors import BadRequest, NotLeader
+from krita.nearness import MEASURED_S
 from krita.retry import Retry, Trial
 from krita.ring import ShardInfo, ShardMap
-from krita.routing import DOWN_S, Router
+from krita.routing import AVOIDED_S, DOWN_S, Router
 
 HALF = 1 << 31
 PLACES = {1: "a:1", 2: "b:1", 3: "c:1"}
@@ -78,6 +81,17 @@ def test_a_hint_without_a_newer_term_is_not_followed(term: object) -> None:
 def test_a_hint_of_the_known_term_is_followed_when_its_leader_is_not_known() -> None:
     routes = router(known=shard_map(leader=0, term=6))
     assert routes.learn_hint(1, hint(2, 6)) == "b:1"
+
+
+def test_what_a_node_says_of_another_shard_than_it_was_asked_about_changes_nothing() -> None:
+    """Its map is older or newer than ours, on one side of a split."""
+    routes = router()
+    trial = Trial(write=False, repeatable=True, started=0.0, deadline=9.0)
+    error = NotLeader("not me", detail={"shard": 9, "node": 2, "term": 99})
+    verdict = trial.judge(error, 0.0)
+    assert isinstance(verdict, Retry)
+    assert not routes.learn_failure(1, "a:1", error, verdict.rule, trial)
+    assert routes.choose(1, (), 0.0) == ("a:1", True)
 
 
 def test_nodes_that_point_at_each_other_in_one_term_end_in_a_pause() -> None:
@@ -192,3 +206,107 @@ def test_a_node_is_named_by_id_or_address() -> None:
     assert router().node_address("x:1") == "x:1"
     with pytest.raises(BadRequest, match="no node 7"):
         router().node_address(7)
+
+
+# --- reads that any replica may answer
+
+
+def zoned(zone: str, zones: dict[int, str], holders: tuple[int, ...] = (1, 2, 3)) -> Router:
+    known = attrs.evolve(shard_map(holders=holders), zones=zones)
+    made = Router(("seed:1",), random.Random(1), zone)
+    made.learn_map(known, 0.0)
+    return made
+
+
+def stale_places(routes: Router, now: float, tried: Collection[str] = ()) -> set[str]:
+    """Where reads go from now on if nothing else happens. (The first asks what is
+    known now, the others what the first found.)"""
+    return {routes.choose(1, tried, now, spread=True)[0] for _ in range(60)}
+
+
+ZONES = {1: "eu", 2: "us", 3: "us"}
+
+
+def test_a_stale_read_goes_to_the_replicas_of_the_clients_own_zone() -> None:
+    assert stale_places(zoned("us", ZONES), 0.0) == {"b:1", "c:1"}
+    assert stale_places(zoned("eu", ZONES), 0.0) == {"a:1"}
+
+
+def test_a_zone_without_a_replica_of_the_shard_is_no_reason_to_go_there() -> None:
+    assert stale_places(zoned("us", ZONES, holders=(1,)), 0.0) == {"a:1"}
+    assert stale_places(zoned("asia", ZONES), 0.0) == {"a:1", "b:1", "c:1"}
+
+
+def test_nodes_without_a_zone_are_not_the_zone_of_a_client_that_has_none() -> None:
+    assert stale_places(zoned("", {1: "eu"}), 0.0) == {"a:1", "b:1", "c:1"}
+
+
+def test_the_own_zone_is_preferred_even_to_a_node_that_answers_faster() -> None:
+    routes = zoned("eu", ZONES)
+    routes.nearness.learn("a:1", 0.300, 0.0)
+    routes.nearness.learn("b:1", 0.001, 0.0)
+    assert stale_places(routes, 0.0) == {"a:1"}
+
+
+def test_without_a_zone_the_replica_that_answered_fastest_is_asked() -> None:
+    routes = zoned("", {})
+    for address, seconds in (("a:1", 0.160), ("b:1", 0.080), ("c:1", 0.200)):
+        routes.nearness.learn(address, seconds, 0.0)
+    assert stale_places(routes, 0.0) == {"a:1", "b:1"}  # 160 ms is within 2 × 80 ms and some
+    routes.nearness.learn("b:1", 0.004, MEASURED_S + 1)
+    routes.nearness.learn("a:1", 0.160, MEASURED_S + 1)
+    routes.nearness.learn("c:1", 0.200, MEASURED_S + 1)
+    assert stale_places(routes, MEASURED_S + 1) == {"b:1"}
+    assert stale_places(routes, MEASURED_S + 1, {"b:1"}) == {"a:1"}  # then the next nearest
+
+
+def test_a_replica_that_was_never_measured_is_tried_and_one_that_is_far_again_later() -> None:
+    routes = zoned("", {})
+    routes.nearness.learn("a:1", 0.002, 0.0)
+    routes.nearness.learn("b:1", 0.200, 0.0)
+    assert stale_places(routes, 0.0) == {"a:1", "c:1"}
+    routes.nearness.learn("c:1", 0.200, 1.0)
+    assert stale_places(routes, 1.0) == {"a:1"}
+    assert "b:1" in stale_places(routes, MEASURED_S + 0.5)
+
+
+def test_a_near_replica_that_failed_is_left_alone_for_a_while_and_then_asked_again() -> None:
+    routes = zoned("eu", ZONES)
+    assert stale_places(routes, 10.0) == {"a:1"}
+    routes.failed("a:1", 10.0)
+    assert stale_places(routes, 10.0) == {"b:1", "c:1"}
+    assert stale_places(routes, 10.0 + AVOIDED_S - 0.2) == {"b:1", "c:1"}
+    assert stale_places(routes, 10.0 + AVOIDED_S) == {"a:1"}
+
+
+def test_a_near_replica_that_failed_and_came_back_is_asked_at_once() -> None:
+    routes = zoned("eu", ZONES)
+    routes.failed("a:1", 10.0)
+    assert stale_places(routes, 10.0) == {"b:1", "c:1"}
+    routes.reached("a:1", 1)
+    assert stale_places(routes, 10.0) == {"a:1"}
+
+
+def test_when_all_replicas_failed_a_stale_read_goes_to_any_node_that_has_not() -> None:
+    routes = zoned("eu", ZONES, holders=(1, 2))
+    for address in ("a:1", "b:1", "seed:1"):
+        routes.failed(address, 10.0)
+    assert stale_places(routes, 10.0) == {"c:1"}
+    routes.failed("c:1", 10.0)
+    assert stale_places(routes, 10.0) == {"a:1"}
+
+
+def test_a_new_map_counts_for_the_next_stale_read() -> None:
+    routes = zoned("us", {})
+    assert stale_places(routes, 0.0) == {"a:1", "b:1", "c:1"}
+    routes.learn_map(attrs.evolve(shard_map(version=2), zones={3: "us"}), 0.0)
+    assert stale_places(routes, 0.0) == {"c:1"}
+
+
+def test_zones_do_not_change_where_other_requests_go() -> None:
+    routes = zoned("us", ZONES)
+    routes.nearness.learn("b:1", 0.001, 0.0)
+    assert routes.choose(1, (), 0.0) == ("a:1", True)
+    routes.doubt(1, "a:1")
+    assert routes.choose(1, {"a:1"}, 0.0) == ("b:1", False)
+    assert routes.choose(1, {"a:1", "b:1"}, 0.0) == ("c:1", False)

@@ -99,6 +99,20 @@ async def test_a_peer_of_another_cluster_is_refused_and_told_which() -> None:
             assert (await raw.request(Op.PING)).status == 0, "a node that joins has no cluster yet"
 
 
+async def test_strangers_that_take_this_node_for_theirs_are_logged_once_and_not_without_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running() as node:
+        for number in (*range(40), 0, 0):
+            with pytest.raises(Foreign):
+                async with cbor(node, peer_hello(bytes([number + 1]) * 16), derive_peer_key(TOKEN)):
+                    pass
+    said = [record.getMessage() for record in caplog.records if "takes it for" in record.message]
+    assert len(said) == 16
+    assert f"this node belongs to cluster {CLUSTER.hex()}" in said[0]
+    assert "--join_ip" in said[0]
+
+
 async def until_refused(node: Running, hello: Hello) -> None:
     """Connect, and raise what the server says when it ends the connection."""
     async with cbor(node, hello, derive_peer_key(TOKEN)) as raw:

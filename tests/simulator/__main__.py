@@ -92,6 +92,7 @@ def _batch(options: argparse.Namespace) -> int:
     _out.print(totals.line())
     _out.print(f"hash of all: {_hex(totals.hash)}")
     _count_table("fault", totals.faults)
+    _count_table("wish granted", totals.wishes)
     _count_table("misbehaviour", totals.sites)
     return 1 if totals.failures else 0
 
@@ -113,7 +114,7 @@ def _describe(plan: Plan) -> None:
     _out.print(
         f"seed {plan.seed}: {plan.nodes} nodes, {plan.shards} shards, {plan.clients} clients,"
         f" {plan.chaos_ms / 1000:.0f} s of chaos with {len(plan.faults)} faults"
-        f" ({', '.join(plan.families) or 'none'})"
+        f" ({', '.join(plan.families) or 'none'}) and {len(plan.reshapes)} wishes"
     )
 
 

@@ -29,6 +29,7 @@ class Totals:
     cpu_s: float = 0.0
     hash: int = 0  # of all outcomes, whatever order they came in
     faults: Counter[str] = attrs.field(factory=Counter)
+    wishes: Counter[str] = attrs.field(factory=Counter)
     sites: Counter[str] = attrs.field(factory=Counter)
     failures: list[Outcome] = attrs.field(factory=list)
 
@@ -42,6 +43,7 @@ class Totals:
         self.cpu_s += outcome.cpu_s
         self.hash ^= hash((outcome.seed, outcome.hash))
         self.faults.update(outcome.faults)
+        self.wishes.update(outcome.wishes)
         self.sites.update(outcome.sites)
         if not outcome.ok:
             self.failures.append(outcome)

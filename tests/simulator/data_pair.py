@@ -9,7 +9,9 @@ from typing import Any
 
 import attrs
 
+from krita.ring import token
 from kritad.storage.data_db import DataDatabase
+from kritad.storage.extent import WHOLE_RING, Arc, Extent
 from kritad.storage.rows import Applied, Row, ShardFlush
 from kritad.storage.snapshots import SnapshotReader, SnapshotWriter
 from tests.simulator.data_store import MemoryDataDatabase
@@ -33,31 +35,35 @@ class DataPair(Pair):
     writers: tuple[SnapshotWriter, MemorySnapshotWriter] | None = None
     last: Any = None  # the chunk read last
     crashes: int = 0
+    shards_count: int = 4  # the numbers above are those of halves
 
     def step(self) -> None:
         """One random operation."""
         names = [
             *["flush"] * 4, *["read"] * 3, *["next_chunk"] * 4, *["write"] * 4, "install", "drop",
             "sweep", "sweep", "checkpoint", "checkpoint", "open_reader", "open_reader",
-            "close_reader", "begin", "begin", "abandon", "release", "write_rows", "crash",
+            "close_reader", "begin", "begin", "abandon", "release", "write_rows", "crash", "split",
+            "drop_half",
         ]  # fmt: skip
         getattr(self, self.chance.choice(names))()
 
     def key(self) -> bytes:
         return b"k%02d" % self.chance.randrange(40)
 
-    def rows(self, index: int) -> dict[bytes, Row | None]:
+    def rows(self, index: int, arc: Arc = WHOLE_RING) -> dict[bytes, Row | None]:
         found: dict[bytes, Row | None] = {}
         for _ in range(self.chance.randrange(15)):
             key, value = self.key(), self.chance.randbytes(self.chance.randrange(60))
             kind = self.chance.choice([None, "text/plain"])
+            if not arc[0] <= token(key) < arc[1]:
+                continue
             found[key] = row(key, index, value, kind) if self.chance.random() < 0.7 else None
         return found
 
     def changed(self, at: Applied, model: StateModel) -> ShardFlush:
         """A random flush of a shard."""
         index = at.index + 1
-        rows = self.rows(index)
+        rows = self.rows(index, at.arc)
         sessions: dict[int, bytes | None] = {
             self.chance.randrange(9): self.chance.choice([None, b"s%d" % index]) for _ in range(3)
         }
@@ -74,7 +80,7 @@ class DataPair(Pair):
 
     def flush(self) -> None:
         batch = []
-        for shard in range(1, 4):
+        for shard in [1, 2, 3, *(shard for shard in sorted(self.models) if shard > 4)]:
             if self.chance.random() < 0.5:
                 continue
             at = self.real.applied().get(shard)
@@ -82,7 +88,55 @@ class DataPair(Pair):
                 self.models[shard] = StateModel()
                 at = applied(shard, self.both("create_generation"), 1)
             batch.append(self.changed(at, self.models[shard]))
-        self.both("flush", batch)
+        self.both("flush", batch, self.chance.random() < 0.2)
+
+    def split(self) -> None:
+        """Cut a shard in two, and flush both halves; or the one, if the other is not here."""
+        known = {s: at for s, at in self.real.applied().items() if s in self.models and s != 4}
+        if not known:
+            return
+        shard = self.chance.choice(sorted(known))
+        at, model = known[shard], self.models[shard]
+        extent = Extent.decode(*at.arc, at.cells)
+        edge = extent.halving()
+        if edge is None:
+            return
+        behind = extent.cut(edge)
+        self.shards_count += 1
+        rows = {key: one for key, one in model.rows.items() if token(key) >= edge}
+        for key in rows:
+            del model.rows[key]
+        child = StateModel(rows, dict(model.sessions))
+        old = attrs.evolve(at, state_hash=model.state_hash, hash_hi=edge, cells=extent.encode())
+        new = attrs.evolve(
+            at, shard=self.shards_count, generation=self.both("reserve_generation"),
+            state_hash=child.state_hash, hash_lo=edge, cells=behind.encode(),
+        )  # fmt: skip
+        batch = [ShardFlush(old)]
+        if self.chance.random() < 0.8:
+            batch.append(ShardFlush(new, [], list(child.sessions.items())))
+            self.models[self.shards_count] = child
+        self.both("flush", batch, True)
+
+    def drop_half(self) -> None:
+        """Let one of two that share their rows go, to nowhere or to a generation of its own."""
+        known = self.real.applied()
+        rows = [at.rows for at in known.values()]
+        shared = sorted(s for s, at in known.items() if rows.count(at.rows) > 1 and s != 4)
+        if not shared:
+            return
+        shard = self.chance.choice(shared)
+        if self.chance.random() < 0.5:
+            del self.models[shard]
+            self.both("drop", shard)
+        else:
+            generation = self.both("create_generation")
+            model = self.models[shard] = StateModel()
+            at = attrs.evolve(
+                known[shard], generation=generation, rows=generation, state_hash=model.state_hash
+            )
+            self.both("install", at)
+        self.sweep()
 
     def write_rows(self) -> None:
         self.both("write_rows", self.both("create_generation"), list(self.rows(1).items()))
@@ -113,12 +167,21 @@ class DataPair(Pair):
         self.both("checkpoint")
 
     def read(self) -> None:
-        used = [at.generation for at in self.real.applied().values()]
+        known = self.real.applied()
+        used = [number for at in known.values() for number in (at.generation, at.rows)]
         generation, key = self.chance.choice([*used, self.chance.randint(1, 12)]), self.key()
         limit = self.chance.choice([1, 7, 1000])
         self.both("get", generation, key)
         self.both("stamp", generation, key)
         self.both("scan", generation, self.chance.choice([None, key]), limit)
+        edges = sorted(self.chance.sample(range(0, (1 << 32) + 1, 1 << 24), 2))
+        arc = edges[0], edges[1]
+        self.both("scan", generation, self.chance.choice([None, key]), limit, arc)
+        same(
+            lambda: self.real.count(generation, Extent.of(arc)),
+            lambda: self.memory.count(generation, Extent.of(arc)),
+            f"count of {generation} in {arc}",
+        )
         self.both("scan_sessions", generation, self.chance.randint(-1, 9), limit)
         self.both("received", generation)
 
@@ -227,13 +290,27 @@ class DataPair(Pair):
         self.memory.path = path
         self.memory = self.memory.crash(power=False, chance=self.chance)
 
+    def check_swept(self) -> None:
+        """Nothing is in there that is nobody's."""
+        known = list(self.real.applied().values())
+        receiving = set(self.memory._receiving.values())
+        for generation in set(range(1, 90)) - receiving:
+            arcs = [at.arc for at in known if at.rows == generation]
+            for key, _ in self.both("scan", generation, None, 1000):
+                assert any(lo <= token(key) < hi for lo, hi in arcs), (generation, key)
+            if generation not in [at.generation for at in known]:
+                assert self.both("scan_sessions", generation, -1, 1000) == []
+
     def check(self) -> None:
         """All that is in there."""
         known = self.both("applied")
         for shard, at in known.items():
             if shard in self.models and shard != 4:
-                assert self.both("scan", at.generation, None, 1000) == self.models[shard].items()
-        for generation in range(1, 60):
+                found = self.both("scan", at.rows, None, 1000, at.arc)
+                assert found == self.models[shard].items()
+                sessions = self.both("scan_sessions", at.generation, -1, 1000)
+                assert sessions == sorted(self.models[shard].sessions.items())
+        for generation in range(1, 90):
             self.both("scan", generation, None, 1000)
             self.both("scan_sessions", generation, -1, 1000)
             self.both("received", generation)

@@ -18,17 +18,21 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import sqlite3
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import cast
 
+from krita.ring import token
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.errors import Corrupt, StorageError, StoreFailed
+from kritad.storage.extent import OUTSIDE, WHOLE_RING, Arc, Extent
 from kritad.storage.rows import Applied, Row, Stamp
+from kritad.storage.sweeping import What
 from tests.simulator.data_tables import Generation, Receipt, Tables
 from tests.simulator.transactions import Journal, Undo, put_back, roll_back
 
@@ -65,8 +69,12 @@ class MemoryDataDatabase(DataDatabase):
         self._receiving = {}
         self._shards = {}
         self._fresh = set()
+        self._reserved = set()
+        self._orphans = dict(tables.orphans)
+        self._numbers = itertools.count(tables.listed[-1] + 1 if tables.listed else 1)
         self.damaged = {}
         self._read_small()
+        self._note_damaged()
 
     @classmethod
     def open(cls, path: Path) -> MemoryDataDatabase:
@@ -99,7 +107,7 @@ class MemoryDataDatabase(DataDatabase):
 
     # Reading. 0.2 µs for a get.
 
-    def get(self, generation: int, key: bytes) -> Row | None:
+    def get(self, generation: int, key: bytes, shard: int | None = None) -> Row | None:
         """See DataDatabase.get."""
         if self._failed is not None:
             raise self._failed
@@ -107,10 +115,10 @@ class MemoryDataDatabase(DataDatabase):
         if held is None:
             return None
         if self.corrupt_keys or self.unreadable_keys:
-            self.check_row(generation, key)
+            self.check_row(generation, key, shard)
         return held.rows.get(key)
 
-    def stamp(self, generation: int, key: bytes) -> Stamp | None:
+    def stamp(self, generation: int, key: bytes, shard: int | None = None) -> Stamp | None:
         """See DataDatabase.stamp. As there, what a damaged row had is told; only what
         SQLite itself cannot read is Corrupt."""
         if self._failed is not None:
@@ -119,30 +127,56 @@ class MemoryDataDatabase(DataDatabase):
         if held is None:
             return None
         if (generation, key) in self.unreadable_keys:
-            self.check_row(generation, key)
+            self.check_row(generation, key, shard)
         row = held.rows.get(key)
-        return None if row is None else Stamp(row.revision, row.digest)
+        return None if row is None else Stamp(row.revision, row.digest, len(row.value))
 
-    def stamps(self, generation: int, keys: Sequence[bytes]) -> dict[bytes, Stamp]:
+    def stamps(
+        self, generation: int, keys: Sequence[bytes], shard: int | None = None
+    ) -> dict[bytes, Stamp]:
         """See DataDatabase.stamps."""
-        found = {key: self.stamp(generation, key) for key in keys}
+        found = {key: self.stamp(generation, key, shard) for key in keys}
         return {key: stamp for key, stamp in found.items() if stamp is not None}
 
-    def scan(self, generation: int, after: bytes | None, limit: int) -> list[tuple[bytes, Row]]:
+    def scan(
+        self,
+        generation: int,
+        after: bytes | None,
+        limit: int,
+        arc: Arc = WHOLE_RING,
+        shard: int | None = None,
+    ) -> list[tuple[bytes, Row]]:
         """See DataDatabase.scan."""
         self._check()
         held = self._generations.get(generation)
         if held is None:
             return []
         keys, rows = held.sorted_keys(), held.rows
-        start = bisect_right(keys, after or b"")
-        found = [(key, rows[key]) for key in islice(keys, start, start + limit)]
+        behind = islice(keys, bisect_right(keys, after or b""), None)
+        if arc != WHOLE_RING:
+            behind = (key for key in behind if arc[0] <= token(key) < arc[1])  # type: ignore[assignment]
+        found = [(key, rows[key]) for key in islice(behind, limit)]
         if self.corrupt_keys or self.unreadable_keys:
             for key, _ in found:
-                self.check_row(generation, key)
+                self.check_row(generation, key, shard)
         return found
 
-    def scan_sessions(self, generation: int, after: int, limit: int) -> list[tuple[int, bytes]]:
+    def count(self, generation: int, empty: Extent, shard: int | None = None) -> Extent:  # noqa: ARG002
+        """See DataDatabase.count. Here it can meet no damage."""
+        self._check()
+        for key, row in self.generation(generation).rows.items():
+            cell = empty.cell_of(key)
+            if cell != OUTSIDE:
+                empty.count(cell, row.digest, 1, len(key) + len(row.value))
+        return empty
+
+    def scan_sessions(
+        self,
+        generation: int,
+        after: int,
+        limit: int,
+        shard: int | None = None,  # noqa: ARG002
+    ) -> list[tuple[int, bytes]]:
         """See DataDatabase.scan_sessions."""
         self._check()
         held = self._generations.get(generation)
@@ -186,16 +220,17 @@ class MemoryDataDatabase(DataDatabase):
         """The rows of a generation as they are now. Not to be changed."""
         return self._generations.get(number) or Generation()
 
-    def check_row(self, generation: int, key: bytes) -> None:
+    def check_row(self, generation: int, key: bytes, shard: int | None = None) -> None:
         """Raises Corrupt(shard) for a damaged row."""
         place = (generation, key)
         if place in self.unreadable_keys:
             problem = "database disk image is malformed"
         elif place in self.corrupt_keys and key in self._generations[generation].rows:
-            problem = f"key {key[:64]!r} does not match its digest"
+            problem = f"key {key!r:.64} does not match its digest"
         else:
             return
-        shard = self._shards.get(generation)
+        if shard is None:
+            shard = self._shards.get(generation)
         text = f"the state of shard {shard} is damaged in {self.path}: {problem}"
         raise Corrupt(shard, text, _REBUILD)
 
@@ -208,57 +243,6 @@ class MemoryDataDatabase(DataDatabase):
             return False
         self._journal.sync()
         return True
-
-    def install(self, applied: Applied) -> None:
-        """See DataDatabase.install."""
-        with self.transaction(durable=True):
-            self._write_applied(applied)
-            self.write_receipt(applied.shard, None)
-            self._receiving.pop(applied.shard, None)
-
-    def drop(self, shard: int) -> None:
-        """See DataDatabase.drop."""
-        tables = self._tables
-        with self.transaction():
-            if shard in tables.applied:
-                self._undo.append((put_back, (tables.applied, shard, tables.applied.pop(shard))))
-                tables.applied_damaged.discard(shard)
-            self.write_receipt(shard, None)
-            self._applied.pop(shard, None)
-            self._receiving.pop(shard, None)
-            self._fresh = {g for g in self._fresh if self._shards.get(g) != shard}
-
-    def sweep(self, limit: int) -> int:
-        """See DataDatabase.sweep."""
-        used = {row.generation for row in self._applied.values()}
-        used |= self._fresh | set(self._receiving.values())
-        listed = self._tables.listed
-        with self.transaction():
-            for generation in list(listed):
-                if generation in used:
-                    continue
-                deleted = self._delete_some(generation, limit)
-                if deleted:
-                    return deleted
-                # The newest stays listed, so that no number is given twice.
-                if generation != listed[-1]:
-                    self._undo.append((listed.insert, (listed.index(generation), generation)))
-                    listed.remove(generation)
-                    held = self._generations.pop(generation, None)
-                    self._undo.append((put_back, (self._generations, generation, held)))
-                    self._shards.pop(generation, None)
-        return 0
-
-    def _delete_some(self, generation: int, limit: int) -> int:
-        held = self._generations.get(generation)
-        if held is None:
-            return 0
-        keys, sessions = held.first(limit)
-        if not keys and not sessions:
-            return 0
-        gone: list[tuple[bytes, Row | None]] = [(key, None) for key in keys]
-        self.put(generation, gone, [(session, None) for session in sessions])
-        return len(keys) + len(sessions)
 
     # For MemorySnapshotWriter, inside a transaction
 
@@ -278,10 +262,8 @@ class MemoryDataDatabase(DataDatabase):
 
     def insert_generation(self, connection: sqlite3.Connection) -> int:  # noqa: ARG002
         """See DataDatabase.insert_generation."""
-        listed = self._tables.listed
-        generation = listed[-1] + 1 if listed else 1
-        self._undo.append((listed.remove, (generation,)))
-        listed.append(generation)
+        generation = next(self._numbers)
+        self._list(generation)
         self._fresh.add(generation)
         return generation
 
@@ -315,22 +297,75 @@ class MemoryDataDatabase(DataDatabase):
             self._undo.append((put_back, (receiving, shard, before)))
             put_back(receiving, shard, receipt)
 
+    # For sweep_slice, inside a transaction
+
+    def listed(self) -> list[int]:
+        """See sweeping.Store."""
+        return list(self._tables.listed)
+
+    def unlist(self, generation: int) -> None:
+        """See sweeping.Store."""
+        listed = self._tables.listed
+        self._undo.append((insort, (listed, generation)))
+        listed.remove(generation)
+        held = self._generations.pop(generation, None)
+        self._undo.append((put_back, (self._generations, generation, held)))
+        self._shards.pop(generation, None)
+
+    def delete_some(self, what: What, generation: int, limit: int) -> int:
+        """See sweeping.Store."""
+        held = self.generation(generation)
+        keys = held.sorted_keys()[:limit] if what == "kv" else []
+        sessions = sorted(held.sessions)[:limit] if what == "sessions" else []
+        gone: list[tuple[bytes, Row | None]] = [(key, None) for key in keys]
+        self.put(generation, gone, [(session, None) for session in sessions])
+        return len(keys) + len(sessions)
+
+    def keys_behind(self, generation: int, after: bytes, limit: int) -> list[bytes]:
+        """See sweeping.Store."""
+        keys = self.generation(generation).sorted_keys()
+        start = bisect_right(keys, after)
+        return keys[start : start + limit]
+
+    def note_orphans(self, generation: int, after: bytes | None) -> None:
+        """See sweeping.Store."""
+        orphans = self._tables.orphans
+        self._undo.append((put_back, (orphans, generation, orphans.get(generation))))
+        put_back(orphans, generation, after)
+        put_back(self._orphans, generation, after)
+
     def _write_applied(self, applied: Applied) -> None:
         tables, shard = self._tables, applied.shard
+        if applied.generation in self._reserved:
+            self._list(applied.generation)
+            self._reserved.discard(applied.generation)
         self._undo.append((put_back, (tables.applied, shard, tables.applied.get(shard))))
         tables.applied[shard] = applied
         tables.applied_damaged.discard(shard)
-        self._applied[shard] = applied
-        self._shards[applied.generation] = shard
-        self._fresh.discard(applied.generation)
+        self._keep_applied(applied)
+
+    def _list(self, generation: int) -> None:
+        listed = self._tables.listed
+        self._undo.append((listed.remove, (generation,)))
+        insort(listed, generation)
+
+    def _delete_applied(self, shard: int) -> None:
+        tables = self._tables
+        if shard in tables.applied:
+            self._undo.append((put_back, (tables.applied, shard, tables.applied.pop(shard))))
+            tables.applied_damaged.discard(shard)
+        self._applied.pop(shard, None)
+
+    def _forget_receiving(self, shard: int) -> None:
+        self.write_receipt(shard, None)
+        self._receiving.pop(shard, None)
 
     def _read_small(self) -> None:
-        for shard, applied in self._tables.applied.items():
+        for shard, applied in sorted(self._tables.applied.items()):
             if shard in self._tables.applied_damaged:
                 self.damaged[shard] = self._applied_problem(shard)
                 continue
-            self._applied[shard] = applied
-            self._shards[applied.generation] = shard
+            self._keep_applied(applied)
         for shard, receipt in self._tables.receiving.items():
             self.hold(shard, receipt.applied.generation)
 

@@ -43,11 +43,6 @@ class Generation:
     def _restore(self, rows: dict[bytes, Row | None], sessions: dict[int, bytes | None]) -> None:
         self.change(list(rows.items()), list(sessions.items()))
 
-    def first(self, limit: int) -> tuple[list[bytes], list[int]]:
-        """The keys and the sessions that a sweep of ``limit`` rows takes."""
-        keys = self.sorted_keys()[:limit]
-        return keys, sorted(self.sessions)[: limit - len(keys)]
-
 
 @attrs.frozen
 class Receipt:
@@ -70,4 +65,5 @@ class Tables:
     listed: list[int] = attrs.field(factory=list)  # table generation, ascending
     generations: dict[int, Generation] = attrs.field(factory=dict)
     applied_damaged: set[int] = attrs.field(factory=set)  # shards
+    orphans: dict[int, bytes] = attrs.field(factory=dict)  # by generation
     commits: int = 0

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from krita.ring import token
 from kritad.raft.errors import ProposalRefused
 from kritad.storage.errors import StoreFailed
 from tests.simulator.loop import MS_US, SECOND_US
@@ -137,6 +138,12 @@ class Faults:
             delay_us = place * fault.duration_ms * MS_US // len(nodes)
             self._world.loop.after(delay_us, self._start, each)
 
+    def _do_dies(self, _fault: Fault, node: SimNode, dice: random.Random) -> None:
+        """For as long as there are faults, unless that left too few."""
+        up = sum(other.alive for other in self._world.members)
+        if node.alive and up > 3:
+            node.crash(power=dice.random() < 0.5)
+
     def _start(self, node: SimNode) -> None:
         if not node.alive and not self.over:
             node.start()
@@ -236,13 +243,14 @@ class Faults:
             (applied, key)
             for shard, applied in sorted(store.applied().items())
             if shard
-            for key in store.generation(applied.generation).rows
-            if (applied.generation, key) not in store.corrupt_keys
+            for key in store.generation(applied.rows).rows
+            if (applied.rows, key) not in store.corrupt_keys
+            and applied.hash_lo <= token(key) < applied.hash_hi
         ]
         if held:
             applied, key = dice.choice(held)
             world.rotten[applied.shard] = victim
-            store.corrupt_keys.add((applied.generation, key))
+            store.corrupt_keys.add((applied.rows, key))
 
     def _do_clock_jump(self, _fault: Fault, node: SimNode, dice: random.Random) -> None:
         node.clock.wall_offset_ms += dice.choice([-3_600_000, -500, 500, 7_200_000])

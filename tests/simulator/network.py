@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from krita.errors import Foreign
 from kritad.host.peer_codec import decode_messages, encode_messages
 from kritad.host.request import Request
 from kritad.host.router import OnReply
@@ -29,6 +30,7 @@ from tests.simulator.loop import MS_US, Chance, Loop
 from tests.simulator.plan import Plan
 
 if TYPE_CHECKING:
+    from kritad.host.host import Host
     from tests.simulator.node import SimNode
 
 _RECONNECT_MS = (50, 1_000)
@@ -250,6 +252,18 @@ class SimTransport(MemoryTransport):
     def __init__(self, network: Network, node: SimNode) -> None:
         super().__init__(network, node.identity)  # type: ignore[arg-type]
         self.network = network
+
+    def tell(self, node: int, op: int, body: bytes) -> None:
+        own = self.identity.node
+
+        def arrive(host: Host) -> None:
+            try:
+                host.deliver(own, op, body)
+            except Foreign as refusal:  # what ends a real connection, with a goodbye
+                sender = self.network.nodes[own]
+                self.network.loop.after(self.network.delay_us(), sender.expelled, refusal)
+
+        self.network.send(own, node, arrive)
 
     def send(self, node: int, messages: Iterable[Message]) -> bool:
         return node in self._peers and self.network.send_messages(

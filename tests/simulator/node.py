@@ -19,19 +19,21 @@ from typing import TYPE_CHECKING, Any
 
 from krita.codec import encode_body
 from krita.connection import FLAG_FORWARDED
-from krita.errors import KritaError, Status
-from krita.handshake import Identity
+from krita.errors import Foreign, Status, from_wire
 from krita.operations import Op
 from kritad.access import PEER, Access, Principal
 from kritad.host.bootstrap import (
     META_SHARD,
     accept_membership,
+    announce_body,
     begin_cluster,
     bootstrap_body,
+    next_boot,
     parse_membership,
     store_of,
 )
 from kritad.host.host import Host, Workers
+from kritad.host.link import Expelled
 from kritad.host.replica import Replica
 from kritad.host.request import Request
 from kritad.host.snapshots import SnapshotReceiver
@@ -47,6 +49,7 @@ from tests.simulator.network import SimTransport
 from tests.simulator.raft_store import MemoryRaftDatabase
 from tests.simulator.snapshot_sender import SnapshotSender
 from tests.simulator.snapshot_store import MemorySnapshotWriter
+from tests.simulator.stillness import check_still, stopped_by_people
 
 if TYPE_CHECKING:
     from tests.simulator.world import World
@@ -79,6 +82,7 @@ class SimNode:
         self.data_db = MemoryDataDatabase()
         self._observe_saves()
         self.disk_failing = False  # the next write will be refused
+        self.removed = False  # from the cluster, for good
         self.address = f"n{name}:8080"
         self.space_low = False
         self.connections: list[Any] = []  # of clients: see client.py
@@ -102,9 +106,9 @@ class SimNode:
             self._backlog.append((act, args))
             return
         act(*args)
-        if self.host.failure is not None and self.alive:
+        if self.alive and (self.host.failure is not None or self.host.removed):
             self.end()
-            self.world.failed(self)
+            self.world.ended(self)
 
     def later(self, delay_us: int, act: Act, *args: Any) -> None:
         """A timer of this life of the process."""
@@ -169,11 +173,8 @@ class SimNode:
         """A process on this disk: what daemon._Node.live does."""
         self.life += 1
         self.alive = True
-        known = self.raft_db.count_boot()
-        self.number = known.node_id
-        self.identity = Identity(
-            known.cluster_id, known.node_id, known.store_uuid, known.boot_counter, self.address
-        )
+        self.identity = next_boot(self.raft_db, self.address, self._make_uuid)
+        self.number = self.identity.node
         self.world.network.nodes[self.number] = self
         transport = SimTransport(self.world.network, self)
         host = self.host = Host(
@@ -239,18 +240,18 @@ class SimNode:
 
     def _announce(self) -> None:
         """Tell the cluster that we have started; ours not to be is the end."""
-        identity = self.identity
-        body = encode_body(
-            Op.NODE_ANNOUNCE,
-            identity.node, identity.store_uuid, identity.boot_counter, self.address,
-        )  # fmt: skip
 
         def answered(status: int, reply: object) -> None:
             if status == Status.FOREIGN:
-                self.host.fail(KritaError(f"not a member any more: {reply}"))
+                refusal = from_wire(status, reply)
+                assert isinstance(refusal, Foreign)
+                self.host.refused(refusal)
             elif status != Status.OK:
                 self.later(self.clock.real_us(_ANNOUNCE_MS), self._announce)
+            else:
+                self.host.upkeep.acknowledge_boot()
 
+        body = announce_body(self.identity)
         self.serve_peer(self.number, Op.NODE_ANNOUNCE, body, 5_000.0, answered)
 
     def crash(self, *, power: bool) -> None:
@@ -303,7 +304,9 @@ class SimNode:
 
     def _keep_shape(self) -> None:
         self.later(self.clock.real_us(_STEWARD_MS), self._keep_shape)
+        stopped = stopped_by_people(self.host)
         self.host.steward.step(self.host.view)
+        check_still(self, stopped)
         self._steward_rounds += 1
         if self._steward_rounds % _LEADERS_ROUNDS == 0:
             self.host.tell_leaders()
@@ -326,10 +329,17 @@ class SimNode:
         caller = self.world.network.nodes[sender]
         try:
             self.host.admit_peer(caller.identity)
-        except KritaError as refusal:
-            caller.do(caller.host.fail, refusal)
+        except Foreign as refusal:
+            caller.expelled(refusal)
             return False
         return True
+
+    def expelled(self, refusal: Foreign) -> None:
+        """A node of the cluster has ended the connection with these words."""
+        text = Expelled(
+            refusal.message, hint=refusal.hint, outcome=refusal.outcome, detail=refusal.detail
+        )
+        self.do(lambda: self.host.refused(text))
 
     def serve_peer(
         self,

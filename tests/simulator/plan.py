@@ -44,6 +44,21 @@ FAMILIES: dict[str, int] = {
     "client-dies": 1,
     "bit-rot": 1,  # a row of one node, always the same, is damaged on its disk
     "join": 1,  # one more node, and so replicas that move
+    "dies": 1,  # a node is gone until all is healed; the others may have rebuilt its replicas
+}
+
+# What people who look after the cluster ask for meanwhile (reshape.py), and how often.
+RESHAPES: dict[str, int] = {
+    "drain": 3,
+    "recommission": 3,
+    "remove": 1,
+    "replace": 1,
+    "label": 1,
+    "move": 4,
+    "split": 3,
+    "hold": 1,
+    "release": 2,
+    "cancel": 1,
 }
 
 # What may stay with one node for good, and every shard has to be served nevertheless.
@@ -70,6 +85,15 @@ class Fault:
     def __str__(self) -> str:
         whom = f"leader of {self.target - 1000}" if self.target >= 1000 else f"node {self.target}"
         return f"{self.at_ms / 1000:7.2f} s {self.kind} ({whom}) for {self.duration_ms} ms"
+
+
+@attrs.frozen
+class Reshape:
+    """One wish of the people who look after the cluster."""
+
+    at_ms: int  # after chaos begins
+    kind: str
+    chance: int  # seeds what it is about
 
 
 @attrs.frozen
@@ -106,6 +130,7 @@ class Plan:
     buggify: bool
     lasting: str  # of LASTING: what stays when all else is healed; it must do no harm
     faults: tuple[Fault, ...]
+    reshapes: tuple[Reshape, ...] = ()
 
     @property
     def families(self) -> list[str]:
@@ -149,7 +174,11 @@ def draw_plan(seed: int) -> Plan:
         lasting=dice.choice(LASTING) if nodes >= 3 and dice.random() < 0.5 else "",
         faults=(),
     )
-    return attrs.evolve(plan, faults=_draw_faults(Chance(seed).stream("faults"), plan))
+    return attrs.evolve(
+        plan,
+        faults=_draw_faults(Chance(seed).stream("faults"), plan),
+        reshapes=_draw_reshapes(Chance(seed).stream("reshapes"), plan),
+    )
 
 
 def steered_plan(seed: int, families: Sequence[str], changes: Mapping[str, Any]) -> Plan:
@@ -183,6 +212,8 @@ def _draw_settings(dice: random.Random) -> HostSettings:
         log_tail_bytes=dice.choice([1, 1_000, 32 << 10, 1 << 20]),
         flush_interval_ms=dice.choice([100.0, 1_000.0, 5_000.0]),
         checkpoint_interval_ms=dice.choice([200.0, 2_000.0, 10_000.0]),
+        dead_after_ms=dice.choice([1_500.0, 5_000.0, 300_000.0]),
+        shard_bytes_max=dice.choice([0, 0, 0, 2_000]),
         raft_limits=limits,
     )
 
@@ -207,6 +238,19 @@ def _draw_faults(
     return tuple(faults)
 
 
+def _draw_reshapes(dice: random.Random, plan: Plan) -> tuple[Reshape, ...]:
+    if plan.nodes < 3 or dice.random() < 0.4:
+        return ()
+    on = [kind for kind in RESHAPES if dice.random() < 0.6] or ["move"]
+    weights = [RESHAPES[kind] for kind in on]
+    pause_ms = dice.choice([500, 2_000, 5_000])  # on average between two wishes
+    wishes = []
+    at_ms = 0.0
+    while (at_ms := at_ms + dice.expovariate(1 / pause_ms)) < plan.chaos_ms:
+        wishes.append(Reshape(int(at_ms), dice.choices(on, weights)[0], dice.getrandbits(32)))
+    return tuple(wishes)
+
+
 def to_json(plan: Plan) -> str:
     """A plan as text, for a file."""
     return json.dumps(attrs.asdict(plan), indent=1)
@@ -217,4 +261,5 @@ def from_json(text: str) -> Plan:
     fields = json.loads(text)
     fields["settings"] = HostSettings(**fields["settings"])
     fields["faults"] = tuple(Fault(**fault) for fault in fields["faults"])
+    fields["reshapes"] = tuple(Reshape(**wish) for wish in fields.get("reshapes", ()))
     return Plan(**fields)

@@ -118,7 +118,9 @@ class RaftPair(Pair):
         self.real = RaftDatabase.open(path)
         self.memory.path = path
         self.memory = self.memory.crash(power=bool(self.crashes % 2), chance=self.chance)
-        self.both("count_boot")
+        self.both("count_boot", self.chance.randbytes(16))
+        if self.chance.random() < 0.5:
+            self.both("acknowledge_boot")
 
     def check(self) -> None:
         """Everything, and what the invariant checker is told."""

@@ -135,7 +135,7 @@ class MemoryRaftDatabase(RaftDatabase):
         assert shard not in self._catalog.replicas, (shard, replica, self._catalog)
         first = snapshot or SnapshotMeta()
         with self._change() as undo:
-            self._put_log(undo, shard, Log(HardState(), first, first.index, [], []))
+            self._put_log(undo, shard, Log(HardState(first.term), first, first.index, [], []))
             undo.append((put_back, (self._catalog.replicas, shard, None)))
             self._catalog.replicas[shard] = replica
 
@@ -195,6 +195,10 @@ class MemoryRaftDatabase(RaftDatabase):
             assert save.truncate_from > log.first.index, (shard, log, save)
             undo.append(log.truncate(save.truncate_from))
         return log
+
+    def recover(self, forced: Sequence[tuple[int, Save]], record: bytes) -> None:
+        """Nobody recovers a simulated cluster by hand."""
+        raise NotImplementedError
 
     @property
     def checkpoint_due(self) -> bool:

@@ -35,6 +35,7 @@ class Outcome:
     cpu_s: float
     hash: int
     faults: dict[str, int]
+    wishes: dict[str, int]  # what was asked of the cluster's shape, and granted
     sites: dict[str, int]  # how often each buggify site fired
 
     @property
@@ -97,7 +98,7 @@ def live(plan: Plan, trace: Trace | None = None) -> Outcome:
         plan.seed, rule, text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]} …",
         world.loop.events, world.network.messages, len(world.history.operations),
         world.loop.now_us / 1e6, cpu_s, world.loop.hash,
-        dict(world.faults.done), dict(sites.fired),
+        dict(world.faults.done), dict(world.reshaper.granted), dict(sites.fired),
     )  # fmt: skip
 
 

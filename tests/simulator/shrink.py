@@ -73,6 +73,9 @@ def _simpler(plan: Plan, fails: Fails) -> Plan:
 
 
 def _simplifications(plan: Plan) -> Iterator[dict[str, Any]]:
+    yield {"reshapes": ()}
+    yield {"reshapes": plan.reshapes[: len(plan.reshapes) // 2]}
+    yield {"reshapes": plan.reshapes[len(plan.reshapes) // 2 :]}
     yield {"buggify": False}
     yield {"loss": 0.0, "duplicate": 0.0}
     yield {"jitter_us": 0}
@@ -86,5 +89,7 @@ def _simplifications(plan: Plan) -> Iterator[dict[str, Any]]:
     yield {"shards": 1}
     yield {"value_bytes": 0}
     yield {"keys": 2}
-    yield {"chaos_ms": max([fault.at_ms for fault in plan.faults], default=0) + 3_000}
+    times_ms = [fault.at_ms for fault in plan.faults] + [wish.at_ms for wish in plan.reshapes]
+    busy_ms = max(times_ms, default=0)
+    yield {"chaos_ms": busy_ms + 3_000}
     yield {"chaos_ms": plan.chaos_ms // 2}

@@ -16,6 +16,7 @@ from krita.codec import encode_body
 from krita.errors import Status
 from krita.operations import Op
 from kritad.host.replica import Replica
+from kritad.host.snapshot_meta import meta_of
 from kritad.host.snapshots import SENDS_MAX
 from kritad.storage.errors import Corrupt, StorageError
 from tests.simulator.loop import MS_US
@@ -99,14 +100,10 @@ class _Transfer:
             self.id, self.term = self.dice.randbytes(16), self.replica.raft.term
             self.chunk_bytes = self.dice.choice([1, 500, 256 << 10])
         self.attempts += 1
-        applied = self.reader.applied
-        meta = [
-            applied.index, applied.term, applied.clock_ms,
-            applied.state_hash, applied.configuration,
-        ]  # fmt: skip
         body = encode_body(
             Op.SNAPSHOT_OPEN,
-            self.replica.shard, self.recipient, self.replica.id, self.term, self.id, meta,
+            self.replica.shard, self.recipient, self.replica.id, self.term, self.id,
+            meta_of(self.reader.applied),
         )  # fmt: skip
         self._ask(Op.SNAPSHOT_OPEN, body, None, last=False)
 

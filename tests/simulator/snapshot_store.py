@@ -14,9 +14,10 @@ from collections.abc import Iterator
 
 import attrs
 
+from krita.ring import token
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.data_reader import DataReader
-from kritad.storage.digests import HASH_MODULUS
+from kritad.storage.extent import WHOLE_RING, Arc, Extent
 from kritad.storage.rows import Applied, Row
 from kritad.storage.snapshots import SnapshotReader, SnapshotRefused, SnapshotWriter, _Position
 from tests.simulator.data_store import MemoryDataDatabase
@@ -24,23 +25,37 @@ from tests.simulator.data_tables import Receipt
 
 
 class _Moment(DataReader):
-    """The rows of one generation as they were at one moment. O(n) to make."""
+    """The rows and sessions of one state as they were at one moment. O(n) to make."""
 
-    def __init__(self, db: MemoryDataDatabase, generation: int) -> None:
-        held = db.generation(generation)
+    def __init__(self, db: MemoryDataDatabase, applied: Applied) -> None:
+        held = db.generation(applied.rows)
         self._db = db
         self._keys = held.sorted_keys()
         self._held = dict(held.rows)
-        self._sessions = sorted(held.sessions.items())
+        self._sessions = sorted(db.generation(applied.generation).sessions.items())
 
-    def scan(self, generation: int, after: bytes | None, limit: int) -> Iterator[tuple[bytes, Row]]:
+    def scan(
+        self,
+        generation: int,
+        after: bytes | None,
+        limit: int,
+        arc: Arc = WHOLE_RING,
+        shard: int | None = None,
+    ) -> Iterator[tuple[bytes, Row]]:
         """See DataReader.scan. Damage is found when a row is reached."""
         assert limit < 0, "a stream is read to its end"
         for key in self._keys[bisect_right(self._keys, after or b"") :]:
-            self._db.check_row(generation, key)
-            yield key, self._held[key]
+            if arc[0] <= token(key) < arc[1]:
+                self._db.check_row(generation, key, shard)
+                yield key, self._held[key]
 
-    def scan_sessions(self, generation: int, after: int, limit: int) -> Iterator[tuple[int, bytes]]:  # noqa: ARG002
+    def scan_sessions(
+        self,
+        generation: int,  # noqa: ARG002
+        after: int,
+        limit: int,
+        shard: int | None = None,  # noqa: ARG002
+    ) -> Iterator[tuple[int, bytes]]:
         """See DataReader.scan_sessions."""
         assert limit < 0, "a stream is read to its end"
         for session, blob in self._sessions:
@@ -52,7 +67,7 @@ class MemorySnapshotReader(SnapshotReader):
     """See SnapshotReader. Close it: while it is open, checkpoints wait."""
 
     def __init__(self, db: MemoryDataDatabase, applied: Applied) -> None:
-        """Begin to read the generation of ``applied``. Raises SnapshotRefused when the shard
+        """Begin to read the state of ``applied``. Raises SnapshotRefused when the shard
         has moved to another generation, Corrupt when how far it is cannot be read."""
         found = db.applied_row(applied.shard)
         if found is None or found.generation != applied.generation:
@@ -65,7 +80,7 @@ class MemorySnapshotReader(SnapshotReader):
         self._number = 0
         self._stream = None
         self._ahead = []
-        self._rows = _Moment(db, applied.generation)
+        self._rows = _Moment(db, found)
         self._db = db
         self._reading = db.begin_read()
 
@@ -83,32 +98,18 @@ class MemorySnapshotWriter(SnapshotWriter):
         super().__init__(db, applied)
         self._memory = db
 
-    def begin(self, transfer: bytes) -> int:
-        """See SnapshotWriter.begin."""
-        self._transfer = transfer
-        wanted = self.applied
-        with self._memory.transaction() as connection:
-            known = self._memory.receipt(wanted.shard)
-            if known is not None and self._is_same(known):
-                generation, self.next_chunk = known.applied.generation, known.next_chunk
-                self._count, self._digest_sum = known.count, known.digest_sum
-            else:
-                known = None
-                generation = self._memory.insert_generation(connection)
-                self.next_chunk = self._count = self._digest_sum = 0
-            self._last_seen = complete = known is not None and known.complete
-            self.applied = attrs.evolve(wanted, generation=generation)
-            self._memory.hold(wanted.shard, generation)
-            self._note(connection, complete=complete)
-        return self.next_chunk
-
-    def _is_same(self, known: Receipt) -> bool:
-        """Whether that is the transfer which begins or goes on now."""
-        brought, wanted = known.applied, self.applied
-        return known.transfer == self._transfer and (
-            (brought.index, brought.term, brought.state_hash)
-            == (wanted.index, wanted.term, wanted.state_hash % HASH_MODULUS)
+    def _take_up(self, connection: sqlite3.Connection) -> bool | None:  # noqa: ARG002
+        known = self._memory.receipt(self.applied.shard)
+        if known is None or known.transfer != self._transfer or not self._continues(known.applied):
+            return None
+        brought = known.applied
+        self.applied = attrs.evolve(
+            self.applied, generation=brought.generation, rows=brought.rows, cells=brought.cells
         )
+        self._extent = Extent.decode(*brought.arc, brought.cells)
+        self.next_chunk, self._count = known.next_chunk, known.count
+        self._digest_sum, self._last_seen = known.digest_sum, known.complete
+        return known.complete
 
     def abandon(self) -> None:
         """See SnapshotWriter.abandon."""
@@ -118,6 +119,7 @@ class MemorySnapshotWriter(SnapshotWriter):
             self._memory.release(self.applied.generation)
 
     def _note(self, connection: sqlite3.Connection, *, complete: bool) -> None:  # noqa: ARG002
+        self.applied = attrs.evolve(self.applied, cells=self._extent.encode())
         receipt = Receipt(
             self.applied,
             self._transfer,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulator.batch import Totals, run_batch
-from tests.simulator.plan import FAMILIES, draw_plan, from_json, to_json
+from tests.simulator.plan import FAMILIES, RESHAPES, draw_plan, from_json, to_json
 from tests.simulator.run import Outcome, live
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +37,7 @@ def test_no_seed_of_the_budget_breaks_a_promise(capsys: pytest.CaptureFixture[st
     )
     if SEEDS >= 100:
         assert set(totals.faults) == set(FAMILIES), "a kind of fault never happened"
+        assert set(totals.wishes) == set(RESHAPES), "a kind of wish was never granted"
         assert len(totals.sites) >= 10, f"hardly any site misbehaved: {totals.sites}"
 
 

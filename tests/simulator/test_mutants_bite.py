@@ -66,7 +66,7 @@ def test_a_longer_log_of_an_older_term_is_misjudged(mutant: str) -> None:
 def test_a_session_forgets_what_was_not_acknowledged() -> None:
     def retry_of_two(mutant: str) -> object:
         sessions = Sessions()
-        session = sessions.open(1, 0)
+        session = sessions.open(1, 1, 0)
         for sequence in (1, 2, 3):
             assert sessions.begin(session, sequence, 0, 1 + sequence, 0) is None
             sessions.finish(session, sequence, (0, [1 + sequence, 0]))

@@ -88,7 +88,7 @@ def test_a_lazy_store_loses_whole_transactions_from_the_end_at_a_power_cut(seed:
     for _ in range(40):
         action = dice.random()
         if action < 0.1:
-            db.count_boot()
+            db.count_boot(dice.randbytes(16))
         elif action < 0.25 and models[1].entries:
             cut = dice.choice(models[1].entries)
             meta = SnapshotMeta(cut.index, cut.term, configuration(cut.index))

@@ -92,6 +92,7 @@ def test_data_db_in_memory_does_what_the_real_one_does(seed: int, tmp_path: Path
     pair.check()
     while pair.both("sweep", 7):
         pass
+    pair.check_swept()
     pair.check()
     pair.both("create_generation")
     pair.real.close()
@@ -118,15 +119,36 @@ def test_what_a_dropped_shard_was_receiving_is_swept_in_both(tmp_path: Path) -> 
         (
             RaftDatabase,
             MemoryRaftDatabase,
-            {"identity", "initialise", "count_boot", "replicas", "entries", "load"},
+            {
+                "identity",
+                "initialise",
+                "count_boot",
+                "acknowledge_boot",
+                "recoveries",
+                "replicas",
+                "entries",
+                "load",
+            },
         ),
         (
             DataDatabase,
             MemoryDataDatabase,
-            {"applied", "flush", "write_rows", "create_generation", "release", "hold"},
+            {
+                "applied",
+                "flush",
+                "install",
+                "drop",
+                "sweep",
+                "write_rows",
+                "create_generation",
+                "reserve_generation",
+                "release",
+                "hold",
+                "delete_keys",
+            },
         ),
         (SnapshotReader, MemorySnapshotReader, {"seek", "next_chunk"}),
-        (SnapshotWriter, MemorySnapshotWriter, {"write", "finish"}),
+        (SnapshotWriter, MemorySnapshotWriter, {"begin", "write", "finish"}),
     ],
 )
 def test_nothing_is_inherited_without_our_knowledge(

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING
 
 from krita import requests
 from krita.ring import META_SHARD, ShardMap
+from kritad.cluster.model import NodeState
+from kritad.cluster.view import MetaView
 from kritad.host.replica import Replica
+from tests.simulator.census import take_census
 from tests.simulator.client import SimClient
 from tests.simulator.faults import Faults
 from tests.simulator.history import Fate, History, Kind, Operation
@@ -25,6 +28,7 @@ from tests.simulator.loop import MS_US, SECOND_US, Chance, Loop
 from tests.simulator.network import Network
 from tests.simulator.node import SimNode
 from tests.simulator.plan import Plan
+from tests.simulator.reshape import Reshaper
 from tests.simulator.witness import check_final, check_witness
 from tests.simulator.workload import Person
 
@@ -53,6 +57,7 @@ class World:
         self.invariants = Invariants()
         self.network.on_send = self.invariants.on_send
         self.faults = Faults(self)
+        self.reshaper = Reshaper(self)
         self.nodes: list[SimNode] = []
         self.people: list[Person] = []
         self.history = History()
@@ -63,7 +68,8 @@ class World:
         self.written: Counter[int] = Counter()  # acknowledged writes, by shard
         self.sites: Sites | None = None  # who decides of the product's misbehaviour
         self._clients = 0
-        self._ring: ShardMap | None = None
+        self._ring: ShardMap | None = None  # of the newest view that anybody had
+        self._view = MetaView()
 
     # --- a life -------------------------------------------------------------------------
 
@@ -73,6 +79,7 @@ class World:
         for _ in range(self.plan.clients):
             self._add_client()
         self.faults.start()
+        self.reshaper.start()
         self._run(self.plan.chaos_ms * MS_US)
         self.heal()
         self.rest()
@@ -92,6 +99,7 @@ class World:
         """All faults end but, perhaps, one that lasts: it must not keep any shard from
         being served. Then that one ends too."""
         self.faults.heal()
+        self.reshaper.over = True
         if self.sites is not None:
             self.sites.over = True
         self.loop.note("HEALED")
@@ -105,17 +113,21 @@ class World:
     def _serve(self, while_: str) -> None:
         """Within a bound every shard has a leader and takes writes."""
         self._wait(
-            f"{while_}every shard has a leader", lambda: None not in map(self.leader, self._shards)
+            f"{while_}every shard has a leader",
+            lambda: None not in map(self.leader, self._shards()),
         )
         written = dict(self.written)
-        wanted = {self.shard_of(b"k%d" % number) for number in range(self.plan.keys)}
         self._run(_LIVELY_S * SECOND_US)
         self.calm = True  # more load than the drawn windows can carry has to end some time
         self._wait(
             f"{while_}every shard takes writes",
-            lambda: all(self.written[shard] > written.get(shard, 0) for shard in wanted),
+            lambda: all(self.written[s] > written.get(s, 0) for s in self._shards_with_keys()),
         )
         self.calm = False
+
+    def _shards_with_keys(self) -> set[int]:
+        """As of now: a split that was under way may have left a shard without any."""
+        return {self.shard_of(b"k%d" % number) for number in range(self.plan.keys)}
 
     def _keep_leaders(self) -> None:
         """Shards that are served keep their leaders, whatever one node goes through."""
@@ -137,19 +149,30 @@ class World:
     def _terms(self) -> dict[int, int]:
         return {
             shard: max((replica.raft.term for replica in self._replicas(shard)), default=0)
-            for shard in self._shards
+            for shard in self._shards()
         }
 
     def rest(self) -> None:
-        """People stop; every replica of a shard comes to the same state."""
+        """People stop, the cluster comes to the shape that was asked for, and every replica
+        of a shard to the same state."""
+        self._wait("nothing is held any more", self.reshaper.release, step_us=SECOND_US)
+        # First, because a learner may have to have all of the log before it votes.
         self.resting = True
         self._wait("people get their last answers", lambda: all(p.idle for p in self.people))
+        if not self.rotten:  # a replica that is closed is moved nowhere by itself
+            self._wait("the cluster has the wanted shape", self.reshaper.settled)
         self._wait("the replicas are equal", self._converged)
 
     def judge(self) -> None:
-        """Read every key; then the history has to hold water."""
+        """Read every key; then the history has to hold water, and the rows to add up."""
         final = self._read_all()
+        for shard in self._shards() if not self.rotten else ():
+            take_census(self._replicas(shard))
         operations = self.history.operations
+        for operation in operations:
+            # Keys that are in one shard in the end were together all the time, whatever
+            # was split off meanwhile: they share the order of one log.
+            operation.shard = self.shard_of(operation.key)
         problems = check_witness(operations) or check_final(operations, final)
         if problems or self.plan.seed % _SEARCHED_EVERY == 0:
             # Slower, and believes no revision: on samples, and on every failure.
@@ -179,7 +202,9 @@ class World:
     def _run(self, duration_us: int) -> None:
         self.loop.run_until(self.loop.now_us + duration_us)
 
-    def _wait(self, what: str, condition: Callable[[], bool]) -> None:
+    def _wait(
+        self, what: str, condition: Callable[[], bool], *, step_us: int = _STEP_US
+    ) -> None:
         """Let time pass until it is so. Raises Violation("liveness")."""
         settings = self.plan.settings
         limit_us = _REST_LIMIT_S * SECOND_US + 60 * settings.election_ms * MS_US
@@ -187,7 +212,7 @@ class World:
         while not condition():
             if self.loop.now_us >= end_us:
                 raise Violation("liveness", f"after {limit_us // SECOND_US} s not yet: {what}")
-            self._run(_STEP_US)
+            self._run(step_us)
 
     # --- who is there -------------------------------------------------------------------
 
@@ -202,8 +227,8 @@ class World:
 
     @property
     def members(self) -> list[SimNode]:
-        """The nodes that the cluster has taken in, up or down."""
-        return [node for node in self.nodes if node.number]
+        """The nodes that the cluster has taken in, up or down, and has not removed."""
+        return [node for node in self.nodes if node.number and not node.removed]
 
     def node_at(self, address: str) -> SimNode | None:
         """Who listens there."""
@@ -230,17 +255,25 @@ class World:
 
     # --- what is the case ---------------------------------------------------------------
 
-    @property
-    def _shards(self) -> range:
-        return range(self.plan.shards + 1)
+    def view(self) -> MetaView:
+        """The newest state of the meta shard that any node had."""
+        for node in self.nodes:
+            if node.number and node.host.view.version > self._view.version:
+                self._view = node.host.view
+                self._ring = node.host.build_shard_map()
+        return self._view
+
+    def _shards(self) -> list[int]:
+        return sorted(self.view().shards) or list(range(self.plan.shards + 1))
 
     def shard_of(self, key: bytes) -> int:
-        """By the product's ring, which does not change in a life."""
+        """By the newest ring."""
+        self.view()
         assert self._ring is not None, "the cluster has not been founded yet"
         return self._ring.shard_of(key).shard
 
     def _knows_ring(self) -> bool:
-        self._ring = self.nodes[0].host.shard_map
+        self.view()
         return self._ring is not None
 
     def _replicas(self, shard: int) -> list[Replica]:
@@ -261,7 +294,7 @@ class World:
         """Whether every shard has its voters, by its leader's own configuration."""
         if len(self.members) < self.plan.nodes:
             return False
-        for shard in self._shards:
+        for shard in self._shards():
             leader = self.leader(shard)
             if leader is None:
                 return False
@@ -275,7 +308,7 @@ class World:
 
     def _converged(self) -> bool:
         """Whether all members of each shard are at the same place in the same state."""
-        for shard in self._shards:
+        for shard in self._shards():
             leader = self.leader(shard)
             if leader is None:
                 return False
@@ -285,9 +318,17 @@ class World:
             here = [replica for replica in self._replicas(shard) if replica.id in members]
             well = [replica for replica in here if not replica.raft.poisoned]
             places = {(replica.state.index, replica.state.state_hash) for replica in well}
-            if len(well) + (shard in self.rotten) < len(members) or len(places) != 1:
+            sick = len(here) - len(well)
+            if len(well) + max(sick, shard in self.rotten) < len(members) or len(places) != 1:
                 return False
         return True
+
+    def is_rotten(self, shard: int, node: SimNode) -> bool:
+        """Whether a row of it was damaged on that node's disk, on purpose; what is split
+        off such a shard may have got that row."""
+        if shard > self.plan.shards:
+            return node in self.rotten.values()
+        return self.rotten.get(shard) is node
 
     # --- what happens to it -------------------------------------------------------------
 
@@ -298,9 +339,14 @@ class World:
         if self.loop.trace is not None:
             self.loop.note(f"c{operation.client} {operation}")
 
-    def failed(self, node: SimNode) -> None:
-        """A node has stopped by itself. That may only be for a disk that refused."""
+    def ended(self, node: SimNode) -> None:
+        """A node has stopped by itself. That may only be for a disk that refused, or
+        because the cluster has removed it."""
         failure = node.host.failure
+        record = self.view().nodes.get(node.number)
+        if record is not None and record.state is NodeState.LEFT:
+            node.removed = True
+            return
         if not node.disk_failing:
             raise Violation("stays-up", f"{node} has stopped: {failure!r}") from failure
         node.keep_disk(power=False)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from krita.codec import encode_body
 from krita.operations import Op
-from kritad.raft.types import Entry, EntryKind
+from kritad.raft.configuration import encode_configuration
+from kritad.raft.types import Configuration, Entry, EntryKind
 from kritad.state.command import pack_command
 from kritad.state.machine import Handler, ShardState
 from kritad.state.results import Result
@@ -16,18 +17,34 @@ from kritad.state.sessions import SESSIONS_MAX
 from kritad.storage.cache import RowCache
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.digests import HASH_MODULUS, row_digest, session_digest
+from kritad.storage.extent import WHOLE_RING, Arc, Extent
 from kritad.storage.rows import Applied
 from kritad.storage.table import Table
 
 SHARD = 1
 REPLICA = 7
+# Of the group that the replica begins with.
+FIRST = encode_configuration(
+    Configuration(3, voters=frozenset({7, 8, 9}), nodes={7: 1, 8: 2, 9: 3})
+)
+
+
+def empty_state(shard: int, generation: int, extent: Extent) -> Applied:
+    return Applied(
+        shard, REPLICA, generation, 0, 0, 0, 0, FIRST, generation,
+        extent.hash_lo, extent.hash_hi, extent.encode(),
+    )  # fmt: skip
 
 
 class Shard:
     """Applies entries, flushes, and crashes when it is told to."""
 
     def __init__(
-        self, path: Path, shard: int = SHARD, handlers: Mapping[int, Handler] | None = None
+        self,
+        path: Path,
+        shard: int = SHARD,
+        handlers: Mapping[int, Handler] | None = None,
+        arc: Arc = WHOLE_RING,
     ) -> None:
         self.path = path
         self.shard = shard
@@ -36,8 +53,8 @@ class Shard:
         self.clock_ms = 0
         self.db = DataDatabase.open(path)
         if shard not in self.db.applied():
-            generation = self.db.create_generation()
-            self.db.install(Applied(shard, REPLICA, generation, 0, 0, 0, 0, b"first"))
+            extent = Extent.of(arc) if handlers is None else Extent.everything()
+            self.db.install(empty_state(shard, self.db.create_generation(), extent))
         self._restore()
 
     def close(self) -> None:
@@ -67,6 +84,10 @@ class Shard:
         session: int = result.body[0]
         return session
 
+    def split(self, shard_new: int, at: int, conf_version: int = 3) -> Result:
+        replicas = [[7, 70 + shard_new, 1], [8, 80 + shard_new, 2], [9, 90 + shard_new, 3]]
+        return self.call(Op.SPLIT, self.shard, shard_new, at, conf_version, replicas)
+
     def flush(self) -> None:
         """Store what changed."""
         self.db.flush([self.state.freeze()])
@@ -79,11 +100,12 @@ class Shard:
         self._restore()
         for entry in self.log[self.state.index :]:
             self.state.apply(entry)
+            self.state.take_offspring()
 
     def scanned_hash(self) -> int:
         """The state hash of what is stored, computed from every byte of it."""
         applied = self.db.applied()[self.shard]
-        rows = Table(self.db, applied.generation, RowCache(0)).scan(None, 1 << 20)
+        rows = self.db.scan(applied.rows, None, 1 << 20, applied.arc)
         total = sum(row_digest(key, r.revision, r.value, r.content_type) for key, r in rows)
         for session, blob in self.stored_sessions(applied.generation):
             total += session_digest(session, blob)
@@ -94,16 +116,19 @@ class Shard:
 
     def _restore(self) -> None:
         applied = self.db.applied()[self.shard]
-        self.table = Table(self.db, applied.generation, RowCache(1 << 20))
+        self.table = Table(self.db, applied.rows, RowCache(1 << 20), self.shard)
         sessions = self.stored_sessions(applied.generation)
         self.state = ShardState(self.shard, self.table, applied, sessions, self.handlers)
 
 
 @contextmanager
 def open_shard(
-    path: Path, shard: int = SHARD, handlers: Mapping[int, Handler] | None = None
+    path: Path,
+    shard: int = SHARD,
+    handlers: Mapping[int, Handler] | None = None,
+    arc: Arc = WHOLE_RING,
 ) -> Iterator[Shard]:
-    opened = Shard(path, shard, handlers)
+    opened = Shard(path, shard, handlers, arc)
     try:
         yield opened
     finally:

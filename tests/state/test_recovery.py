@@ -15,7 +15,7 @@ from krita.operations import Op
 from kritad.raft.types import Entry, EntryKind
 from kritad.state.command import pack_command
 from kritad.state.sessions import SESSION_TTL_MS
-from tests.state.shard import SHARD, Shard, open_shard
+from tests.state.shard import FIRST, SHARD, Shard, open_shard
 
 _KEYS = st.sampled_from([b"a", b"b", b"{g}c", b""])
 _VALUES = st.binary(max_size=3)
@@ -145,7 +145,7 @@ def test_entries_applied_between_freeze_and_flush_belong_to_the_next_flush(tmp_p
 
 def test_the_configuration_in_force_is_flushed_with_the_state(tmp_path: Path) -> None:
     with open_shard(tmp_path / "data.db") as shard:
-        assert shard.state.freeze().applied.configuration == b"first"
+        assert shard.state.freeze().applied.configuration == FIRST
         shard.table.flushed()
         shard.apply(Entry(1, 1, EntryKind.CONF, b"second"))
         shard.flush()

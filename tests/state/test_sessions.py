@@ -30,7 +30,7 @@ def execute(
 def opened(*indexes: int) -> Sessions:
     sessions = Sessions()
     for index in indexes:
-        sessions.open(index, 0)
+        sessions.open(index, index, 0)
     return sessions
 
 
@@ -118,7 +118,7 @@ def test_keeping_an_ended_session_alive_is_refused() -> None:
 def test_the_least_recently_used_session_makes_room_for_a_new_one() -> None:
     sessions = opened(*range(1, SESSIONS_MAX + 1))
     sessions.touch(1, SESSIONS_MAX + 1, 0)
-    sessions.open(SESSIONS_MAX + 2, 0)
+    sessions.open(SESSIONS_MAX + 2, SESSIONS_MAX + 2, 0)
     assert len(sessions) == SESSIONS_MAX
     assert (1 in sessions, 2 in sessions) == (True, False)
 
@@ -187,7 +187,7 @@ def test_frozen_sessions_come_back_in_the_order_of_their_use() -> None:
     sessions.touch(1, 11, 0)
     restored = Sessions(frozen(sessions))  # by id, as storage gives them
     for number in range(SESSIONS_MAX - 2):  # one too many: the least recently used has to go
-        restored.open(20 + number, 0)
+        restored.open(20 + number, 20 + number, 0)
     assert (1 in restored, 2 in restored, 3 in restored) == (True, False, True)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 
 import attrs
 
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.digests import HASH_MODULUS, row_digest, session_digest
+from kritad.storage.extent import WHOLE_RING, Extent
 from kritad.storage.rows import Applied, Row, ShardFlush
 
 
@@ -15,8 +17,19 @@ def row(key: bytes, revision: int, value: bytes, content_type: str | None = None
     return Row(revision, value, content_type, row_digest(key, revision, value, content_type))
 
 
-def applied(shard: int, generation: int, index: int = 1, state_hash: int = 0) -> Applied:
-    return Applied(shard, 1, generation, index, 2, 1_700_000_000_000, state_hash, b"{}")
+def applied(
+    shard: int,
+    generation: int,
+    index: int = 1,
+    state_hash: int = 0,
+    extent: Extent | None = None,
+    rows: int = 0,
+) -> Applied:
+    extent = extent or Extent.of(WHOLE_RING)
+    return Applied(
+        shard, 1, generation, index, 2, 1_700_000_000_000, state_hash, b"{}",
+        rows or generation, extent.hash_lo, extent.hash_hi, extent.encode(),
+    )  # fmt: skip
 
 
 @attrs.define
@@ -32,8 +45,20 @@ class StateModel:
         digests += [session_digest(*item) for item in self.sessions.items()]
         return sum(digests) % HASH_MODULUS
 
+    @property
+    def extent(self) -> Extent:
+        return extent_of(self.rows)
+
     def items(self) -> list[tuple[bytes, Row]]:
         return sorted(self.rows.items())
+
+
+def extent_of(rows: Mapping[bytes, Row], empty: Extent | None = None) -> Extent:
+    """A full count, of the whole ring or in the arc and the cells of ``empty``."""
+    extent = empty or Extent.of(WHOLE_RING)
+    for key, one in rows.items():
+        extent.count(extent.cell_of(key), one.digest, 1, len(key) + len(one.value))
+    return extent
 
 
 def fill(
@@ -48,6 +73,6 @@ def fill(
         model.rows[key] = row(key, number + 1, chance.randbytes(value_bytes), content_type)
     for number in range(count // 10):
         model.sessions[number * 7 + 1] = chance.randbytes(20)
-    at = applied(shard, db.create_generation(), count, model.state_hash)
+    at = applied(shard, db.create_generation(), count, model.state_hash, model.extent)
     db.flush([ShardFlush(at, list(model.items()), list(model.sessions.items()))])
     return at, model

@@ -9,12 +9,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kritad.raft.configuration import encode_configuration
 from kritad.raft.types import Boot, Entry, EntryKind, HardState, Save, SnapshotMeta
-from kritad.storage import raft_db
+from kritad.storage import database, migrations, raft_db
+from kritad.storage.digests import seal
 from kritad.storage.errors import Corrupt, StoreFailed, Tombstoned
 from kritad.storage.raft_db import Identity, RaftDatabase, ReplicaRow
 from tests.storage.model import (
@@ -69,12 +72,66 @@ def test_identity_survives_a_crash_right_after_it_was_written(
     db: RaftDatabase, path: Path, tmp_path: Path
 ) -> None:
     db.initialise(b"", 0, b"u" * 16)
-    db.count_boot()
+    db.count_boot(b"1" * 16)
     db.initialise(b"c" * 16, 7, b"u" * 16)
     crashed = RaftDatabase.open(copy_store(path, tmp_path / "crashed"))
-    assert crashed.identity() == Identity(b"c" * 16, 7, b"u" * 16, 1)
-    assert crashed.count_boot().boot_counter == 2
+    assert crashed.identity() == Identity(b"c" * 16, 7, b"u" * 16, 1, (b"1" * 16,))
+    assert crashed.count_boot(b"2" * 16).boot_counter == 2
     crashed.close()
+
+
+def test_nonces_of_boots_are_kept_until_one_is_acknowledged(db: RaftDatabase, path: Path) -> None:
+    db.initialise(b"c" * 16, 7, b"u" * 16)
+    first, second, third = (bytes([number]) * 16 for number in range(3))
+    db.count_boot(first)
+    db.count_boot(second)
+    db.acknowledge_boot()
+    assert db.count_boot(third).nonces == (second, third)
+    crashed = RaftDatabase.open(copy_store(path, path.parent / "crashed"))
+    assert crashed.identity() == Identity(b"c" * 16, 7, b"u" * 16, 3, (second, third))
+    crashed.close()
+
+
+def test_a_boot_that_follows_sixteen_unanswered_ones_is_the_last_of_them_again(
+    db: RaftDatabase,
+) -> None:
+    db.initialise(b"c" * 16, 7, b"u" * 16)
+    for number in range(16):
+        last = db.count_boot(bytes([number]) * 16)
+    assert len(last.nonces) == last.boot_counter == 16
+    assert db.count_boot(b"n" * 16) == last
+    db.acknowledge_boot()
+    assert db.count_boot(b"n" * 16).boot_counter == 17
+
+
+def test_a_store_from_before_there_were_nonces_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    old = attrs.evolve(migrations.RAFT, steps=migrations.RAFT.steps[:1])
+    with contextlib.closing(database.open_writer(path, "FULL")) as connection:
+        migrations.migrate(connection, path, old)
+        fields = (b"c" * 16, 7, b"u" * 16, 5)
+        connection.execute("INSERT INTO store VALUES (1,?,?,?,?,?)", (*fields, seal(*fields)))
+    db = RaftDatabase.open(path)
+    assert db.identity() == Identity(*fields)
+    assert db.count_boot(b"n" * 16) == Identity(b"c" * 16, 7, b"u" * 16, 6, (b"n" * 16,))
+    db.close()
+
+
+def test_a_recovery_puts_its_entry_behind_the_log_and_keeps_its_record(
+    db: RaftDatabase, path: Path, tmp_path: Path
+) -> None:
+    db.create_replica(1, 4, FIRST)
+    db.save([(1, save_of(run(1, 3)))])
+    conf = attrs.evolve(configuration(4), version=1_000_000)
+    forced = Entry(4, 1_000_001, EntryKind.CONF, encode_configuration(conf))
+    db.recover([(1, Save(0, HardState(1_000_001, 0, 2), entries=[forced]))], b"why")
+    boot = reload(path, tmp_path)
+    assert (boot.last_index, boot.terms[-1]) == (4, (4, 1_000_001))
+    assert boot.configurations == [(4, conf)]
+    assert boot.hard_state == HardState(1_000_001, 0, 2)
+    again = RaftDatabase.open(copy_store(path, tmp_path / "again"))
+    assert again.recoveries() == db.recoveries() == [b"why"]
+    again.close()
 
 
 def test_a_node_id_once_given_cannot_be_changed(db: RaftDatabase) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from krita.ring import token
 from kritad.storage.cache import RowCache
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.rows import Row, ShardFlush, Stamp
@@ -197,7 +198,7 @@ def test_a_fetched_stamp_is_not_believed_after_a_write_of_the_key(
     assert table.stamp(b"k") is written
     db.flush([ShardFlush(applied(1, table.generation), rows)])
     table.flushed()
-    assert table.stamp(b"k") == Stamp(written.revision, written.digest)
+    assert table.stamp(b"k") == Stamp(written.revision, written.digest, 1)
 
 
 def test_what_memory_holds_is_not_fetched_from_the_database(
@@ -206,9 +207,11 @@ def test_what_memory_holds_is_not_fetched_from_the_database(
     asked: list[bytes] = []
     read = db.stamps
 
-    def stamps(generation: int, keys: Sequence[bytes]) -> dict[bytes, Stamp]:
+    def stamps(
+        generation: int, keys: Sequence[bytes], shard: int | None = None
+    ) -> dict[bytes, Stamp]:
         asked.extend(keys)
-        return read(generation, keys)
+        return read(generation, keys, shard)
 
     monkeypatch.setattr(db, "stamps", stamps)
     held = row(b"held", 1, b"v")
@@ -216,3 +219,31 @@ def test_what_memory_holds_is_not_fetched_from_the_database(
     table.fetch([b"held", b"other"])
     assert asked == [b"other"]
     assert table.stamp(b"held") is held
+
+
+def test_a_cut_table_and_its_other_half_know_how_much_they_hold(
+    db: DataDatabase, table: Table
+) -> None:
+    keys = [b"%d" % number for number in range(40)]
+    for key in keys[:30]:
+        table.put(key, row(key, 1, bytes(50)))
+    frozen = table.freeze()
+    for key in keys[20:]:
+        table.put(key, row(key, 2, bytes(70)))
+    table.delete(keys[0])
+    table.delete(keys[39])
+    behind = table.cut(1 << 31, 9)
+    for half, shard in ((table, None), (behind, 9)):
+        assert half.shard == shard
+        total = 0
+        for key, held in half._active.items():
+            lo, hi = half.arc
+            assert lo <= token(key) < hi
+            total += ROW_OVERHEAD_BYTES + len(key) + (0 if held is None else len(held.value))
+        assert half.size_bytes == total > 0
+    found = [key for half in (table, behind) for key, _ in half.scan(None, 100)]
+    assert sorted(found) == sorted(keys[1:39])
+    db.flush([ShardFlush(applied(1, table.generation), frozen)])
+    table.flushed()
+    again = [key for half in (table, behind) for key, _ in half.scan(None, 100)]
+    assert again == found

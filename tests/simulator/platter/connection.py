@@ -11,7 +11,7 @@ that matter are undone here:
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import apsw
@@ -74,6 +74,12 @@ class DiskConnection:
     def execute(self, statement: str, values: Sequence[Any] = ()) -> DiskCursor:
         """Run one statement on a new cursor."""
         return self.cursor().execute(statement, values)
+
+    def create_function(
+        self, name: str, narg: int, func: Callable[..., Any], *, deterministic: bool = False
+    ) -> None:
+        """Let statements call ``func``."""
+        self._connection.create_scalar_function(name, func, narg, deterministic=deterministic)
 
     def commit(self) -> None:
         """End the transaction, if there is one."""

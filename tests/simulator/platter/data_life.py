@@ -14,8 +14,10 @@ from typing import Any
 
 import attrs
 
+from krita.ring import token
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.errors import Corrupt
+from kritad.storage.extent import Extent
 from kritad.storage.rows import Applied, Row, ShardFlush
 from kritad.storage.snapshots import SnapshotReader, SnapshotWriter
 from tests.storage.state import StateModel, applied, row
@@ -51,12 +53,14 @@ class DataLife:
         self._reader: tuple[SnapshotReader, StateModel] | None = None
         self._index = 0  # the log index given last
         self._transfers = 0
+        self._shards_count = len(SHARDS)  # the numbers above are those of halves
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DataLife:
         """The same life, to be booted elsewhere."""
         life = DataLife(self.path, copy.deepcopy(self._chance, memo))
         life.history, life.floor = [state.copy() for state in self.history], self.floor
         life._index, life._transfers = self._index, self._transfers
+        life._shards_count = self._shards_count
         return life
 
     @property
@@ -103,15 +107,17 @@ class DataLife:
         return ""
 
     def _holds(self, at: Applied, model: StateModel) -> bool:
-        rows = self.db.scan(at.generation, None, _NO_LIMIT)
+        rows = self.db.scan(at.rows, None, _NO_LIMIT, at.arc)
         sessions = self.db.scan_sessions(at.generation, -1, _NO_LIMIT)
         return rows == model.items() and sessions == sorted(model.sessions.items())
 
     def step(self) -> None:
         """Do one thing that a node does."""
         draw = self._chance.random()
-        if draw < 0.55:
+        if draw < 0.50:
             self._flush()
+        elif draw < 0.55:
+            self._split()
         elif draw < 0.75:
             self._checkpoint()
         elif draw < 0.83:
@@ -139,9 +145,9 @@ class DataLife:
     def _flush(self) -> None:
         batch = []
         state = self.history[-1].copy()
-        for shard in sorted(self._chance.sample(SHARDS, self._chance.randrange(1, 3))):
-            at = state.applied.get(shard)
-            generation = at.generation if at else self.db.create_generation()
+        shards = sorted({*SHARDS, *state.applied})
+        for shard in sorted(self._chance.sample(shards, self._chance.randrange(1, 3))):
+            at = state.applied.get(shard) or applied(shard, self.db.create_generation())
             old = state.models.get(shard, StateModel())
             model = StateModel(dict(old.rows), dict(old.sessions))
             self._index += 1
@@ -149,6 +155,8 @@ class DataLife:
             for _ in range(self._chance.randrange(9)):
                 key = b"key-%d" % self._chance.randrange(40)
                 value = self._chance.randbytes(self._chance.choice((10, 200, 6000)))
+                if not at.hash_lo <= token(key) < at.hash_hi:
+                    continue
                 if self._chance.random() < 0.25:
                     rows[key] = None
                     model.rows.pop(key, None)
@@ -156,11 +164,47 @@ class DataLife:
                     rows[key] = model.rows[key] = row(key, self._index, value)
             session = self._chance.randrange(9)
             model.sessions[session] = blob = self._chance.randbytes(20)
-            now = applied(shard, generation, self._index, model.state_hash)
+            now = attrs.evolve(at, index=self._index, state_hash=model.state_hash)
             state.applied[shard], state.models[shard] = now, model
             batch.append(ShardFlush(now, list(rows.items()), [(session, blob)]))
         self.history.append(state)
         self.db.flush(batch)
+
+    def _split(self) -> None:
+        """Cut a shard in two, and store both halves durably, or only the one that stays."""
+        known = self.history[-1].applied
+        shard = self._chance.choice([*SHARDS, *known])
+        at = known.get(shard)
+        extent = None if at is None else Extent.decode(*at.arc, at.cells).emptied()
+        edge = None if extent is None else extent.halving()
+        if at is None or extent is None or edge is None:
+            return
+        state = self.history[-1].copy()
+        old = state.models[shard]
+        halves = [
+            StateModel(
+                {key: one for key, one in old.rows.items() if (token(key) >= edge) is upper},
+                dict(old.sessions),
+            )
+            for upper in (False, True)
+        ]
+        behind = extent.cut(edge)
+        self._shards_count += 1
+        lower = attrs.evolve(
+            at, hash_hi=edge, cells=extent.encode(), state_hash=halves[0].state_hash
+        )
+        upper = attrs.evolve(
+            at, shard=self._shards_count, generation=self.db.reserve_generation(), hash_lo=edge,
+            cells=behind.encode(), state_hash=halves[1].state_hash,
+        )  # fmt: skip
+        batch = [ShardFlush(lower)]
+        state.applied[shard], state.models[shard] = lower, halves[0]
+        if self._chance.random() < 0.8:
+            batch.append(ShardFlush(upper, [], list(old.sessions.items())))
+            state.applied[upper.shard], state.models[upper.shard] = upper, halves[1]
+        self.history.append(state)
+        self.db.flush(batch, durable=True)
+        self.floor = len(self.history) - 1
 
     def _transfer(self) -> None:
         """Send one shard's state to another's place, perhaps not to the end."""
@@ -199,7 +243,7 @@ class DataLife:
             self.floor = len(self.history) - 1
 
     def _drop(self) -> None:
-        shard = self._chance.choice(SHARDS)
+        shard = self._chance.choice([*SHARDS, *self.history[-1].applied])
         state = self._begin()
         for place in (state.applied, state.models, state.arrived):
             place.pop(shard, None)

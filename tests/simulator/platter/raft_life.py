@@ -125,11 +125,10 @@ class RaftLife:
             elif draw < 0.92:
                 self._read()
             elif draw < 0.96:
-                state.identity = attrs.evolve(
-                    state.identity, boot_counter=state.identity.boot_counter + 1
-                )
+                nonce = self._chance.randbytes(16)
+                state.identity = state.identity.booted(nonce)
                 self._promise(state)
-                self.db.count_boot()
+                self.db.count_boot(nonce)
             else:
                 self._remove(state)
         if self.doubtful is not None:

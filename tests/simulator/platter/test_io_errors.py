@@ -51,7 +51,8 @@ def refuse(life: Life) -> None:
         raft = life.db
         calls = [
             lambda: raft.save([]), lambda: raft.entries(1, 1, 1, 1), lambda: raft.load(1, 0),
-            lambda: raft.compact([]), raft.maybe_checkpoint, raft.count_boot, raft.replicas,
+            lambda: raft.compact([]), raft.maybe_checkpoint, raft.replicas,
+            lambda: raft.count_boot(b"n" * 16), raft.acknowledge_boot,
             lambda: raft.remove_replica(1, 99),
         ]  # fmt: skip
     else:

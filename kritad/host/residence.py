@@ -1,0 +1,200 @@
+"""Which replicas live on this node: those on its disk, those that come, those that go.
+
+Rules:
+* A replica comes only because the meta shard's state wants it here, or because one that
+  lives here was split (births.py); durably, before it answers any message.
+* One whose rows or records are damaged is not opened: it neither votes nor
+  acknowledges. The node serves the others.
+* One that has no state yet begins with the arc that its shard was founded with, or has
+  none and waits for a snapshot (bootstrap.py: ``birth_arc``). That stands in the meta
+  shard's state; until this node has it, such a replica is not opened.
+* One leaves when its shard has surely let it go (upkeep.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from kritad.cluster.model import ShardRecord
+from kritad.cluster.view import MetaView
+from kritad.host.births import Births, complete, is_due
+from kritad.host.bootstrap import birth_arc
+from kritad.host.flush import Flusher
+from kritad.host.opening import Opener, needs_arc
+from kritad.host.replica import Replica
+from kritad.host.upkeep import Upkeep, was_let_go
+from kritad.host.writer import Worker
+from kritad.raft.core import Raft
+from kritad.raft.types import Configuration, SnapshotMeta
+from kritad.state.machine import ShardState
+from kritad.storage.data_db import DataDatabase
+from kritad.storage.errors import Corrupt, StorageError, Tombstoned
+from kritad.storage.extent import Arc
+from kritad.storage.raft_db import RaftDatabase
+
+log = logging.getLogger(__name__)
+
+
+class Residence:
+    """See the module's docstring. For the loop's thread.
+
+    ``replicas`` holds those that are open, by shard; ``damaged`` says of the others why not.
+    ``make`` makes a Replica of its parts, ``silence`` has one take part in nothing any
+    more. A failure of the disk goes to ``on_failure``.
+    """
+
+    def __init__(
+        self,
+        node: int,
+        raft_db: RaftDatabase,
+        data_db: DataDatabase,
+        log_worker: Worker,
+        data_worker: Worker,
+        opener: Opener,
+        flusher: Flusher,
+        upkeep: Upkeep,
+        *,
+        replicas: dict[int, Replica],
+        make: Callable[[Raft, ShardState], Replica],
+        silence: Callable[[Replica, str], None],
+        mark: Callable[[Replica], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self.replicas = replicas
+        self.damaged: dict[int, str] = {}
+        self.births = Births(
+            raft_db,
+            data_db,
+            log_worker,
+            data_worker,
+            flusher,
+            is_here=self.has,
+            opened=self._open_born,
+            ended=self.create_wanted,
+            mark=mark,
+            on_failure=on_failure,
+        )
+        self._node = node
+        self._raft_db = raft_db
+        self._data_db = data_db
+        self._opener = opener
+        self._flusher = flusher
+        self._upkeep = upkeep
+        self._make = make
+        self._silence = silence
+        self._mark = mark
+        self._on_failure = on_failure
+        self._view = MetaView()
+        self._waiting: dict[int, int] = {}  # shard -> replica, until the view says its arc
+        self._births_due = False  # a wanted one is not made, because it may be split off
+
+    def __repr__(self) -> str:
+        return (
+            f"<Residence of {sorted(self.replicas)}, damaged {sorted(self.damaged)},"
+            f" waiting {sorted(self._waiting)}, {self.births!r}>"
+        )
+
+    def has(self, shard: int) -> bool:
+        """Whether a replica of the shard is on this node's disk."""
+        return (
+            shard in self.replicas
+            or shard in self.damaged
+            or shard in self._waiting
+            or shard in self._upkeep.leaving
+        )
+
+    def note_damage(self, shard: int, damage: Exception) -> None:
+        """The shard's replica cannot be used, for this reason."""
+        self.damaged[shard] = str(damage)
+        log.error("shard %d is damaged here and not served: %s", shard, damage)
+
+    def open_all(self) -> None:
+        """Open everything that is on the disk; a damaged shard is left out. Raises
+        StorageError for a disk that fails."""
+        complete(self._raft_db, self._data_db)
+        applied = self._data_db.applied()
+        for row in self._raft_db.replicas():
+            if needs_arc(row.shard, row.replica, applied.get(row.shard)):
+                self._waiting[row.shard] = row.replica
+                continue
+            try:
+                self._open(row.shard, row.replica, None)
+            except (Corrupt, ValueError) as damage:  # ValueError: the core's, of a boot
+                self.note_damage(row.shard, damage)
+
+    def follow(self, view: MetaView) -> None:
+        """The meta shard's state is this now. Who was let go leaves, who is wanted comes."""
+        self._view = view
+        waiting, self._waiting = self._waiting, {}
+        for shard, replica_id in sorted(waiting.items()):
+            self._try_open(shard, replica_id)
+        for shard, replica in list(self.replicas.items()):
+            if was_let_go(view, replica):
+                log.info("shard %d: replica %d has moved away", shard, replica.id)
+                del self.replicas[shard]
+                self._silence(replica, "the replica that had the request has left its shard")
+                self._upkeep.remove(replica, self.create_wanted)
+        self.create_wanted()
+
+    def create_wanted(self) -> None:
+        """Make what the meta shard wants here and is not here, durably, and open it.
+
+        On the loop's thread: it happens a few times in a node's life, and
+        nothing of the shard may be answered before it is done.
+        """
+        self._births_due = False
+        for shard, replica_id in sorted(self._view.replicas_on(self._node).items()):
+            if self.has(shard) or self.births.expects(shard):
+                continue
+            record = self._view.shards[shard]
+            if is_due(record, self.replicas):
+                self._births_due = True
+                continue
+            try:
+                first = _beginning(record, replica_id, self._node)
+                self._raft_db.create_replica(shard, replica_id, first)
+            except Tombstoned:
+                continue  # an old wish: after a restart the meta shard's log is lived again
+            except StorageError as problem:
+                self._on_failure(problem)
+                return
+            self._try_open(shard, replica_id)
+
+    def tick(self) -> None:
+        """What waits for a split here may not have to wait any more."""
+        self.births.tick()
+        if self._births_due:
+            self.create_wanted()
+
+    def _open(self, shard: int, replica_id: int, arc: Arc | None) -> Replica:
+        applied = self._data_db.applied().get(shard)
+        raft, state = self._opener.open(shard, replica_id, applied, arc)
+        replica = self.replicas[shard] = self._make(raft, state)
+        self._flusher.adopt(replica, state.index)
+        self._mark(replica)
+        return replica
+
+    def _try_open(self, shard: int, replica_id: int) -> Replica | None:
+        """Open a replica whose shard's arc is known by now, if it has to be."""
+        try:
+            return self._open(shard, replica_id, birth_arc(self._view.shards_founded, shard))
+        except (Corrupt, ValueError) as damage:
+            self.note_damage(shard, damage)
+        except StorageError as problem:
+            self._on_failure(problem)
+        return None
+
+    def _open_born(self, shard: int, replica_id: int) -> Replica | None:
+        return self._try_open(shard, replica_id)
+
+
+def _beginning(record: ShardRecord, replica: int, node: int) -> SnapshotMeta | None:
+    """What the log of a new replica begins with. The shard's very first replica begins its
+    group; every later one waits, empty (None), for the leader's log. Only the bootstrap
+    entry places a first one: a shard that was moved since has its group elsewhere."""
+    if record.placement_version != 1 or record.report.conf_version != 0:
+        return None
+    return SnapshotMeta(
+        configuration=Configuration(version=1, voters=frozenset({replica}), nodes={replica: node})
+    )

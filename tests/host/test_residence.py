@@ -1,0 +1,102 @@
+"""Which replicas live on a node: what it opens, what it makes, and what it waits for."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from krita.errors import Status
+from kritad.host.births import is_due
+from kritad.host.bootstrap import META_SHARD
+from tests.host.cluster import Grow, write_some
+from tests.host.splits import NEW, OLD, ask, flush, follower_of, is_told, leader_of, split
+
+
+def test_a_replica_that_was_never_flushed_waits_for_the_arc_that_its_shard_began_with(
+    grow: Grow,
+) -> None:
+    cluster = grow(shards=2)
+    write_some(cluster, 20)
+    node = follower_of(cluster)
+    arcs = {shard: node.replica(shard).state.extent.arc for shard in (1, 2)}
+    assert node.data_db.applied() == {}
+    cluster.crash(node)
+    node.open()
+    node.log.held = True
+    node.start()
+    assert set(node.host.replicas) == {META_SHARD}
+    assert node.host.residence.has(1)
+    assert node.host.damaged == {}
+    cluster.run_until(cluster.converged)
+    assert {shard: node.replica(shard).state.extent.arc for shard in (1, 2)} == arcs
+
+
+def test_one_that_was_flushed_is_open_from_the_start(grow: Grow) -> None:
+    cluster = grow(shards=2)
+    write_some(cluster, 20)
+    node = follower_of(cluster)
+    flush(cluster, node)
+    cluster.crash(node)
+    node.restart()
+    assert set(node.host.replicas) == {META_SHARD, 1, 2}
+
+
+def test_a_shard_whose_arc_a_replica_here_still_has_is_about_to_be_split_off(grow: Grow) -> None:
+    cluster = grow(shards=1)
+    write_some(cluster, 20)
+    split(cluster)
+    node = cluster.nodes[0]
+    replicas, records = dict(node.host.replicas), node.host.view.shards
+    assert not is_due(records[NEW], replicas)
+    assert not is_due(records[OLD], replicas), "a shard is not split off from itself"
+    behind = follower_of(cluster)
+    whole = attrs.evolve(records[NEW], hash_lo=records[OLD].hash_lo)
+    del replicas[NEW]
+    assert not is_due(records[NEW], replicas)
+    part = attrs.evolve(records[NEW], hash_lo=0, hash_hi=records[OLD].hash_hi // 2)
+    assert is_due(part, replicas)
+    assert not is_due(whole, replicas)
+    replicas[OLD].raft.poison("damaged")
+    assert not is_due(part, replicas), "nothing will come of it"
+    assert behind.host.failure is None
+
+
+def test_a_new_shard_is_not_made_empty_where_the_old_one_lags(
+    grow: Grow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be filled by a snapshot, of rows that are there."""
+    cluster = grow(shards=1)
+    write_some(cluster, 20)
+    slow = follower_of(cluster)
+    stopped = slow.replica(OLD).raft
+    monkeypatch.setattr(stopped, "step", lambda _message: None)
+    ask(cluster)
+    cluster.run_until(lambda: NEW in slow.host.view.shards)
+    cluster.run(2000)
+    assert NEW not in slow.host.replicas
+    assert NEW not in {row.shard for row in slow.raft_db.replicas()}
+    monkeypatch.undo()
+    cluster.run_until(lambda: is_told(cluster) and cluster.converged())
+    assert NEW in slow.host.replicas
+    assert cluster.snapshots_sent == 0
+
+
+def test_it_is_made_empty_when_the_old_one_is_found_damaged_after_all(
+    grow: Grow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = grow(shards=1)
+    write_some(cluster, 20)
+    slow = follower_of(cluster)
+    stopped = slow.replica(OLD).raft
+    monkeypatch.setattr(stopped, "step", lambda _message: None)
+    ask(cluster)
+    cluster.run_until(lambda: NEW in slow.host.view.shards)
+    assert NEW not in slow.host.replicas
+    stopped.poison("damaged")
+    cluster.run_until(lambda: NEW in slow.host.replicas)
+    cluster.run_until(lambda: len(cluster.hashes(NEW)) == 1)
+    assert cluster.snapshots_sent == 1
+    reads = cluster.get(slow, b"k0")
+    cluster.run_until(lambda: bool(reads.all))
+    assert reads.one[0] == Status.OK
+    assert leader_of(cluster, NEW) is not None
