@@ -21,7 +21,7 @@ from krita.errors import ProtocolError, Unavailable
 from krita.ring import ShardMap
 from krita.routing import Router
 from krita.session import Session
-from kritash.actions import ask
+from kritash.answers import ask
 from kritash.bench_load import Load, Tally
 from kritash.bench_report import Latency, Report, quantile
 from kritash.bench_workload import GET, PUT, Work, Workload, in_session

@@ -4,7 +4,8 @@ Exit codes, which ``--help`` prints too (``exits.py`` has their reasons):
 
 ====  =====================================================================
 0     done
-1     the answer is "no": the key is absent, a condition did not hold
+1     the answer is "no": the key is absent, a condition did not hold, the
+      cluster is not healthy, what was waited for is not done
 2     wrong usage, or a confirmation was needed and nobody could be asked
 3     could not connect; nothing was sent
 4     who you are was not accepted, or you may not do this

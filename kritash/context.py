@@ -7,8 +7,9 @@ prompt opens at once.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import attrs
 
@@ -18,17 +19,30 @@ from krita.errors import ConnectionFailed
 from kritash.recent import Recent
 from kritash.settings import Settings
 
+if TYPE_CHECKING:
+    from kritash.reply import Reply
+
 CONNECT_TIMEOUT_S = 1.0  # for each node, to say that none is there
 
 
 class Display(Protocol):
-    """Where a long action shows how far it is; ``render`` has the real ones."""
+    """Where an action shows what is no result; ``output`` has the real one."""
 
-    def progress(self, line: str) -> None:
-        """Shows one line in place of the one before."""
+    def progress(self, line: str, share: float | None = None, pace: str = "") -> None:
+        """Shows one line in place of the one before, with a bar for a share from 0 to 1.
+        ``pace``, behind the line, does not make it another line."""
 
     def progress_done(self) -> None:
         """Removes it."""
+
+    def preview(self, reply: Reply) -> None:
+        """Shows what somebody is about to be asked about."""
+
+    def note(self, text: str) -> None:
+        """A remark for people."""
+
+    def result(self, text: str) -> None:
+        """The first part of a result, ahead of the reply that ends the command."""
 
 
 def nobody(_question: str) -> bool | None:
@@ -48,6 +62,9 @@ class Context:
     ask: Callable[[str], bool | None] = nobody
     assume_yes: bool = False
     recent: Recent = attrs.field(factory=Recent)
+    # How time passes for whoever waits for something; tests have their own.
+    clock: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
     _client: Client | None = None
 
     @property
@@ -90,4 +107,9 @@ def check_reachable(settings: Settings) -> None:
 
 def open_client(settings: Settings) -> Client:
     """A client of its own for whoever needs one (the toolbar's thread)."""
-    return Client(list(settings.nodes), timeout_ms=settings.timeout_ms, token=settings.token)
+    return Client(
+        list(settings.nodes),
+        timeout_ms=settings.timeout_ms,
+        token=settings.token,
+        zone=settings.zone,
+    )

@@ -9,13 +9,14 @@ import attrs
 
 from krita.errors import KritaError
 from kritash.commands import COMMANDS, COMMON_OPTIONS
+from kritash.consent import NOT_DONE, may_act
 from kritash.context import Context
 from kritash.exits import Exit
 from kritash.grammar import Invocation, Option
 from kritash.help import help_reply
 from kritash.output import Output
 from kritash.parser import find_command, parse
-from kritash.reply import Reply, View
+from kritash.reply import Reply
 from kritash.words import ParseError, Word, split
 
 
@@ -66,15 +67,10 @@ def act(context: Context, invocation: Invocation) -> Reply:
     Raises ParseError (nobody to ask, unreadable value) and KritaError.
     """
     command = invocation.command
-    if command.confirm and not (context.assume_yes or invocation.flag("yes")):
-        answer = context.ask(command.confirm.format_map(dict(invocation.arguments)))
-        if answer is None:
-            raise ParseError(
-                f"{command.name} asks before it acts, and there is nobody to ask",
-                hint="add --yes",
-            )
-        if not answer:
-            return Reply(View.SENTENCE, {"done": False}, "not done", Exit.NO)
+    if command.confirm:
+        question = command.confirm.format_map(dict(invocation.arguments))
+        if not may_act(context, invocation, question):
+            return NOT_DONE
     return command.action(context, invocation)
 
 

@@ -41,7 +41,8 @@ class Exit(enum.IntEnum):
 
 MEANINGS: dict[Exit, str] = {
     Exit.DONE: "done",
-    Exit.NO: 'the answer is "no": the key is absent, a condition did not hold',
+    Exit.NO: 'the answer is "no": the key is absent, a condition did not hold, the cluster is '
+    "not healthy, what was waited for is not done",
     Exit.USAGE: "wrong usage, or a confirmation was needed and nobody could be asked",
     Exit.UNREACHABLE: "could not connect; nothing was sent",
     Exit.DENIED: "who you are was not accepted, or you may not do this",

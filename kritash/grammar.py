@@ -31,6 +31,8 @@ class Kind(enum.Enum):
     SIZE = "size"  # int >= 0
     SECONDS = "seconds"  # float > 0
     RATIO = "ratio"  # float, 0 to 1
+    WEIGHT = "weight"  # int, 1 to 100
+    ZONE = "zone"  # str, may be empty
     TEXT = "text"  # str
 
 

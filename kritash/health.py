@@ -1,23 +1,16 @@
-"""The cluster's health for the toolbar, watched by a thread of its own.
-
-It has its own client, because a request to a dead cluster takes as long as its
-timeout, and typing must not wait for it.
-"""
+"""How well the cluster is, from its documents: a line for the toolbar, and what
+``cluster health`` answers. Pure."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-
 import attrs
 
-from krita.errors import KritaError
-from kritash.context import check_reachable, open_client
-from kritash.recent import Recent
-from kritash.settings import Settings
+from kritash.documents import Cluster, Move, Shard, get, rows, whole
+from kritash.exits import Exit
+from kritash.units import count_text
 
-REFRESH_S = 2.0
-WATCH_TIMEOUT_MS = 2000
+# One code for each state, so that a monitor needs no parser.
+EXITS = {"healthy": Exit.DONE, "degraded": Exit.NO, "unavailable": Exit.UNAVAILABLE}
 
 
 @attrs.frozen
@@ -33,64 +26,73 @@ CONNECTING = Summary("connecting", "")
 
 
 def summarize(status: object) -> Summary:
-    """The line that a cluster_status document deserves. Pure."""
+    """The line that a cluster_status document deserves."""
     if not isinstance(status, dict):
         return Summary("unknown", "the status is in a form that this kritash does not know")
-    nodes = [node for node in status.get("nodes") or () if isinstance(node, dict)]
-    shards = [shard for shard in status.get("shards") or () if isinstance(shard, dict)]
-    up = sum(1 for node in nodes if node.get("reachable"))
-    leaders = " ".join(f"n{node.get('node')}:{node.get('leaders')}" for node in nodes)
-    leaderless = sum(1 for shard in shards if not shard.get("leader"))
-    parts = [f"{up}/{len(nodes)} nodes", f"{len(shards)} shards", f"leaders {leaders}"]
-    if leaderless:
-        parts.append(f"{leaderless} without a leader")
-    return Summary(str(status.get("health", "unknown")), " | ".join(parts))
+    cluster = Cluster.of(status)
+    members = cluster.members
+    up = sum(node.reachable is True for node in members)
+    leaders = " ".join(f"n{node.node}:{node.leaders}" for node in members)
+    parts = [f"{up}/{len(members)} nodes", f"{len(cluster.shards)} shards", f"leaders {leaders}"]
+    for word, count in (
+        ("without a leader", sum(not shard.leader for shard in cluster.shards)),
+        ("moving", sum(shard.in_motion for shard in cluster.shards)),
+    ):
+        if count:
+            parts.append(f"{count} {word}")
+    if cluster.paused:
+        parts.append("moves paused")
+    return Summary(cluster.health or "unknown", " | ".join(parts))
 
 
-class HealthWatch:
-    """Asks every REFRESH_S; ``summary`` is the latest answer."""
+def health_document(status: object) -> dict[str, object]:
+    """What ``cluster health --json`` prints: ``tolerates`` how many more nodes may be off
+    or be lost for good, ``under_way`` and ``waiting`` which moves go on and which do not,
+    ``moves_to_come`` how many shards wait for their turn."""
+    cluster = Cluster.of(status)
+    usable = sum(node.usable for node in cluster.members)
+    wanted = min(usable, cluster.replication_factor or 0)
+    moves = rows(get(status, "moves"))
+    return {
+        "cluster_id": cluster.cluster_id,
+        "health": cluster.health or "unknown",
+        "tolerates": {"availability": cluster.availability, "data": cluster.data},
+        "problems": list(cluster.problems),
+        "short_of_copies": [s.shard for s in cluster.shards if _is_short(s, wanted)],
+        "paused": cluster.paused,
+        "healing_waits": cluster.healing,
+        "under_way": [move for move in moves if not Move.of(move).stands],
+        "waiting": [move for move in moves if Move.of(move).stands],
+        "moves_to_come": cluster.moves_to_come,
+    }
 
-    def __init__(self, settings: Settings, recent: Recent, changed: Callable[[], None]) -> None:
-        """``changed`` is called on the watching thread after every answer."""
-        timeout_ms = min(settings.timeout_ms, WATCH_TIMEOUT_MS)
-        self.summary = CONNECTING
-        self._settings = attrs.evolve(settings, timeout_ms=timeout_ms)
-        self._recent = recent
-        self._changed = changed
-        self._stop = threading.Event()
-        # A daemon: leaving the shell must not wait for a dead cluster's timeout.
-        self._thread = threading.Thread(target=self._watch, name="kritash health", daemon=True)
 
-    def start(self) -> None:
-        """Starts the thread; once."""
-        self._thread.start()
+def _is_short(shard: Shard, wanted: int) -> bool:
+    """Whether copies are out of reach, or fewer than there could be."""
+    down = any(replica.role == "unreachable" for replica in shard.replicas)
+    return down or (not shard.meta and len(shard.replicas) < wanted)
 
-    def stop(self) -> None:
-        """Asks the thread to end; does not wait for it."""
-        self._stop.set()
 
-    def _watch(self) -> None:
-        client = open_client(self._settings)
-        try:
-            while not self._stop.is_set():
-                try:
-                    if self.summary.health in ("connecting", "unreachable"):
-                        check_reachable(self._settings)
-                    reply = client.call("cluster_status")
-                except KritaError as error:
-                    self.summary = Summary("unreachable", error.message)
-                else:
-                    status = reply[0] if reply else None
-                    self.summary = summarize(status)
-                    if isinstance(status, dict):
-                        self._recent.saw_nodes(status.get("nodes"))
-                        self._recent.saw_shards(status.get("shards"))
-                if not self._stop.is_set():
-                    self._changed()
-                self._stop.wait(REFRESH_S)
-        finally:
-            client.close()
+def exit_of_health(document: object) -> Exit:
+    """0 healthy, 1 degraded or not known, 5 some shard has no leader."""
+    return EXITS.get(str(get(document, "health")), Exit.NO)
 
-    def __repr__(self) -> str:
-        state = "stopped" if self._stop.is_set() else "watching"
-        return f"<HealthWatch {state}: {self.summary.health} {self.summary.text}>"
+
+def tolerance_text(document: object) -> str:
+    """``1 node may be off, 2 nodes may be lost for good``."""
+    tolerates = get(document, "tolerates")
+    down, lost = whole(tolerates, "availability"), whole(tolerates, "data")
+    parts = []
+    if down is not None:
+        parts.append(
+            "some shard has lost its majority"
+            if down < 0
+            else f"{count_text(down, 'node') if down else 'no node'} may be off"
+        )
+    if lost is not None:
+        parts.append(
+            "of some shard no copy answers"
+            if lost < 0
+            else f"{count_text(lost, 'node') if lost else 'none'} may be lost for good"
+        )
+    return ", ".join(parts) or "not known"  # fmt: skip

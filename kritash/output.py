@@ -13,8 +13,9 @@ from typing import TextIO
 import attrs
 
 from krita.errors import KritaError, Outcome
+from kritash.cells import visible
 from kritash.exits import Exit, exit_of
-from kritash.render import render_json, render_plain, render_terminal, terminal_text, visible
+from kritash.render import render_json, render_plain, render_terminal, terminal_text
 from kritash.reply import Reply, View
 from kritash.words import ParseError
 
@@ -35,6 +36,7 @@ class Output:
     json: bool = False
     separate: bool = False
     _line_shown: bool = False
+    _line_last: str = ""
 
     @property
     def terminal(self) -> bool:
@@ -65,11 +67,29 @@ class Output:
         if renderable is None:
             self._write(terminal_text(reply).encode("utf-8", "backslashreplace"))
             return
-        from rich.console import Console
+        from kritash.draw import console_on
 
-        console = Console(file=self.stdout, highlight=False, markup=False, emoji=False)
-        console.print(renderable)
+        console_on(self.stdout).print(renderable)
         self.stdout.flush()
+
+    def preview(self, reply: Reply) -> None:
+        """Shows a reply on stderr, for somebody who is about to be asked."""
+        self.progress_done()
+        renderable = render_terminal(reply) if self.stderr.isatty() else None
+        if renderable is None:
+            self.stderr.write(render_plain(reply).decode("utf-8", "replace"))
+        else:
+            from kritash.draw import console_on
+
+            console_on(self.stderr).print(renderable)
+        self.stderr.flush()
+
+    def result(self, text: str) -> None:
+        """A line of the result that somebody needs before the rest is there; not with
+        --json, which is one document at the end."""
+        if not self.json:
+            self.progress_done()
+            self._write(f"{visible(text)}\n".encode("utf-8", "backslashreplace"))
 
     def _write(self, data: bytes) -> None:
         self.stdout.flush()
@@ -132,15 +152,24 @@ class Output:
         self.stderr.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
         self.stderr.flush()
 
-    def progress(self, line: str) -> None:
-        """Shows one line in place of the one before; in a pipe, below it (and
-        with --json not at all)."""
+    def progress(self, line: str, share: float | None = None, pace: str = "") -> None:
+        """Shows one line in place of the one before, with a bar for a share and the pace
+        behind it. In a pipe below it, if it is another, without both (and with --json not
+        at all)."""
         if self.stderr.isatty():
-            self.stderr.write(f"\r\x1b[K{line}")
+            bar = "" if share is None else f"{self._bar(share)} "
+            room = os.get_terminal_size(self.stderr.fileno()).columns - (27 if bar else 2)
+            self.stderr.write(f"\r\x1b[K{bar}{visible(line + pace)[: max(20, room)]}")
             self._line_shown = True
-        elif not self.json:
-            self.stderr.write(f"{line}\n")
+        elif not self.json and line != self._line_last:
+            self.stderr.write(f"{visible(line)}\n")
+            self._line_last = line
         self.stderr.flush()
+
+    def _bar(self, share: float) -> str:
+        from kritash.draw import bar_line
+
+        return bar_line(self.stderr, share)
 
     def progress_done(self) -> None:
         """Removes the progress line."""

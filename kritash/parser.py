@@ -13,6 +13,9 @@ from collections.abc import Iterable, Sequence
 from kritash.grammar import Argument, Command, Invocation, Kind, Option
 from kritash.words import ParseError, Word
 
+WEIGHT_MAX = 100  # as the cluster has it
+ZONE_CHARS_MAX = 64  # likewise
+
 
 def parse(words: Sequence[Word], table: Sequence[Command], common: Sequence[Option]) -> Invocation:
     """The one command that the words say. ``common`` options are understood
@@ -212,12 +215,23 @@ def convert(word: Word, kind: Kind, name: str) -> object:
         return word.text
     if kind in (Kind.SECONDS, Kind.RATIO):
         return _convert_float(word, kind, name)
-    least = 1 if kind in (Kind.COUNT, Kind.NODE) else 0
+    if kind is Kind.ZONE:
+        return _convert_zone(word, name)
+    least = 1 if kind in (Kind.COUNT, Kind.NODE, Kind.WEIGHT) else 0
     # int() would take "1_000", "٣" and " 3"; this takes digits.
     if not re.fullmatch(rb"[0-9]{1,15}", word.data) or int(word.data) < least:
         message = f"{name} must be a whole number from {least} on, not {word.text!r}"
         raise ParseError(message, word.column)
+    if kind is Kind.WEIGHT and int(word.data) > WEIGHT_MAX:
+        raise ParseError(f"{name} must be at most {WEIGHT_MAX}, not {word.text!r}", word.column)
     return int(word.data)
+
+
+def _convert_zone(word: Word, name: str) -> str:
+    if len(word.text) > ZONE_CHARS_MAX or not word.text.isprintable():
+        message = f"{name} must be text of at most {ZONE_CHARS_MAX} printable characters"
+        raise ParseError(message, word.column)
+    return word.text
 
 
 def _convert_float(word: Word, kind: Kind, name: str) -> float:

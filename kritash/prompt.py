@@ -16,12 +16,13 @@ from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.styles import Style
 
+from kritash.cells import visible
 from kritash.commands import COMMANDS, COMMON_OPTIONS
-from kritash.health import HealthWatch, Summary
+from kritash.health import Summary
 from kritash.recent import Recent
-from kritash.render import visible
 from kritash.settings import Settings, belongs_in_history
 from kritash.suggest import suggest
+from kritash.watch import HealthWatch
 
 _STYLE = Style.from_dict({
     "prompt.place": "bold",

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
+
+if TYPE_CHECKING:
+    from kritash.documents import Node, Shard
 
 RECENT_KEYS_MAX = 500
 
@@ -13,7 +18,8 @@ class Recent:
 
     keys: dict[bytes, None] = attrs.field(factory=dict)
     shards: dict[int, str] = attrs.field(factory=dict)  # shard: what is known of it
-    nodes: dict[int, str] = attrs.field(factory=dict)  # node: its address
+    nodes: dict[int, str] = attrs.field(factory=dict)  # node: what is known of it
+    zones: tuple[str, ...] = ()  # of the nodes last seen
 
     def saw_key(self, key: bytes) -> None:
         """Remembers a key; forgets the oldest beyond RECENT_KEYS_MAX."""
@@ -27,16 +33,29 @@ class Recent:
 
     def saw_nodes(self, nodes: object) -> None:
         """Takes names from a node_list document; ignores what it cannot read."""
-        self.nodes = self.nodes | {
-            node["node"]: str(node.get("address", ""))
-            for node in (nodes if isinstance(nodes, list) else ())
-            if isinstance(node, dict) and isinstance(node.get("node"), int)
-        }
+        # Imported here and below: a plain get sees no documents.
+        from kritash.documents import Node, rows
+
+        known = [Node.of(row) for row in rows(nodes) if isinstance(row.get("node"), int)]
+        self.nodes = self.nodes | {node.node: _about_node(node) for node in known}
+        self.zones = tuple(sorted({node.zone for node in known if node.zone}))
 
     def saw_shards(self, shards: object) -> None:
         """Takes numbers from a shard_list document; ignores what it cannot read."""
-        self.shards = self.shards | {
-            shard["shard"]: f"led by node {shard['leader']}" if shard.get("leader") else "no leader"
-            for shard in (shards if isinstance(shards, list) else ())
-            if isinstance(shard, dict) and isinstance(shard.get("shard"), int)
-        }
+        from kritash.documents import Shard, rows
+
+        known = [Shard.of(row) for row in rows(shards) if isinstance(row.get("shard"), int)]
+        self.shards = self.shards | {shard.shard: _about_shard(shard) for shard in known}
+
+
+def _about_node(node: Node) -> str:
+    zone = f"zone {node.zone}" if node.zone else ""
+    return "  ".join(part for part in (node.address, node.standing, zone) if part)
+
+
+def _about_shard(shard: Shard) -> str:
+    from kritash.units import size_text
+
+    led = f"led by node {shard.leader}" if shard.leader else "no leader"
+    size = "" if shard.bytes is None else size_text(shard.bytes)
+    return ", ".join(part for part in (led, size, shard.doing) if part)

@@ -10,16 +10,22 @@ from kritash.exits import Exit
 
 
 class View(enum.Enum):
-    """The shapes of reply that ``render`` knows."""
+    """The shapes of reply that ``render`` and ``views`` know."""
 
     NOTHING = "nothing"
     VALUE = "value"  # {"key","value": bytes|None,"revision","content_type"}
     SENTENCE = "sentence"  # text says it; the document is for programs
     TEXT = "text"  # text, several lines, shown as it is
+    PAIRS = "pairs"  # a flat dict, shown name by name
     CLUSTER = "cluster"  # the cluster_status document
+    HEALTH = "health"  # what `cluster health` makes of it
+    FINDINGS = "findings"  # what `doctor` found: a list
     NODES = "nodes"  # the node_list document
     SHARDS = "shards"  # the shard_list document
-    PAIRS = "pairs"  # a flat dict, shown name by name
+    SHARD = "shard"  # one of its rows, and what is under way with it
+    MOVES = "moves"  # the move_list document
+    PLAN = "plan"  # the node_plan document
+    RING = "ring"  # {"arcs","nodes"}
 
 
 @attrs.frozen
@@ -33,3 +39,8 @@ class Reply:
     text: str = ""
     code: Exit = Exit.DONE
     leave: bool = False  # the prompt ends after this
+
+
+def sentence(document: object, *parts: str, code: Exit = Exit.DONE) -> Reply:
+    """A reply of one line, whose parts stand in columns."""
+    return Reply(View.SENTENCE, document, "\t".join(parts), code)

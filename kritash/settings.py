@@ -32,6 +32,7 @@ class Settings:
     nodes: tuple[str, ...]  # "host:port"; any one that lives is enough
     timeout_ms: int
     token: str | None = attrs.field(repr=False)
+    zone: str = ""  # where we are; stale reads stay there if they can
 
 
 def load_settings(options: Mapping[str, object], environment: Mapping[str, str]) -> Settings:
@@ -49,7 +50,12 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str])
     timeout_ms = options.get("timeout-ms")
     file = options.get("token-file")
     token = read_token(str(file)) if file else environment.get("KRITA_ADMIN_TOKEN") or None
-    return Settings(nodes, timeout_ms if isinstance(timeout_ms, int) else TIMEOUT_MS_DEFAULT, token)
+    return Settings(
+        nodes,
+        timeout_ms if isinstance(timeout_ms, int) else TIMEOUT_MS_DEFAULT,
+        token,
+        environment.get("KRITA_ZONE", ""),  # as for a node: one variable for the machine
+    )
 
 
 def read_token(path: str) -> str:

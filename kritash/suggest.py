@@ -81,7 +81,8 @@ def _candidates(
     behind = done[width:]
     awaited = _awaiting(behind, options)
     if awaited is not None:
-        return  # an option's value: a number, which nobody can guess
+        yield from _values(awaited.kind, recent)
+        return
     if typed.data.startswith(b"-") and not typed.quoted:
         yield from _unused_options(behind, options)
         return
@@ -155,6 +156,15 @@ def _arguments(
             return
         position = len(command.arguments) - 1
     kind = command.arguments[position].kind
+    if kind is Kind.COMMAND:
+        yield from _command_words(behind, commands)
+    else:
+        yield from _values(kind, recent)
+
+
+def _values(kind: Kind, recent: Recent) -> Iterator[tuple[str, str]]:
+    """What an argument or an option's value may be; nothing for numbers and texts, which
+    nobody can guess."""
     if kind is Kind.KEY:
         for key in reversed(recent.keys):
             yield quote(key), "recent key"
@@ -162,8 +172,8 @@ def _arguments(
         yield from ((str(shard), recent.shards[shard]) for shard in sorted(recent.shards))
     elif kind is Kind.NODE:
         yield from ((str(node), recent.nodes[node]) for node in sorted(recent.nodes))
-    elif kind is Kind.COMMAND:
-        yield from _command_words(behind, commands)
+    elif kind is Kind.ZONE:
+        yield from ((quote(zone.encode()), "zone") for zone in recent.zones)
 
 
 def _positionals(behind: Sequence[Word], options: Sequence[Option]) -> int:

@@ -13,18 +13,22 @@ import selectors
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 from krita.codec import decode
 from krita.connection import FLAG_FORWARDED, Connection, HelloReceived, Request, ServerConnection
 from krita.errors import ERRORS, KritaError, NotLeader, Status, Unauthenticated, to_wire
 from krita.handshake import Identity
 from krita.limits import VALUE_BYTES_MAX_DEFAULT, frame_bytes_max
-from krita.operations import Op
-from krita.ring import ShardInfo, ShardMap, equal_arcs
+from krita.operations import OPERATIONS, Access, Op
+from krita.ring import ShardInfo, ShardMap
+from tests.kritash.elastic import Elastic
 
 CLUSTER_ID = bytes(range(16))
 SHARDS = 4
+SILENCE: list[object] = []
 
 
 class Node:
@@ -53,12 +57,15 @@ class Cluster:
 
     def __init__(self, nodes: int = 1, token: bytes | None = None) -> None:
         self.nodes = [Node(number + 1) for number in range(nodes)]
-        self.leaders = {shard: shard % nodes + 1 for shard in range(SHARDS + 1)}
+        self.elastic = Elastic(nodes, SHARDS)
         self.term = 1
         self.rows: dict[bytes, tuple[bytes, int]] = {}
         self.revision = 0
         self.token = token
         self.requests = 0
+        self.administered: list[tuple[object, ...]] = []  # operation, fields
+        self.health = ""  # what cluster_status says, if not what it is
+        self.joins_after = 0  # a node joins when the status has been asked for so often
         self.hints = True  # whether NotLeader says who leads
         self.applied: set[tuple[int, int]] = set()  # session, sequence
         self.repeated = 0  # puts that a session recognised
@@ -95,45 +102,54 @@ class Cluster:
         self._wake_out.close()
         self._selector.close()
 
+    @property
+    def leaders(self) -> dict[int, int]:
+        """shard -> the number of the node that leads it."""
+        return self.elastic.leaders
+
     def shard_map(self) -> ShardMap:
-        numbers = tuple(node.number for node in self.nodes)
+        elastic = self.elastic
         shards = tuple(
-            ShardInfo(index + 1, low, high, self.leaders[index + 1], self.term, numbers)
-            for index, (low, high) in enumerate(equal_arcs(SHARDS))
+            ShardInfo(shard, lo, hi, self.leaders[shard], self.term, tuple(elastic.holders[shard]))
+            for shard, (lo, hi) in elastic.arcs.items()
         )
         return ShardMap(1, shards, {node.number: node.address for node in self.nodes})
 
     def node_list(self) -> list[dict[str, object]]:
-        leaders = [leader for shard, leader in self.leaders.items() if shard]
-        return [
-            {
-                "node": node.number, "address": node.address, "zone": "", "state": "up",
-                "leaders": leaders.count(node.number), "replicas": SHARDS, "reachable": True,
-            }
-            for node in self.nodes
-        ]  # fmt: skip
+        return self.elastic.node_rows({node.number: node.address for node in self.nodes})
 
     def shard_list(self) -> list[dict[str, object]]:
-        return [
-            {
-                "shard": info.shard, "hash_lo": info.hash_lo, "hash_hi": info.hash_hi,
-                "leader": info.leader, "term": info.term,
-                "replicas": [
-                    {
-                        "node": node, "replica": node, "lag": 0, "applied": 7, "state_hash": "00",
-                        "role": "leader" if node == info.leader else "voter",
-                    }
-                    for node in info.nodes
-                ],
-            }
-            for info in self.shard_map().shards
-        ]  # fmt: skip
+        return self.elastic.shard_rows(self.term)
+
+    def move_list(self) -> list[dict[str, object]]:
+        """What moves; the next one to ask sees it one step further."""
+        moves = self.elastic.move_rows()
+        self.elastic.step()
+        return moves
+
+    def node_status(self, node: Node) -> dict[str, object]:
+        return {
+            "node": node.number, "address": node.address, "version": "0.1.0",
+            "disk_free_bytes": 50 << 30, "disk_low": False, "damaged": {}, "replicas": [],
+        }  # fmt: skip
 
     def cluster_status(self) -> dict[str, object]:
+        elastic = self.elastic
+        self.joins_after -= 1
+        if self.joins_after == 0:
+            elastic.join()
+        down = elastic.dead | elastic.silent
+        tolerated = max(0, (elastic.factor - 1) // 2 - len(down))
         return {
-            "cluster_id": CLUSTER_ID.hex(), "health": "healthy", "problems": [],
+            "cluster_id": CLUSTER_ID.hex(),
+            "health": self.health or ("degraded" if down else "healthy"),
+            "problems": [f"node {node} cannot be reached" for node in sorted(down)],
             "nodes": self.node_list(), "shards": self.shard_list(),
-            "replication_factor": 3, "failures_tolerated": (len(self.nodes) - 1) // 2,
+            "replication_factor": elastic.factor, "failures_tolerated": tolerated,
+            "tolerates": {"availability": tolerated, "data": elastic.factor - 1 - len(down)},
+            "paused": elastic.paused, "healing": "", "moves": self.move_list(),
+            "moves_to_come": 0, "zones": sorted(set(elastic.zones.values()) - {""}),
+            "shard_bytes_max": 1 << 30,
         }  # fmt: skip
 
     def _serve(self) -> None:
@@ -184,14 +200,14 @@ class Cluster:
                 if reply is None:
                     keep = False
                     break
-                if not reply:
+                if reply is SILENCE:
                     continue
                 out.append(client.connection.reply(event.id, 0, reply))
         client.socket.sendall(b"".join(out))
         return keep
 
     def _execute(self, client: Client, request: Request) -> list[object] | None:
-        """The reply's fields; None closes the connection, none at all is silence."""
+        """The reply's fields; None closes the connection, SILENCE is no reply at all."""
         fields = decode(request.body)
         assert isinstance(fields, list)
         op = request.op
@@ -200,7 +216,7 @@ class Cluster:
             if key.startswith(b"drop:"):
                 return None
             if key.startswith(b"hang:"):
-                return []
+                return SILENCE
             self._check(client, request, key)
             known = self.repeated
             reply = self._data(op, key, fields)
@@ -213,17 +229,41 @@ class Cluster:
         if op == Op.SESSION_OPEN:
             self._sessions += 1
             return [self._sessions]
-        if op == Op.LEADER_TRANSFER:
+        if OPERATIONS[op].access is Access.ADMIN:
             if not client.admin:
                 raise Unauthenticated("this needs the admin token", hint="set KRITA_ADMIN_TOKEN")
-            self.transfer(fields[0], fields[1])
-            return [fields[1]]
-        documents = {
+            return self._administer(op, fields)
+        if op == Op.NODE_STATUS:
+            return [self.node_status(client.node)]
+        if op == Op.NODE_PLAN:
+            return [self.elastic.plan(*fields)]
+        documents: dict[int, Callable[[], object]] = {
             Op.CLUSTER_STATUS: self.cluster_status,
             Op.NODE_LIST: self.node_list,
             Op.SHARD_LIST: self.shard_list,
+            Op.MOVE_LIST: self.move_list,
         }
-        return [documents[Op(op)]()]
+        return [documents[op]()]
+
+    def _administer(self, op: int, fields: list[Any]) -> list[object]:
+        self.administered.append((Op(op).name.lower(), *fields))
+        elastic = self.elastic
+        if op == Op.LEADER_TRANSFER:
+            self.transfer(fields[0], fields[1])
+            return [fields[1]]
+        if op == Op.NODE_LABEL:
+            elastic.label(*fields)
+            return []
+        if op == Op.SHARD_HOLD:
+            elastic.hold(*fields)
+            return []
+        actions: dict[int, Callable[..., object]] = {
+            Op.NODE_SET: elastic.node_set,
+            Op.SHARD_SPLIT: elastic.split,
+            Op.SHARD_MOVE: elastic.move,
+            Op.MOVE_CANCEL: elastic.cancel,
+        }
+        return [actions[op](*fields)]
 
     def transfer(self, shard: int, node: int) -> None:
         """Another node leads the shard from now on."""

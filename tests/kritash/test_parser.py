@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kritash.commands import COMMANDS, COMMON_OPTIONS, GLOBAL_OPTIONS
-from kritash.grammar import Invocation
+from kritash.grammar import Invocation, Kind
 from kritash.parser import parse, parse_options
 from kritash.words import ParseError, split, words_of
 
@@ -34,9 +34,13 @@ def test_full_names_and_short_forms_find_their_command(line: str, name: str) -> 
 
 
 def test_every_command_and_every_short_form_in_the_table_can_be_found() -> None:
-    fitting = {"KEY": "k", "VALUE": "v", "SHARD": "1", "NODE": "2"}
+    fitting = {Kind.KEY: "k", Kind.VALUE: "v", Kind.ZONE: "a"}
     for command in COMMANDS:
-        words = [fitting[argument.name] for argument in command.arguments if not argument.optional]
+        words = [
+            fitting.get(argument.kind, "2")
+            for argument in command.arguments
+            if not argument.optional
+        ]
         for name in (command.name, *command.aliases):
             assert parsed(" ".join([name, *words])).command is command
 
@@ -79,7 +83,13 @@ def test_a_negative_number_is_a_value_and_no_option() -> None:
         ("clutser status", 0, "unknown command 'clutser'", "did you mean 'cluster'?"),
         ("key gte a", 4, "unknown command 'key gte'", "did you mean 'get'?"),
         ("zzzz", 0, "unknown command 'zzzz'", "'help' lists the commands"),
-        ("node", 0, "'node' needs one of: list", ""),
+        ("move", 0, "'move' needs one of: cancel, list, pause, resume", ""),
+        ("node drian 3", 5, "unknown command 'node drian'", "did you mean 'drain'?"),
+        ("node set-weight 1 0", 18, "WEIGHT must be a whole number from 1 on, not '0'", ""),
+        ("node set-weight 1 101", 18, "WEIGHT must be at most 100, not '101'", ""),
+        ("node set-zone 1 'a\tb'", 16, "ZONE must be text of at most 64 printable", ""),
+        ("node replace 3", 14, "NEW is missing: ", "usage: node replace OLD NEW"),
+        ("node drain 3 --wait-s 0", 22, "--wait-s must be a number of seconds above 0", ""),
         ("get", 3, "KEY is missing: ", "usage: key get KEY"),
         ("get ''", 4, "KEY must not be empty", ""),
         ("get a b", 6, "key get takes no more arguments", "usage: key get KEY"),

@@ -7,15 +7,16 @@ import json
 
 import pytest
 
+from kritash.cells import visible
 from kritash.render import (
     jsonable,
     render_json,
     render_plain,
     render_terminal,
     terminal_text,
-    visible,
 )
 from kritash.reply import Reply, View
+from kritash.views import VIEWS, nodes
 
 STATUS = {
     "cluster_id": "3f2a9c01" + "00" * 12,
@@ -89,9 +90,12 @@ def test_json_is_one_document_on_one_line_in_a_pipe() -> None:
 def test_cluster_status_in_a_pipe_begins_each_line_with_its_subject() -> None:
     lines = render_plain(Reply(View.CLUSTER, STATUS)).decode().splitlines()
     assert lines[1:4] == ["health\tdegraded", "failures_tolerated\t0", "problem\tnode 3 is silent"]
-    assert lines[4] == "node\t1\th:1\t-\tup\tyes\t1\t2"
-    assert lines[6] == "shard\t1\t00000000\t100000000\t1\t4\t1:leader:0,2:voter:17,3:learner:-"
-    assert lines[7] == "shard\t2\t00000000\t00000000\tnone\t5\t"
+    assert lines[4] == "node\t1\th:1\t-\tup\tyes\t1\t2\t1\tno\tno\t-\t-"
+    assert (
+        lines[6]
+        == "shard\t1\t00000000\t100000000\t1\t4\t1:leader:0,2:voter:17,3:learner:-\t-\t-\t-"
+    )
+    assert lines[7] == "shard\t2\t00000000\t00000000\tnone\t5\t\t-\t-\t-"
 
 
 def test_cluster_status_at_a_terminal_shows_health_nodes_leaders_and_lag() -> None:
@@ -104,20 +108,22 @@ def test_cluster_status_at_a_terminal_shows_health_nodes_leaders_and_lag() -> No
 
 def test_lists_in_a_pipe_have_a_header_and_tabs() -> None:
     lines = render_plain(Reply(View.NODES, STATUS["nodes"])).decode().splitlines()
-    assert lines[0] == "node\taddress\tzone\tstate\treachable\tleaders\treplicas"
-    assert lines[2] == "3\th:3\tb\tup\tno\t0\t2"
+    assert lines[0] == "\t".join(nodes.HEADERS)
+    assert lines[2] == "3\th:3\tb\tup\tno\t0\t2\t1\tno\tno\t-\t-"
 
 
 def test_what_comes_from_the_cluster_is_never_read_as_markup_or_control() -> None:
-    nodes = [{"node": 1, "address": "[red]x[/red]", "zone": "\x1b[2J", "state": "a\tb\nc"}]
-    text = drawn(Reply(View.NODES, nodes))
+    hostile = [{"node": 1, "address": "[red]x[/red]", "zone": "\x1b[2J", "state": "a\tb\nc"}]
+    text = drawn(Reply(View.NODES, hostile))
     assert "[red]x[/red]" in text
     assert "\x1b" not in text
-    assert render_plain(Reply(View.NODES, nodes)).count(b"\n") == 2
+    assert render_plain(Reply(View.NODES, hostile)).count(b"\n") == 2
 
 
-@pytest.mark.parametrize("view", [View.CLUSTER, View.NODES, View.SHARDS, View.PAIRS])
-@pytest.mark.parametrize("document", [None, 3, [], {}, [None], {"nodes": 3, "shards": [None]}])
+@pytest.mark.parametrize("view", list(VIEWS))
+@pytest.mark.parametrize(
+    "document", [None, 3, [], {}, [None], [{}], {"nodes": 3, "shards": [None]}]
+)
 def test_a_document_in_an_unknown_shape_is_shown_as_far_as_it_goes(
     view: View, document: object
 ) -> None:

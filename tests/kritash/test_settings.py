@@ -26,6 +26,7 @@ from kritash.settings import (
     load_settings,
     open_history,
 )
+from tests.kritash import samples
 
 
 def test_a_flag_wins_over_the_environment_and_that_over_the_default() -> None:
@@ -33,6 +34,11 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_default() -> None:
     environment = {"KRITA_NODES": "a,b:81"}
     assert load_settings({}, environment).nodes == ("a:8080", "b:81")
     assert load_settings({"nodes": "krita://c"}, environment).nodes == ("c:8080",)
+
+
+def test_the_zone_comes_from_the_environment_as_a_nodes_does() -> None:
+    assert load_settings({}, {}).zone == ""
+    assert load_settings({}, {"KRITA_ZONE": "eu"}).zone == "eu"
 
 
 def test_a_token_comes_from_its_file_or_the_environment(tmp_path: Path) -> None:
@@ -117,6 +123,14 @@ def test_the_toolbar_counts_nodes_leaders_and_shards_without_a_leader() -> None:
     found = summarize(status)
     assert found.health == "degraded"
     assert found.text == "1/2 nodes | 3 shards | leaders n1:2 n2:0 | 1 without a leader"
+
+
+def test_the_toolbar_says_what_moves_and_leaves_out_who_has_left() -> None:
+    status = samples.status(3, 4, paused=True)
+    status["nodes"][2]["state"] = "left"
+    status["shards"][1]["in_motion"] = True
+    text = "2/2 nodes | 5 shards | leaders n1:2 n2:2 | 1 moving | moves paused"
+    assert summarize(status).text == text
 
 
 @pytest.mark.parametrize("status", [None, [], {}, {"nodes": None, "shards": [3]}])

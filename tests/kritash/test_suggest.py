@@ -15,8 +15,14 @@ def seen() -> Recent:
     recent = Recent()
     for key in (b"user:1", b"a b", b"user:2"):
         recent.saw_key(key)
-    recent.saw_nodes([{"node": 1, "address": "h:1"}, {"node": 2, "address": "h:2"}])
-    recent.saw_shards([{"shard": 3, "leader": 2}, {"shard": 4, "leader": 0}])
+    recent.saw_nodes([
+        {"node": 1, "address": "h:1", "state": "up", "zone": "a"},
+        {"node": 2, "address": "h:2", "state": "draining", "zone": "rack b"},
+    ])  # fmt: skip
+    recent.saw_shards([
+        {"shard": 3, "leader": 2, "bytes": 3 << 20, "in_motion": True},
+        {"shard": 4, "leader": 0},
+    ])  # fmt: skip
     return recent
 
 
@@ -42,6 +48,17 @@ def offered(line: str) -> list[Suggestion]:
         ("shard transfer |", ["3", "4"]),
         ("shard transfer 3 |", ["1", "2"]),
         ("shard transfer --yes 3 |", ["1", "2"]),
+        ("node dr|", ["drain"]),
+        ("node drain |", ["1", "2", "--plan", "--wait", "--wait-s"]),
+        ("node replace 1 |", ["1", "2", "--plan", "--wait", "--wait-s"]),
+        ("node drain 1 --pl|", ["--plan"]),
+        ("node set-zone 1 |", ["a", '"rack b"']),
+        ("node set-zone 1 r|", ['"rack b"']),
+        ("node set-weight 1 |", []),
+        ("node add --zone |", ["a", '"rack b"']),
+        ("move re|", ["resume"]),
+        ("move resume |", ["3", "4"]),
+        ("shard move 3 |", ["1", "2", "--wait", "--wait-s"]),
         ("bench put --conn|", ["--connections"]),
         ("bench put --connections |", []),
         ("bench put --connections 8 --conn|", []),
@@ -63,8 +80,12 @@ def test_the_menu_shows_what_each_word_means() -> None:
     assert metas["key"] == "get, put, delete"
     assert metas["get"] == "read a key"
     assert metas["ping"].startswith("ask a node")
-    assert [found.meta for found in offered("shard transfer |")] == ["led by node 2", "no leader"]
-    assert [found.meta for found in offered("shard transfer 3 |")] == ["h:1", "h:2"]
+    assert [found.meta for found in offered("shard transfer |")] == [
+        "led by node 2, 3.0 MiB, moving", "no leader",
+    ]  # fmt: skip
+    assert [found.meta for found in offered("shard transfer 3 |")] == [
+        "h:1  up  zone a", "h:2  draining  zone rack b",
+    ]  # fmt: skip
     assert offered("bench put --keys|")[0].meta == "number of different keys (default 10000)"
 
 

@@ -46,7 +46,7 @@ def test_the_toolbar_shows_health_and_leaders(terminal: Terminal) -> None:
 
 def test_typing_opens_a_menu_that_says_what_the_words_mean(terminal: Terminal) -> None:
     terminal.type("sh")
-    terminal.wait_to_see("list, map, transfer")
+    terminal.wait_to_see("list, show, map, transfer, move, split")
     terminal.type("ard m")
     terminal.wait_to_see("which shard and leader a key belongs to")
     terminal.type(TAB + " somekey" + ENTER)
@@ -95,6 +95,44 @@ def test_a_transfer_asks_and_takes_no_for_an_answer(cluster: Cluster, terminal: 
     terminal.type("y\n")
     terminal.wait_for("shard 1 is led by node 3")
     assert cluster.leaders[1] == 3
+
+
+def test_a_drain_shows_its_plan_asks_and_is_followed_with_a_bar(cluster: Cluster) -> None:
+    arguments = ("node", "drain", "3", "--wait")
+    variables = {"KRITA_NODES": cluster.addresses, "KRITA_ADMIN_TOKEN": "sesame"}
+    cluster.elastic.join()  # whoever gets the replicas
+    cluster.elastic.moves.clear()
+    with Terminal(*arguments, **variables) as terminal:
+        terminal.wait_for("moves 4 replicas of 4 shards, 12.0 MiB")
+        terminal.wait_for("nodes that may be lost for good")
+        terminal.wait_for("Drain node 3: move its leaders and replicas to other nodes? [y/N]")
+        assert cluster.administered == []
+        terminal.type("y\n")
+        terminal.wait_for("━")
+        terminal.wait_for("node 3: 4 replicas left of 4, 4 on the move")
+        terminal.wait_for("ok  node 3 is drained: it is safe to stop")
+        assert terminal.wait_for_exit() == 0
+
+
+def test_the_ring_is_drawn_with_and_without_colour(cluster: Cluster) -> None:
+    for variables in ({}, {"NO_COLOR": "1"}):
+        with Terminal("ring", KRITA_NODES=cluster.addresses, **variables) as terminal:
+            terminal.wait_for("BBBBB BBBBB")
+            terminal.wait_for("6,000 keys")
+            terminal.wait_for("█ leads  ░ holds a copy  · has none")
+            assert terminal.wait_for_exit() == 0
+
+
+def test_ctrl_c_ends_the_waiting_and_not_the_work(cluster: Cluster) -> None:
+    cluster.elastic.paused = True
+    arguments = ("node", "drain", "3", "--wait", "--yes")
+    variables = {"KRITA_NODES": cluster.addresses, "KRITA_ADMIN_TOKEN": "sesame"}
+    with Terminal(*arguments, **variables) as terminal:
+        terminal.wait_for("all moves are paused")
+        terminal.type(CTRL_C)
+        terminal.wait_for("interrupted; the cluster goes on with it")
+        assert terminal.wait_for_exit() == 130
+    assert cluster.elastic.node_rows({})[2]["state"] == "draining"
 
 
 def test_history_is_private_and_holds_no_secrets(terminal: Terminal, tmp_path: Path) -> None:

@@ -1,0 +1,186 @@
+"""The doctor's rules about shards: leaders, majorities, copies, sizes, balance. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from kritash.documents import Shard, get
+from kritash.finding import Checkup, Finding, Urgency
+from kritash.shares import fair_shares
+from kritash.units import count_text, size_text
+
+IMBALANCE_MAX = 1.15
+LAG_MAX = 50_000  # entries
+
+
+def _name(shard: Shard) -> str:
+    return "the meta shard" if shard.meta else f"shard {shard.shard}"
+
+
+def _effect(shard: Shard) -> str:
+    if shard.meta:
+        return "nodes and shards cannot be changed; keys are served as before"
+    return "its keys can be neither read nor written"
+
+
+def without_leader(checkup: Checkup) -> Iterator[Finding]:
+    """A shard that nobody leads: for lack of a majority, or only for now."""
+    for shard in checkup.cluster.shards:
+        if shard.leader:
+            continue
+        down = [r.node for r in shard.replicas if r.role == "unreachable"]
+        if 2 * len(down) >= len(shard.replicas) > 0:
+            places = " and ".join(_place(checkup, node) for node in down)
+            yield Finding(
+                Urgency.NOW, "majority-lost",
+                f"{_name(shard)} has lost its majority: {len(down)} of its "
+                f"{count_text(len(shard.replicas), 'replica')} cannot be reached",
+                _effect(shard),
+                what_to_do=f"start {places}; if they are gone for good, `kritad recover --plan` "
+                "on a node that is left says what can be saved",
+            )  # fmt: skip
+        else:
+            yield Finding(
+                Urgency.NOW, "no-leader", f"{_name(shard)} has no leader", _effect(shard),
+                what_to_do="an election takes seconds; if it lasts, look at the network between "
+                "the nodes and at krita_wal_fsync_seconds",
+            )  # fmt: skip
+
+
+def _place(checkup: Checkup, number: int) -> str:
+    address = next((n.address for n in checkup.cluster.nodes if n.node == number), "")
+    return f"node {number} ({address})" if address else f"node {number}"
+
+
+def at_the_edge(checkup: Checkup) -> Iterator[Finding]:
+    """Shards that answer, and will not if one more of their replicas fails, while
+    there were to be enough of them. One finding for all: they have one cause."""
+    thin = [
+        shard for shard in checkup.cluster.shards
+        if shard.leader and len(shard.replicas) >= 3
+        and sum(r.up for r in shard.replicas) <= len(shard.replicas) // 2 + 1
+        and any(r.role == "unreachable" for r in shard.replicas)
+    ]  # fmt: skip
+    if thin:
+        names = ", ".join(str(shard.shard) for shard in thin[:8])
+        more = f" and {len(thin) - 8} more" if len(thin) > 8 else ""
+        yield Finding(
+            Urgency.URGENT, "no-failure-tolerated",
+            f"{count_text(len(thin), 'shard')} ({names}{more}) cannot lose another replica",
+            "with one more node down they stop answering",
+            what_to_do="start the nodes that are down, or let their copies be made anew",
+        )  # fmt: skip
+
+
+def copies_differ(checkup: Checkup) -> Iterator[Finding]:
+    """Replicas that have applied the same and are not the same."""
+    for shard in checkup.cluster.shards:
+        by_index: dict[int, dict[str, list[int]]] = {}
+        for replica in shard.replicas:
+            if replica.applied is not None and replica.state_hash:
+                hashes = by_index.setdefault(replica.applied, {})
+                hashes.setdefault(replica.state_hash, []).append(replica.node)
+        for index, hashes in sorted(by_index.items()):
+            if len(hashes) > 1:
+                nodes = sorted(node for found in hashes.values() for node in found)
+                yield Finding(
+                    Urgency.NOW, "copies-differ",
+                    f"{_name(shard)}: the copies on nodes {', '.join(map(str, nodes))} differ at "
+                    f"index {index}",
+                    "one of them is wrong, and answers from it are",
+                    "kritash move pause",
+                    "keep all data directories, and report it: this is a bug of Krita or a "
+                    "damaged memory",
+                )  # fmt: skip
+
+
+def damaged(checkup: Checkup) -> Iterator[Finding]:
+    """Replicas that found a checksum wrong."""
+    for node in sorted(checkup.documents):
+        found = get(checkup.documents[node], "damaged")
+        for shard, why in sorted(found.items()) if isinstance(found, dict) else ():
+            yield Finding(
+                Urgency.URGENT, "replica-damaged",
+                f"the copy of shard {shard} on node {node} is damaged: {why}",
+                "it has no vote any more, so the shard survives one failure fewer",
+                f"kritash node replace {node} NEW",
+                "look at the disk first: one that flipped a bit will flip another",
+            )  # fmt: skip
+
+
+def behind(checkup: Checkup) -> Iterator[Finding]:
+    """Replicas that are far behind their leaders."""
+    for shard in checkup.cluster.shards:
+        for replica in shard.replicas:
+            if replica.role == "voter" and (replica.lag or 0) > LAG_MAX:
+                yield Finding(
+                    Urgency.SOON, "replica-behind",
+                    f"{_name(shard)}: node {replica.node} is {replica.lag:,} entries behind",
+                    "it does not help when another fails, until it has caught up",
+                    what_to_do=f"see the load, disk and network of node {replica.node}",
+                )  # fmt: skip
+
+
+def held(checkup: Checkup) -> Iterator[Finding]:
+    """Shards whose moves people have stopped."""
+    if checkup.cluster.paused:
+        return  # then all of them are, and that is said once
+    for shard in checkup.cluster.data_shards:
+        if shard.held:
+            yield Finding(
+                Urgency.SOON if shard.in_motion else Urgency.NOTE, "shard-held",
+                f"the moves of shard {shard.shard} are held"
+                + (", one of them half way" if shard.in_motion else ""),
+                "a copy of it that gets lost is not made anew",
+                f"kritash move resume {shard.shard}",
+            )  # fmt: skip
+
+
+def too_large(checkup: Checkup) -> Iterator[Finding]:
+    """Shards over the size at which they are split; 0 is no limit."""
+    limit = checkup.cluster.shard_bytes_max
+    for shard in checkup.cluster.data_shards:
+        if limit and (shard.bytes or 0) > limit and not shard.splitting:
+            yield Finding(
+                Urgency.SOON, "shard-too-large",
+                f"shard {shard.shard} holds {size_text(shard.bytes)}, the limit is "
+                f"{size_text(limit)}",
+                "a large shard takes long to copy, and weighs on one leader",
+                f"kritash shard split {shard.shard}",
+            )  # fmt: skip
+
+
+def unbalanced(checkup: Checkup) -> Iterator[Finding]:
+    """Nodes with more than their share of the replicas, when nothing moves any more."""
+    usable = [n for n in checkup.cluster.members if n.usable]
+    if not checkup.cluster.at_rest or checkup.cluster.paused:
+        return
+    counts = {node.node: checkup.cluster.copies_on(node.node) for node in usable}
+    shards = len(checkup.cluster.data_shards)
+    for number, fair in fair_shares(usable, shards, sum(counts.values())).items():
+        has = counts[number]
+        # Replicas are whole: what the next whole number explains is no imbalance.
+        if fair and has > math.ceil(fair) and has / fair > IMBALANCE_MAX:
+            yield Finding(
+                Urgency.NOTE, "unbalanced",
+                f"node {number} holds {has} replicas, its share is {fair:.1f}",
+                "it works and stores more than the others do",
+                f"kritash shard move SHARD {number} TO",
+            )  # fmt: skip
+
+
+def stuck(checkup: Checkup) -> Iterator[Finding]:
+    """Moves that say why they wait."""
+    for move in checkup.cluster.moves:
+        if move.reason and not move.held and not checkup.cluster.paused:
+            yield Finding(
+                Urgency.NOTE, "move-waits", f"the move of shard {move.shard} waits: {move.reason}",
+                "until then the shard is not where it is wanted",
+                f"kritash shard show {move.shard}",
+            )  # fmt: skip
+
+
+SHARD_RULES = (
+    without_leader, copies_differ, damaged, at_the_edge, behind, too_large, held, unbalanced, stuck,
+)  # fmt: skip

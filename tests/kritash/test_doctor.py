@@ -1,0 +1,275 @@
+"""What the doctor finds, by table: a healthy cluster, and one thing made wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from kritash.commands import COMMANDS, COMMON_OPTIONS
+from kritash.doctor import diagnose, findings_document
+from kritash.documents import Node
+from kritash.finding import Finding, Urgency
+from kritash.parser import parse
+from kritash.shares import fair_shares
+from kritash.words import split
+from tests.kritash import samples
+from tests.kritash.samples import MIB, Document, node, replica
+
+Change = Callable[[Document], None]
+
+
+def both(*changes: Change) -> Change:
+    """One thing wrong and another."""
+
+    def change(status: Document) -> None:
+        for each in changes:
+            each(status)
+
+    return change
+
+
+def found(change: Change, nodes: int = 3, shards: int = 4) -> list[Finding]:
+    status = samples.status(nodes, shards)
+    change(status)
+    documents = {row["node"]: samples.node_status() for row in status["nodes"]}
+    return diagnose(status, documents)
+
+
+def silence(status: Document, number: int, **different: object) -> None:
+    """A node that nobody hears."""
+    status["nodes"][number - 1] |= {"reachable": False} | different
+    for shard in status["shards"]:
+        shard["replicas"] = [
+            replica(r["node"], "unreachable") if r["node"] == number else r
+            for r in shard["replicas"]
+        ]
+        if shard["leader"] == number:
+            shard["leader"] = next(r["node"] for r in shard["replicas"] if r["node"] != number)
+
+
+def lose_majority(status: Document) -> None:
+    for number in (2, 3):
+        silence(status, number)
+    status["shards"][1]["leader"] = 0
+
+
+def drain(status: Document, **different: object) -> None:
+    status["nodes"][2] |= {"state": "draining"} | different
+
+
+def empty(status: Document, number: int) -> None:
+    """Nothing is wanted on the node any more."""
+    for shard in status["shards"]:
+        shard["replicas"] = [r for r in shard["replicas"] if r["node"] != number]
+
+
+def kill(status: Document) -> None:
+    silence(status, 3, dead=True)
+
+
+def set_zones(status: Document, *zones: str) -> None:
+    for row, zone in zip(status["nodes"], zones, strict=True):
+        row["zone"] = zone
+
+
+def unbalance(status: Document) -> None:
+    """Node 4 of 4 holds nothing."""
+    for shard in status["shards"]:
+        shard["replicas"] = [replica(n) for n in (1, 2, 3)]
+    status["replication_factor"] = 3
+
+
+TABLE: list[tuple[str, Change, str, Urgency, str]] = [
+    # what is wrong, code, urgency, the command
+    ("a shard has no leader", lambda s: s["shards"][2].update(leader=0),
+     "no-leader", Urgency.NOW, ""),
+    ("a majority is down", lose_majority, "majority-lost", Urgency.NOW, ""),
+    ("copies differ", lambda s: s["shards"][1]["replicas"][1].update(state_hash="cd"),
+     "copies-differ", Urgency.NOW, "kritash move pause"),
+    ("a node is silent", lambda s: silence(s, 2, dead_in_s=200.0),
+     "node-silent", Urgency.URGENT, ""),
+    ("one node more would be too many", lambda s: silence(s, 2),
+     "no-failure-tolerated", Urgency.URGENT, ""),
+    ("a node is dead", kill, "node-dead", Urgency.URGENT, "kritash node remove 3"),
+    ("a dead node is healed", both(kill, lambda s: empty(s, 3)),
+     "node-dead", Urgency.SOON, "kritash node remove 3"),
+    ("nobody is declared dead", lambda s: s.update(healing="2 of 5 nodes look dead"),
+     "healing-waits", Urgency.URGENT, ""),
+    ("moves are paused", lambda s: s.update(paused=True),
+     "moves-paused", Urgency.NOTE, "kritash move resume"),
+    ("paused, and something waits", lambda s: s.update(paused=True, moves_to_come=2),
+     "moves-paused", Urgency.SOON, "kritash move resume"),
+    ("a shard is held", lambda s: s["shards"][2].update(held=True),
+     "shard-held", Urgency.NOTE, "kritash move resume 2"),
+    ("a shard is held half way", lambda s: s["shards"][2].update(held=True, in_motion=True),
+     "shard-held", Urgency.SOON, "kritash move resume 2"),
+    ("a shard is too large", lambda s: s["shards"][3].update(bytes=2 << 30),
+     "shard-too-large", Urgency.SOON, "kritash shard split 3"),
+    ("a replica is far behind", lambda s: s["shards"][1]["replicas"][1].update(lag=70_000),
+     "replica-behind", Urgency.SOON, ""),
+    ("a node is drained", both(lambda s: drain(s, drained=True), lambda s: empty(s, 3)),
+     "node-drained", Urgency.NOTE, "kritash node remove 3"),
+    ("a drain stands still", drain, "drain-stands-still", Urgency.SOON, "kritash node add"),
+    ("there are too few nodes", lambda s: s.update(replication_factor=5),
+     "too-few-nodes", Urgency.SOON, "kritash node add"),
+    ("there are too few zones", lambda s: set_zones(s, "a", "b", "b"),
+     "too-few-zones", Urgency.NOTE, "kritash node add --zone ANOTHER"),
+    ("a node has no zone", lambda s: set_zones(s, "a", "b", ""),
+     "node-without-zone", Urgency.NOTE, "kritash node set-zone 3 ZONE"),
+    ("versions differ", lambda s: s["nodes"][0].update(version="0.2.0"),
+     "versions-differ", Urgency.NOTE, ""),
+    ("a move waits", lambda s: s["moves"].append(samples.move(1, 1, 3, reason="no answer")),
+     "move-waits", Urgency.NOTE, "kritash shard show 1"),
+    ("the server knows of something", lambda s: s["problems"].append("the moon is full"),
+     "problem", Urgency.SOON, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "code", "urgency", "mend"), [
+    pytest.param(*row[1:], id=row[0]) for row in TABLE
+])  # fmt: skip
+def test_what_is_wrong_is_found_with_the_command_that_mends_it(
+    change: Change, code: str, urgency: Urgency, mend: str
+) -> None:
+    matching = [finding for finding in found(change) if finding.code == code]
+    assert [(finding.urgency, finding.mend) for finding in matching[:1]] == [(urgency, mend)]
+    assert all(finding.what and finding.why for finding in matching)
+    assert mend or all(finding.what_to_do for finding in matching)
+
+
+def test_nothing_is_found_where_nothing_is_wrong() -> None:
+    assert found(lambda _: None) == []
+    assert found(lambda _: None, nodes=4, shards=8) == []
+
+
+def test_every_command_that_the_doctor_names_is_one() -> None:
+    fitting = {"ZONE": "a", "ANOTHER": "b", "NEW": "4", "SHARD": "1", "TO": "2"}
+    mends = {finding.mend for row in TABLE for finding in found(row[1])} - {""}
+    mends.add(damage_found()[0].mend)
+    mends.add(next(f.mend for f in found(unbalance, nodes=4) if f.code == "unbalanced"))
+    for mend in mends:
+        words = [fitting.get(word, word) for word in mend.split()]
+        assert words[0] == "kritash"
+        parse(split(" ".join(words[1:])), COMMANDS, COMMON_OPTIONS)
+
+
+def test_the_most_urgent_comes_first() -> None:
+    def change(status: Document) -> None:
+        status["paused"] = True
+        kill(status)
+        status["shards"][1]["leader"] = 0
+
+    urgencies = [finding.urgency for finding in found(change)]
+    assert urgencies == sorted(urgencies)
+    assert urgencies[0] is Urgency.NOW
+
+
+def test_a_silent_node_s_countdown_is_told() -> None:
+    findings = found(lambda s: silence(s, 2, dead_in_s=200.0))
+    assert "declared dead in 3 min 20 s" in next(
+        f.what for f in findings if f.code == "node-silent"
+    )
+
+
+def test_an_empty_node_is_offered_in_place_of_a_dead_one() -> None:
+    def change(status: Document) -> None:
+        kill(status)
+        status["nodes"].append(node(4, replicas=1, bytes=0))
+
+    mend = next(f.mend for f in found(change) if f.code == "node-dead")
+    assert mend == "kritash node replace 3 4"
+
+
+def test_all_shards_held_by_a_pause_are_one_finding() -> None:
+    def change(status: Document) -> None:
+        status["paused"] = True
+        for shard in status["shards"][1:]:
+            shard["held"] = True
+
+    assert [finding.code for finding in found(change)] == ["moves-paused"]
+
+
+def test_what_the_server_says_too_is_not_said_twice() -> None:
+    def change(status: Document) -> None:
+        silence(status, 2)
+        status["problems"] = ["node 2 at 10.0.0.2:8080 cannot be reached"]
+
+    assert "problem" not in [finding.code for finding in found(change)]
+
+
+def damage_found() -> list[Finding]:
+    documents = {2: samples.node_status(damaged={"3": "a row's checksum is wrong"})}
+    return diagnose(samples.status(), documents)
+
+
+def test_a_damaged_copy_is_found_in_its_node_s_document() -> None:
+    (finding,) = damage_found()
+    assert finding.code == "replica-damaged"
+    assert "shard 3 on node 2 is damaged: a row's checksum is wrong" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("document", "code"),
+    [
+        (samples.node_status(disk_free_bytes=10 * MIB, disk_low=True), "disk-full"),
+        (samples.node_status(disk_free_bytes=100 * MIB), "disk-low"),
+    ],
+)
+def test_a_disk_that_is_or_will_be_full_is_found(document: Document, code: str) -> None:
+    (finding,) = diagnose(samples.status(), {2: document})
+    assert finding.code == code
+
+
+@pytest.mark.parametrize(
+    ("skews_ms", "named"),
+    [
+        ({1: 0.0, 2: 3.0, 3: -5000.0}, "node 3 is 5.0 s behind"),
+        ({1: 0.0, 2: 3.0, 3: 9000.0}, "node 3 is 9.0 s ahead of"),
+        # The asker's own clock is the wrong one: nobody of the cluster is to blame.
+        ({1: 60_000.0, 2: 60_010.0, 3: 60_020.0}, ""),
+        ({1: 60_000.0}, ""),
+    ],
+)
+def test_a_clock_that_is_apart_from_the_others_is_found(
+    skews_ms: dict[int, float], named: str
+) -> None:
+    whats = [finding.what for finding in diagnose(samples.status(), {}, skews_ms)]
+    assert len(whats) == bool(named)
+    assert all(named in what for what in whats)
+
+
+def test_imbalance_is_what_whole_replicas_and_moves_do_not_explain() -> None:
+    assert [f.code for f in found(unbalance, nodes=4)] == ["unbalanced"] * 3
+    moving = found(both(unbalance, lambda s: s.update(moves_to_come=1)), nodes=4)
+    assert moving == []
+
+
+@pytest.mark.parametrize(
+    ("nodes", "shares"),
+    [
+        ([("", 1), ("", 1), ("", 1), ("", 1)], [6, 6, 6, 6]),
+        ([("", 1), ("", 1), ("", 1), ("", 3)], [16 / 3, 16 / 3, 16 / 3, 8]),
+        ([("a", 1), ("b", 1), ("c", 1), ("c", 1)], [8, 8, 4, 4]),
+        ([("a", 1), ("b", 1), ("c", 1), ("c", 3)], [8, 8, 2, 6]),
+        ([("", 1), ("", 1)], [8, 8]),
+        ([], []),
+    ],
+)
+def test_a_fair_share_goes_by_weight_and_by_what_zones_and_shards_allow(
+    nodes: list[tuple[str, int]], shares: list[float]
+) -> None:
+    rows = [node(at, zone=zone, weight=weight) for at, (zone, weight) in enumerate(nodes, 1)]
+    fair = fair_shares([Node.of(row) for row in rows], 8, 24)
+    assert [fair[at] for at in range(1, len(nodes) + 1)] == pytest.approx(shares)
+
+
+@pytest.mark.parametrize("status", [None, 3, [], {}, {"nodes": 3, "shards": [None, {}]}])
+def test_documents_in_an_unknown_shape_break_nothing(status: object) -> None:
+    diagnose(status, {1: None, 2: {"damaged": 3, "disk_free_bytes": "x"}}, {})
+
+
+def test_json_names_the_urgency() -> None:
+    (row,) = findings_document(damage_found())
+    assert row["urgency"] == "urgent"
+    assert set(row) == {"urgency", "code", "what", "why", "mend", "what_to_do"}
