@@ -1,4 +1,5 @@
-"""A Krita cluster of real ``kritad run`` processes on this machine, with default settings."""
+"""A Krita cluster of real ``kritad run`` processes on this machine, with default settings
+unless others are asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import http.client
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,25 +39,37 @@ class KritaCluster:
     """``nodes[i]`` listens on ``ports[i]``. Started again, it has the data it had."""
 
     directory: Path
-    ports: list[int]
+    ports: list[int] = field(factory=list)
     nodes: list[Process] = field(factory=list)
+    settings: tuple[str, ...] = ()  # of every node, as on its command line
 
     @classmethod
-    def create(cls, directory: Path, count: int = 3) -> KritaCluster:
+    def create(cls, directory: Path, count: int = 3, settings: Sequence[str] = ()) -> KritaCluster:
         """Nothing is started yet."""
-        cluster = cls(directory, free_ports(count))
+        cluster = cls(directory, settings=tuple(settings))
         directory.mkdir(parents=True)
-        for number, port in enumerate(cluster.ports, 1):
-            data = directory / f"node{number}"
-            first = number == 1
-            role = "--start_cluster" if first else f"--join_ip=127.0.0.1:{cluster.ports[0]}"
-            command = (
-                *(sys.executable, "-m", "kritad", "run"),
-                *(f"--port={port}", f"--data_dir={data}", role),
-            )
-            name = f"krita{number}"
-            cluster.nodes.append(Process(name, command, directory / f"{name}.log"))
+        for port in free_ports(count):
+            cluster._add(port)
         return cluster
+
+    def add_node(self) -> Process:
+        """One more, to join the others; not started yet."""
+        (port,) = free_ports(1)
+        return self._add(port)
+
+    def _add(self, port: int) -> Process:
+        number = len(self.nodes) + 1
+        data = self.directory / f"node{number}"
+        role = f"--join_ip=127.0.0.1:{self.ports[0]}" if self.ports else "--start_cluster"
+        command = (
+            *(sys.executable, "-m", "kritad", "run"),
+            *(f"--port={port}", f"--data_dir={data}", role, *self.settings),
+        )
+        name = f"krita{number}"
+        node = Process(name, command, self.directory / f"{name}.log")
+        self.ports.append(port)
+        self.nodes.append(node)
+        return node
 
     @property
     def addresses(self) -> list[str]:
@@ -88,8 +101,8 @@ class KritaCluster:
                 poll_s=0.5,
             )
 
-    def client(self) -> krita.Client:
-        return krita.Client(self.addresses, timeout_ms=TIMEOUT_MS)
+    def client(self, token: str | None = None) -> krita.Client:
+        return krita.Client(self.addresses, timeout_ms=TIMEOUT_MS, token=token)
 
     def fill(self, keys: int, value_size: int) -> None:
         """Put every key of the load generators once. Raises BenchmarkError."""
@@ -137,6 +150,31 @@ def is_ready(port: int) -> bool:
         return False
     finally:
         connection.close()
+
+
+def metrics_of(port: int) -> str:
+    """GET /metrics. Raises BenchmarkError."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10.0)
+    try:
+        connection.request("GET", "/metrics")
+        response = connection.getresponse()
+        text = response.read().decode()
+    except (OSError, http.client.HTTPException) as error:
+        raise BenchmarkError(f"port {port} does not tell its metrics: {error}") from error
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise BenchmarkError(f"port {port} answers GET /metrics with {response.status}")
+    return text
+
+
+def metric(text: str, name: str) -> float:
+    """The sum of a metric over its labels, in Prometheus' text. Raises BenchmarkError."""
+    lines = (line for line in text.splitlines() if not line.startswith("#"))
+    found = [line for line in lines if line.partition(" ")[0].partition("{")[0] == name]
+    if not found:
+        raise BenchmarkError(f"the node has no metric {name}")
+    return sum(float(line.rpartition(" ")[2]) for line in found)
 
 
 def start_ready(node: Process, port: int) -> float:

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import pytest
 
-from benchmarks import compare_etcd, failover, footprint, machine
+from benchmarks import compare_etcd, failover, footprint, machine, regions
 from benchmarks.etcd_cluster import EtcdCluster, encode
 from benchmarks.krita_cluster import KritaCluster, batches, is_settled, key_of, led_shards
 from benchmarks.processes import (
@@ -340,6 +340,15 @@ def test_failover_is_told_in_election_timeouts() -> None:
     result = failover.Result(found, 1000)
     assert result.to_document()["median_in_election_timeouts"] == 1.5
     assert "median 1,500 ms = 1.50 election timeouts  (1,200 - 1,800)" in result.to_text()
+
+
+def test_what_distance_costs_is_told_for_each_region() -> None:
+    far = regions.Latencies("us", 164.1, 162.7, 0.2)
+    result = regions.Result(40.0, 100, (regions.Latencies("eu", 83.25, 81.9, 0.13), far))
+    text = result.to_text()
+    assert "40 ms each way between any two of 2 regions, leaders in eu; medians of 100" in text
+    assert "us        164.1 ms    162.7 ms      0.2 ms" in text
+    assert result.to_document()["regions"][1]["stale_get_ms"] == 0.2
 
 
 def test_the_footprint_names_every_figure() -> None:
