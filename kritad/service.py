@@ -231,11 +231,11 @@ class Service:
             raise BadRequest("a key is a byte string of at least one byte")
         if len(key) > KEY_BYTES_MAX:
             raise TooLarge(f"the key has {len(key)} bytes, a key has at most {KEY_BYTES_MAX}")
-        shard_map = self._host.shard_map
-        if shard_map is None:
+        # Not by the map alone: it may lack a split that this node has been through.
+        shard = self._host.shard_of(key)
+        if shard is None:
             raise Unavailable("this node does not know the cluster's shards yet", hint="try again")
-        # If that shard was split, the router finds out where it would be served.
-        return shard_map.shard_of(key).shard
+        return shard
 
     def _get(
         self, op: Op, body: bytes, deadline_ms: float, forwarded: bool, respond: Respond

@@ -6,8 +6,8 @@ Rules:
 * A replica leaves only on proof: a configuration that its shard's leader has
   reported, newer than the newest one that the replica is in, does not have it.
   (What the meta shard *wants* proves nothing: the replica may be needed for the
-  very majority that will let it go. raft.md 4.4, B27.) One that has nothing yet needs
-  no proof: see ``was_let_go``.
+  very majority that will let it go. raft.md 4.4, B27.) One that does not know of its own
+  membership needs no proof: see ``was_let_go``.
 * Its log goes first and leaves a tombstone, durably, then its state. A crash in
   between leaves rows that nothing refers to, which are swept.
 """
@@ -29,13 +29,13 @@ Cuts = list[tuple[Replica, SnapshotMeta]]
 def was_let_go(view: MetaView, replica: Replica) -> bool:
     """Whether it is certain that the replica is no member of its shard any more.
 
-    A replica that has part of the log, and was not told of its own membership yet, says
-    no: the report may be older than that. One with nothing may go as soon as its id was
-    given out for a wish that is not there any more. (It may be a learner, perhaps: the
-    leader will see what we see, and let it go. It cannot vote: nobody is made a voter who
-    has nothing, but by a split, and then the report says so.) Otherwise it would stand in
-    the way of the next replica of its shard for ever. Replica ids are not used again, so
-    who has left stays away.
+    A replica that was told of its own membership waits for a report that is newer. One
+    that was not cannot wait: nobody may ever tell it. It does not vote, since nobody is
+    made a voter who has not been told (raft/membership.py); but by a split, and then the
+    report says so. So it goes as soon as its id was given out for a wish that is not there
+    any more. If it is a learner, the leader will see what we see and let it go. Otherwise
+    it would stand for ever in the way of the next replica of its shard here. Replica ids
+    are not used again, so who has left stays away.
     """
     record = view.shards.get(replica.shard)
     if (
@@ -47,7 +47,7 @@ def was_let_go(view: MetaView, replica: Replica) -> bool:
     known = replica.raft.configuration
     if replica.id in known.members:
         return record.report.conf_version > known.version
-    return replica.raft.last_index == 0 and replica.id < view.replica_next
+    return replica.id < view.replica_next
 
 
 class Upkeep:

@@ -10,7 +10,9 @@ Rules:
 * Changes of learners only are one simple entry. Every change of voters goes
   through a joint configuration, which the leader leaves by itself as soon as it
   is committed (and not before: raft.md B17), also one that it found in its log.
-* Who is to vote must be a learner that is close behind (raft.md B25).
+* Who is to vote must be a learner that is close behind (raft.md B25), and that has the
+  entry which made it a member in its own log. So a replica that knows of no membership
+  of its own never votes, and its node may delete it (host/upkeep.py).
 * A leader that the new configuration lets go leads until it is committed, tells
   the others so, and hands over to one of them.
 """
@@ -85,7 +87,9 @@ def _changed(
 def _check_reachable(raft: RaftState, changed: Configuration) -> None:
     """Refuses what would leave the group without a majority that can commit."""
     log, progress = raft.log, raft.progress
-    enough = max(log.snapshot.index, log.commit - raft.config.promotion_lag_max)
+    close = log.commit - raft.config.promotion_lag_max
+    # The newest configuration is committed, and has all learners there are.
+    enough = max(log.snapshot.index, close, log.configuration_index)
     for replica in sorted(changed.voters - raft.configuration.voters):
         learner = progress.get(replica)
         if learner is None:

@@ -6,6 +6,7 @@ import pytest
 
 from kritad.raft.configuration import Change, ChangeKind
 from kritad.raft.core import ProposalRefused, Raft, Refusal
+from kritad.raft.progress import ProgressState
 from kritad.raft.types import Role
 from tests.raft.cluster import Cluster
 
@@ -158,6 +159,29 @@ def test_a_learner_far_behind_is_not_made_a_voter() -> None:
     cluster.propose(leader, *[b"x"] * 9)
     assert refusal(leader, (ADD_VOTER, 2)) is Refusal.LAGGING
     cluster.heal()
+    cluster.settle(ticks=10)
+    change(cluster, (ADD_VOTER, 2))
+    assert leader.configuration.voters == {1, 2}
+
+
+def test_a_learner_that_was_not_told_that_it_is_one_is_not_made_a_voter() -> None:
+    """However close it is: its node may delete a replica that knows of no membership."""
+    cluster = Cluster(1, extra=1, append_bytes_max=1, inflight_messages_max=1)
+    leader = cluster.until_leader()
+    cluster.propose(leader, *[b"x"] * 5)
+    propose(leader, (ADD_LEARNER, 2))
+    learner = leader.progress[2]
+    while learner.match < 3:
+        for replica in (leader.replica, 2):
+            cluster.pump(replica)
+            cluster.sync(replica)
+        cluster.deliver_all()
+        if not cluster.network and learner.match < 3:
+            cluster.tick()
+    assert leader.configuration_committed
+    assert learner.state is ProgressState.REPLICATE
+    assert learner.match < leader.log.configuration_index
+    assert refusal(leader, (ADD_VOTER, 2)) is Refusal.LAGGING
     cluster.settle(ticks=10)
     change(cluster, (ADD_VOTER, 2))
     assert leader.configuration.voters == {1, 2}
