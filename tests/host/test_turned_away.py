@@ -1,14 +1,18 @@
-"""Reads of what a shard has given away, and nodes that a recovery has given up: both are
-turned away also where nothing before has kept them out."""
+"""Who is served and who is turned away, also where nothing before has sorted them: requests
+for what a shard has given away, and nodes that a recovery has given up."""
 
 from __future__ import annotations
 
 import pytest
 
 from krita.codec import encode_body
+from krita.connection import FLAG_FORWARDED
 from krita.errors import Foreign, Status
 from krita.operations import Op
+from kritad.access import PEER, Access, Principal
 from kritad.host.request import Request
+from kritad.metrics import Metrics
+from kritad.service import Service
 from tests.host.cluster import Grow, write_some
 from tests.host.lone import Replies
 from tests.host.splits import NEW, OLD, leader_of, split
@@ -35,6 +39,35 @@ def test_a_read_that_was_waiting_while_its_shard_was_cut_sees_what_was_written_s
     assert status == Status.OK
     assert isinstance(body, list)
     assert body[0] is None, "the key is said to be there still"
+
+
+def test_who_leads_the_new_half_serves_it_by_a_map_that_has_only_the_old_one(grow: Grow) -> None:
+    """It may not hear the meta shard's leader, nor the old half's, and leads nevertheless."""
+    cluster = grow(shards=1)
+    write_some(cluster, 20)
+    old_map = cluster.nodes[0].host.build_shard_map()
+    split(cluster)
+    other = next(node for node in cluster.nodes if node is not cluster.leader(OLD))
+    born = leader_of(cluster, NEW)
+    if born is not other:
+        born.replica(NEW).raft.transfer(other.replica(NEW).id)
+        born.host.drive.mark(born.replica(NEW))
+        cluster.run_until(lambda: cluster.leader(NEW) is other)
+    other.host.shard_map = old_map
+    key = next(k for n in range(20) if other.replica(NEW).state.owns(k := b"k%d" % n))
+    service = Service(
+        other.host,
+        Access(None),
+        Metrics(),
+        None,  # type: ignore[arg-type]  # nobody asks for reports here
+        receiver=None,  # type: ignore[arg-type]  # nor sends snapshots
+        value_bytes_max=100,
+        request_timeout_ms=5_000,
+    )
+    body = encode_body(Op.GET, key)
+    service.submit(Op.GET, body, Principal(PEER, 1), 5_000.0, FLAG_FORWARDED, told := Replies())
+    cluster.run_until(lambda: bool(told.all))
+    assert told.one[0] == Status.OK, told.one
 
 
 def test_a_node_that_a_recovery_has_given_up_is_not_let_in(grow: Grow) -> None:

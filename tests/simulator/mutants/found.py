@@ -8,6 +8,7 @@ from kritad.host.admission import check_member
 from kritad.host.bootstrap import META_SHARD
 from kritad.host.host import Host
 from kritad.host.replica import Replica
+from kritad.host.residence import Residence
 from kritad.storage.errors import Tombstoned
 from tests.simulator.mutants.mutant import Mutant
 
@@ -21,14 +22,14 @@ def _remember_while_ignorant(host: Host, identity: Identity) -> None:
         host.transport.learn(identity.node, identity.address)
 
 
-def _take_old_wishes_for_damage(host: Host) -> None:
+def _take_old_wishes_for_damage(residence: Residence) -> None:
     """A replica that has left and is wished for again, by a view of the past, is damage."""
-    for shard, replica_id in sorted(host.view.replicas_on(host.node).items()):
-        if shard == META_SHARD or shard in host.replicas or shard in host.upkeep.leaving:
+    for shard, replica_id in sorted(residence._view.replicas_on(residence._node).items()):
+        if shard == META_SHARD or residence.has(shard):
             continue
-        if replica_id <= host._raft_db._catalog.tombstones.get(shard, 0):
-            host._note_damage(shard, Tombstoned(f"replica {replica_id} was removed"))
-    _create_wanted(host)
+        if replica_id <= residence._raft_db._catalog.tombstones.get(shard, 0):
+            residence.note_damage(shard, Tombstoned(f"replica {replica_id} was removed"))
+    _create_wanted(residence)
 
 
 def _stay(router: Router, address: str, now: float) -> None:
@@ -43,7 +44,7 @@ def _let_it_finish(host: Host, replica: Replica, why: str) -> None:
     host.drive.mark(replica)
 
 
-_create_wanted = Host._create_wanted
+_create_wanted = Residence.create_wanted
 
 MUTANTS = (
     Mutant(
@@ -58,7 +59,7 @@ MUTANTS = (
         "damage is what the disk says",
         "found here: docs/simulation.md",
         "undamaged: a replica moves away and its node restarts",
-        ((Host, "_create_wanted", _take_old_wishes_for_damage),),
+        ((Residence, "create_wanted", _take_old_wishes_for_damage),),
     ),
     Mutant(
         "client-stays-with-a-node-that-is-late",

@@ -8,7 +8,7 @@ import attrs
 
 from krita.handshake import Identity
 from kritad.cluster.view import MetaView
-from kritad.host import host, replica
+from kritad.host import host, replica, residence
 from kritad.raft import election, log, quorum, reads, replication, state
 from kritad.raft import membership as product
 from kritad.raft.configuration import Change, IllegalChange, leave_joint, simple_change, with_nodes
@@ -218,6 +218,6 @@ MUTANTS = (
         source="raft.md 4.4, B44",
         hint="liveness and acknowledged writes: a move away from a replica that the majority "
         "needs; needs joins or removals under faults",
-        patches=((host, "was_let_go", _leave_when_not_wanted),),
+        patches=((residence, "was_let_go", _leave_when_not_wanted),),
     ),
 )

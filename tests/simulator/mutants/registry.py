@@ -18,11 +18,14 @@ from tests.simulator.mutants import (
     durability,
     election,
     found,
+    identity,
     membership,
+    moves,
     reads,
     replication,
     sessions,
     snapshots,
+    splits,
     voting,
 )
 from tests.simulator.mutants.mutant import Mutant
@@ -31,7 +34,7 @@ __all__ = ["MUTANTS", "Mutant", "planted"]
 
 _MODULES = (
     voting, election, replication, membership, durability, snapshots, reads, sessions, answers,
-    found,
+    found, moves, splits, identity,
 )  # fmt: skip
 
 # By name, in the order of the files.

@@ -220,9 +220,9 @@ def test_a_seed_gives_the_same_run_in_another_process_with_another_hash_seed(
 
 
 def test_a_planted_bug_is_found_by_what_clients_were_told(tmp_path: Path) -> None:
+    assert not run_whole(SEED_PLANTED, tmp_path / "sound").problems
     with planted("retries-are-executed-again"):
-        problems = run_whole(SEED_PLANTED, tmp_path).problems
-    assert any("a write took effect" in problem for problem in problems), problems
+        assert run_whole(SEED_PLANTED, tmp_path / "planted").problems
 
 
 def test_a_worker_does_its_jobs_in_order_and_a_dead_ones_are_left() -> None:
