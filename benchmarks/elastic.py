@@ -21,8 +21,6 @@ not run. Requests that failed are counted: they are figures too.
 
 from __future__ import annotations
 
-import argparse
-import json
 import secrets
 import sys
 import tempfile
@@ -34,7 +32,6 @@ from pathlib import Path
 from attrs import define, field, frozen
 
 import krita
-from benchmarks import machine
 from benchmarks.cluster_status import (
     Document,
     biggest,
@@ -47,6 +44,7 @@ from benchmarks.cluster_status import (
     is_whole,
     reasons,
 )
+from benchmarks.command import carry_out, make_parser
 from benchmarks.elastic_report import MIB, Heal, Join, Result, Round, Split
 from benchmarks.failover import busiest, index_of
 from benchmarks.krita_cluster import (
@@ -59,7 +57,7 @@ from benchmarks.krita_cluster import (
     put_all,
     status_of,
 )
-from benchmarks.processes import BenchmarkError, Process, stoppable, wait_until
+from benchmarks.processes import BenchmarkError, Process, wait_until
 from benchmarks.steady_load import LoadProcess, Recording
 
 NODES = 3
@@ -333,7 +331,7 @@ def run(directory: Path, runs: int, options: Options) -> Result:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="elastic", description=(__doc__ or "").split("\n")[0])
+    parser = make_parser("elastic", __doc__)
     parser.add_argument("--runs", type=int, default=1, help="how many rounds, some 3 minutes each")
     parser.add_argument("--bytes", type=int, default=256 * MIB, help="stored in three nodes")
     parser.add_argument("--heal-bytes", type=int, default=0, help="stored before the kill, if more")
@@ -342,8 +340,6 @@ def main() -> int:
     parser.add_argument("--window", type=float, default=10.0, help="seconds before and after")
     parser.add_argument("--dead-after", type=int, default=3, help="seconds of silence")
     parser.add_argument("--set", action="append", default=[], help="NAME=VALUE, of every node")
-    parser.add_argument("--dir", type=Path, help="where the data is kept meanwhile (default: /tmp)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
     given = parser.parse_args()
     options = Options(
         given.bytes,
@@ -354,19 +350,7 @@ def main() -> int:
         given.dead_after,
         tuple(given.set),
     )
-    try:
-        with stoppable(), tempfile.TemporaryDirectory(prefix="krita-bench-", dir=given.dir) as at:
-            facts = machine.describe(Path(at))
-            machine.show(facts)
-            result = run(Path(at), given.runs, options)
-    except (BenchmarkError, krita.KritaError) as error:
-        print(f"elastic: {error}", file=sys.stderr)
-        return 1
-    if given.json:
-        print(json.dumps({"machine": facts, **result.to_document()}, indent=2))
-    else:
-        print(result.to_text())
-    return 0
+    return carry_out("elastic", given, lambda at, _: run(at, given.runs, options))
 
 
 if __name__ == "__main__":

@@ -17,11 +17,8 @@ Standard output is for the result, progress goes to standard error. Exit status
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,9 +27,9 @@ from typing import Any
 from attrs import asdict, frozen
 
 import krita
-from benchmarks import machine
+from benchmarks.command import carry_out, make_parser
 from benchmarks.krita_cluster import KritaCluster, led_shards, status_of
-from benchmarks.processes import BenchmarkError, stoppable
+from benchmarks.processes import BenchmarkError
 from kritad.settings import BY_NAME
 
 VALUE_BYTES = 256
@@ -159,24 +156,10 @@ def run(directory: Path, times: int) -> Result:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="failover", description=(__doc__ or "").split("\n")[0])
+    parser = make_parser("failover", __doc__)
     parser.add_argument("--times", type=int, default=15, help="how many kills")
-    parser.add_argument("--dir", type=Path, help="where the data is kept meanwhile (default: /tmp)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
-    try:
-        with stoppable(), tempfile.TemporaryDirectory(prefix="krita-bench-", dir=options.dir) as at:
-            facts = machine.describe(Path(at))
-            machine.show(facts)
-            result = run(Path(at), options.times)
-    except (BenchmarkError, krita.KritaError) as error:
-        print(f"failover: {error}", file=sys.stderr)
-        return 1
-    if options.json:
-        print(json.dumps({"machine": facts, **result.to_document()}, indent=2))
-    else:
-        print(result.to_text())
-    return 0
+    return carry_out("failover", options, lambda at, _: run(at, options.times))
 
 
 if __name__ == "__main__":

@@ -22,19 +22,16 @@ Standard output is for the result, progress goes to standard error. Exit status
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import asdict, frozen
 
-import krita
-from benchmarks import machine
+from benchmarks.command import carry_out, make_parser
 from benchmarks.krita_cluster import (
     VALUES,
     KritaCluster,
@@ -44,7 +41,7 @@ from benchmarks.krita_cluster import (
     put_all,
     start_ready,
 )
-from benchmarks.processes import BenchmarkError, Memory, stoppable
+from benchmarks.processes import BenchmarkError, Memory
 
 MIB = 1 << 20
 # What a node that is started again has to read.
@@ -211,33 +208,23 @@ def say(text: str) -> None:
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="footprint", description=(__doc__ or "").split("\n")[0])
+    parser = make_parser("footprint", __doc__)
     add = parser.add_argument
     add("--runs", type=int, default=5, help="how often a node is started")
     add("--idle-seconds", type=float, default=10.0, help="rest before memory is measured")
     add("--scale", type=float, default=1.0, help="0.1 for a tenth of the puts")
-    add("--dir", type=Path, help="where the data is kept meanwhile (default: /tmp); a real disk")
-    add("--json", action="store_true", help="print one JSON document")
     return parser.parse_args(arguments)
 
 
 def main() -> int:
     options = parse_options()
-    try:
-        with stoppable(), tempfile.TemporaryDirectory(prefix="krita-bench-", dir=options.dir) as at:
-            facts = machine.describe(Path(at))
-            machine.show(facts)
-            if facts["file system"] == "tmpfs":
-                raise BenchmarkError("tmpfs counts no bytes to disk; name a directory with --dir")
-            result = run(Path(at), options)
-    except (BenchmarkError, krita.KritaError) as error:
-        print(f"footprint: {error}", file=sys.stderr)
-        return 1
-    if options.json:
-        print(json.dumps({"machine": facts, **result.to_document()}, indent=2))
-    else:
-        print(result.to_text())
-    return 0
+
+    def measure(at: Path, facts: Mapping[str, str]) -> Result:
+        if facts["file system"] == "tmpfs":
+            raise BenchmarkError("tmpfs counts no bytes to disk; name a directory with --dir")
+        return run(at, options)
+
+    return carry_out("footprint", options, measure)
 
 
 if __name__ == "__main__":

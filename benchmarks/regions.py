@@ -13,11 +13,8 @@ Standard output is for the result, progress goes to standard error. Exit status
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,9 +22,8 @@ from typing import Any
 
 from attrs import asdict, frozen
 
-import krita
-from benchmarks import machine
-from benchmarks.processes import BenchmarkError, stoppable
+from benchmarks.command import carry_out, make_parser
+from benchmarks.processes import BenchmarkError
 from tests.system.namespaces import why_not
 from tests.system.regions import RegionalCluster
 
@@ -113,25 +109,11 @@ def run(directory: Path, delay_ms: float, times: int) -> Result:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="regions", description=(__doc__ or "").split("\n")[0])
+    parser = make_parser("regions", __doc__)
     parser.add_argument("--delay-ms", type=float, default=40.0, help="of a packet, one way")
     parser.add_argument("--times", type=int, default=100, help="how many requests of each kind")
-    parser.add_argument("--dir", type=Path, help="where the data is kept meanwhile (default: /tmp)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
-    try:
-        with stoppable(), tempfile.TemporaryDirectory(prefix="krita-bench-", dir=options.dir) as at:
-            facts = machine.describe(Path(at))
-            machine.show(facts)
-            result = run(Path(at), options.delay_ms, options.times)
-    except (BenchmarkError, krita.KritaError) as error:
-        print(f"regions: {error}", file=sys.stderr)
-        return 1
-    if options.json:
-        print(json.dumps({"machine": facts, **result.to_document()}, indent=2))
-    else:
-        print(result.to_text())
-    return 0
+    return carry_out("regions", options, lambda at, _: run(at, options.delay_ms, options.times))
 
 
 if __name__ == "__main__":
