@@ -24,29 +24,16 @@ from contextlib import asynccontextmanager, closing
 import attrs
 import trio
 
-from krita.address import parse
-from krita.errors import Foreign, KritaError, Status, Unauthenticated, from_wire
+from krita.errors import Foreign, KritaError, Unauthenticated
 from krita.handshake import Identity
-from krita.operations import Op
 from kritad import __version__
-from kritad.access import PEER, Access, Principal
+from kritad.access import Access
+from kritad.arrival import arrive, identify
 from kritad.config import Config, ConfigError
 from kritad.gauges import register_gauges
 from kritad.host import loop
-from kritad.host.admission import lost_advice
-from kritad.host.bootstrap import (
-    META_SHARD,
-    accept_membership,
-    announce_body,
-    begin_cluster,
-    bootstrap_body,
-    next_boot,
-    store_of,
-)
 from kritad.host.host import Host, Workers
-from kritad.host.join import join
 from kritad.host.opening import HostSettings
-from kritad.host.request import Request
 from kritad.host.snapshots import SnapshotReceiver, SnapshotSender
 from kritad.host.surroundings import MACHINE, Surroundings
 from kritad.host.transport import Transport
@@ -71,7 +58,6 @@ EXIT_OK, EXIT_FAILURE, EXIT_CONFIG = 0, 1, 78
 # Allocations before a young collection, and how many of those before an older one.
 _GC_THRESHOLDS = (50_000, 20, 100)
 
-_JOIN_TIMEOUT_S = 60.0
 _HAND_OVER_TIMEOUT_S = 3.0
 _DRAIN_TIMEOUT_S = 1.0
 _FLUSH_TIMEOUT_S = 10.0
@@ -196,7 +182,7 @@ class _Node:
             nursery.start_soon(loop.watch_space, host, reserve)
             server = Server(service, self.access, listening, self._limits())
             nursery.start_soon(server.run)
-            nursery.start_soon(self._begin, host, service)
+            nursery.start_soon(arrive, host, service, self.config)
             await self._wait_for_end(signals)
             await self._stop(host, service, server)
             nursery.cancel_scope.cancel()
@@ -209,7 +195,7 @@ class _Node:
         self.failed.set()
 
     async def _identify_or_stop(self, signals: AsyncIterator[int]) -> Identity | None:
-        """``_identify``, which may wait for a node to join for long; None when a signal
+        """Who we are, which may wait for a node to join for long; None when a signal
         has ended that."""
         identity: Identity | None = None
         async with trio.open_nursery() as nursery:
@@ -219,35 +205,11 @@ class _Node:
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(stop)
-            identity = await self._identify()
+            identity = await identify(
+                self.stores.raft_db, self.config, self.access.peer_key, self.surroundings
+            )
             nursery.cancel_scope.cancel()
         return identity
-
-    async def _identify(self) -> Identity:
-        """Who we are: known from the disk, just founded, or just joined."""
-        raft_db, config, around = self.stores.raft_db, self.config, self.surroundings
-        store_uuid = store_of(raft_db, around.make_uuid)
-        known = raft_db.identity()
-        assert known is not None
-        if known.node_id == 0:
-            if config.join_ip:
-                joined = await join(
-                    [parse(text) for text in config.join_ip],
-                    store_uuid=store_uuid,
-                    address=config.address,
-                    zone=config.zone,
-                    peer_key=self.access.peer_key,
-                    timeout_s=_JOIN_TIMEOUT_S,
-                    surroundings=around,
-                )
-                accept_membership(raft_db, store_uuid, joined)
-                log.info("joined cluster %s as node %d", joined.cluster_id.hex(), joined.node)
-                if lost := joined.others_at(config.address):
-                    log.warning("%s", lost_advice(lost, config.address))
-            else:
-                cluster_id = begin_cluster(raft_db, store_uuid, around.make_uuid)
-                log.info("began cluster %s", cluster_id.hex())
-        return next_boot(raft_db, config.address, around.make_uuid)
 
     @asynccontextmanager
     async def _workers(self) -> AsyncIterator[Workers]:
@@ -323,62 +285,6 @@ class _Node:
                 value_bytes_max=config.value_bytes_max, connections_max=config.connections_max
             )
         )
-
-    async def _begin(self, host: Host, service: Service) -> None:
-        """Found the cluster if that is still to be done, tell it that we have
-        started, and tell the service manager once we can serve."""
-        await self._found(host)
-        body = announce_body(host.identity)
-        while True:
-            status, reply = await service.call(
-                Op.NODE_ANNOUNCE, body, Principal(PEER, host.node, loopback=True)
-            )
-            if status == Status.OK:
-                host.upkeep.acknowledge_boot()
-                break
-            if status == Status.FOREIGN:
-                refusal = from_wire(status, reply)
-                if isinstance(refusal, Foreign):
-                    host.refused(refusal)
-                else:
-                    host.fail(refusal)
-                return
-            await trio.sleep(0.2)
-        while not service.health().serving:  # noqa: ASYNC110 - it is many conditions at once
-            await trio.sleep(0.02)
-        notify("READY=1")
-        log.info("ready: serving CBOR and HTTP on %s", host.identity.address)
-
-    async def _found(self, host: Host) -> None:
-        """Propose the first entry of a new cluster's life, until it is there. The
-        first node does so at each start: a repetition is refused at apply."""
-        identity = host.identity
-        while host.node == 1 and not host.view.cluster_id:
-            done = trio.Event()
-
-            def respond(_status: int, _body: object, done: trio.Event = done) -> None:
-                done.set()
-
-            request = Request(
-                op=Op.META_BOOTSTRAP,
-                body=bootstrap_body(
-                    identity.cluster_id,
-                    identity.store_uuid,
-                    shards=self.config.shards,
-                    replication_factor=self.config.replication_factor,
-                    address=identity.address,
-                    zone=self.config.zone,
-                ),
-                key=b"",
-                shard=META_SHARD,
-                respond=respond,
-                deadline_ms=self.clock.monotonic_ms() + 5_000.0,
-                forwarded=True,  # only ever proposed here
-                write=True,
-            )
-            host.submit(request)
-            await done.wait()
-            await trio.sleep(0.02)
 
     async def _wait_for_end(self, signals: AsyncIterator[int]) -> None:
         """Until SIGTERM or SIGINT, or until the host has failed."""
