@@ -40,13 +40,22 @@ STEERING: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "newborn-is-opened-before-it-is-durable": (("power-cut", "kill-all"), _SPLITS),
     "newborn-is-flushed-alone": (("kill", "power-cut"), _SPLITS),
     "newborn-is-made-empty": (("kill-all", "partition"), _SPLITS),
+    "new-half-is-found-by-the-map-alone": (("kill", "power-cut"), {**_SPLITS, "lasting": "pair"}),
     "reads-what-was-split-off": (
         ("transfer", "slow-disk", "partition"),
         {**_SPLITS, "reads": 0.8, "think_ms": 5, "clients": 6},
     ),
     "lost-forward-is-sent-again": (
         ("reset", "kill"),
-        {"nodes": 3, "shards": 4, "sessions": False, "reads": 0.1, "think_ms": 5, "clients": 6},
+        {
+            "nodes": 3,
+            "shards": 4,
+            "sessions": False,
+            "reads": 0.1,
+            "think_ms": 5,
+            "clients": 6,
+            "reshapes": (),
+        },
     ),
     "reads-served-before-they-are-applied": (
         ("slow-disk", "transfer"),
@@ -82,6 +91,21 @@ STEERING: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "stalled-disk-goes-on-leading": (("kill",), {"nodes": 3, "lasting": "stalled-disk"}),
     "no-pre-vote": (("kill",), {"nodes": 3, "lasting": "pair"}),
     "pre-vote-granted-beside-a-leader": (("kill",), {"nodes": 3, "lasting": "pair"}),
+    "damaged-replica-finishes-its-turn": (
+        ("bit-rot",),
+        {
+            "nodes": 3,
+            "shards": 1,
+            "keys": 12,
+            "reads": 0.2,
+            "think_ms": 5,
+            "clients": 6,
+            "pipeline": 3,
+            "conditional": 0.3,
+            "reshapes": (),
+            "settings": {"cache_bytes": 1, "memtable_bytes": 500, "flush_interval_ms": 100.0},
+        },
+    ),
     "client-stays-with-a-node-that-is-late": (
         ("clog",),
         {"nodes": 3, "timeout_ms": 300, "clients": 1, "pipeline": 1, "lasting": "deaf"},
@@ -103,6 +127,12 @@ TESTS = {
     "test_a_member_that_an_older_view_lacks_is_remembered_when_it_connects",
     "old-wish-taken-for-damage": "host/test_moves.py::"
     "test_an_old_wish_for_a_replica_that_has_left_is_no_damage",
+    "session-acknowledges-one-more": "state/test_sessions.py::"
+    "test_a_late_write_with_an_older_acknowledgement_is_still_executed",
+    "lost-forward-is-sent-again": "host/test_router.py::"
+    "test_a_write_whose_connection_was_lost_ends_unknown_and_is_not_sent_again",
+    "index-without-its-term": "host/test_replica.py::"
+    "test_an_entry_of_another_term_in_its_place_proves_a_write_not_applied",
     "split-forgets-what-is-being-flushed": "state/test_split.py::"
     "test_each_half_has_its_keys_wherever_they_were",
     "split-forgets-the-memtable": "state/test_split.py::"
@@ -167,6 +197,8 @@ TESTS = {
     "test_a_copy_is_refused_when_the_original_still_answers",
     "removed-node-comes-back": "host/test_drain.py::"
     "test_a_node_that_left_and_starts_again_is_told_so",
+    "new-half-is-found-by-the-map-alone": "host/test_turned_away.py::"
+    "test_who_leads_the_new_half_serves_it_by_a_map_that_has_only_the_old_one",
     "given-up-node-comes-back": "host/test_turned_away.py::"
     "test_a_node_that_a_recovery_has_given_up_is_not_let_in",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from krita.errors import Unavailable
 from krita.handshake import Identity
 from krita.routing import Router
 from kritad.host.admission import check_member
@@ -9,6 +10,7 @@ from kritad.host.bootstrap import META_SHARD
 from kritad.host.host import Host
 from kritad.host.replica import Replica
 from kritad.host.residence import Residence
+from kritad.service import Service
 from kritad.storage.errors import Tombstoned
 from tests.simulator.mutants.mutant import Mutant
 
@@ -44,6 +46,14 @@ def _let_it_finish(host: Host, replica: Replica, why: str) -> None:
     host.drive.mark(replica)
 
 
+def _route_by_the_map(service: Service, key: bytes) -> int:
+    """What this node knows of splits beyond its map is left to the old shard's leader."""
+    known = service._host.shard_map
+    if known is None:
+        raise Unavailable("this node does not know the cluster's shards yet", hint="try again")
+    return known.shard_of(key).shard
+
+
 _create_wanted = Residence.create_wanted
 
 MUTANTS = (
@@ -74,5 +84,12 @@ MUTANTS = (
         "found here: docs/simulation.md",
         "poisoned-silent: a leader applies a write to a damaged row and appends in one turn",
         ((Host, "_silence", _let_it_finish),),
+    ),
+    Mutant(
+        "new-half-is-found-by-the-map-alone",
+        "who leads a shard serves it, whatever its map lacks",
+        "found here: docs/simulation.md",
+        "liveness: a split, then a node that leads a half and does not hear the meta shard",
+        ((Service, "_shard_of", _route_by_the_map),),
     ),
 )
