@@ -127,6 +127,8 @@ TESTS = {
     "test_a_member_that_an_older_view_lacks_is_remembered_when_it_connects",
     "old-wish-taken-for-damage": "host/test_moves.py::"
     "test_an_old_wish_for_a_replica_that_has_left_is_no_damage",
+    "reply-forgotten-too-early": "simulator/test_mutants_bite.py::"
+    "test_a_session_forgets_what_was_not_acknowledged",
     "session-acknowledges-one-more": "state/test_sessions.py::"
     "test_a_late_write_with_an_older_acknowledgement_is_still_executed",
     "lost-forward-is-sent-again": "host/test_router.py::"

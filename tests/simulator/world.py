@@ -202,9 +202,7 @@ class World:
     def _run(self, duration_us: int) -> None:
         self.loop.run_until(self.loop.now_us + duration_us)
 
-    def _wait(
-        self, what: str, condition: Callable[[], bool], *, step_us: int = _STEP_US
-    ) -> None:
+    def _wait(self, what: str, condition: Callable[[], bool], *, step_us: int = _STEP_US) -> None:
         """Let time pass until it is so. Raises Violation("liveness")."""
         settings = self.plan.settings
         limit_us = _REST_LIMIT_S * SECOND_US + 60 * settings.election_ms * MS_US
