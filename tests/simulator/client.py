@@ -52,7 +52,10 @@ class Connection:
 
     def _delay_us(self, way: int) -> int:
         now_us = self._loop.now_us
-        arrival_us = max(self._arrival_us[way], now_us + self.client.world.network.delay_us())
+        delay_us = self.client.world.network.delay_us()
+        if self.client.zone != self.node.zone:
+            delay_us += self.client.world.plan.far_us
+        arrival_us = max(self._arrival_us[way], now_us + delay_us)
         self._arrival_us[way] = arrival_us
         return arrival_us - now_us
 
@@ -121,7 +124,8 @@ class SimClient:
         self.gone = False
         dice = world.chance.stream("client", number)
         seeds = [node.address for node in world.nodes]
-        self._dispatcher = Dispatcher(seeds, dice, sessions=sessions)
+        self.zone = world.plan.zone_of(number)
+        self._dispatcher = Dispatcher(seeds, dice, sessions=sessions, zone=self.zone)
         self._connections: dict[Link, Connection] = {}
         self._wake_us = math.inf
 

@@ -187,11 +187,17 @@ class Network:
     def delay_us(self, link: Link | None = None) -> int:
         """How long a frame takes, on ``link`` or to a client."""
         delay_us = self.plan.delay_us
+        if link is not None and self.plan.far_us and self._is_far(link):
+            delay_us += self.plan.far_us
         if self.plan.jitter_us:
             delay_us += int(self._dice.random() * self.plan.jitter_us)
         if link is not None and link.clogged_until_us > self.loop.now_us:
             delay_us += link.clogged_until_us - self.loop.now_us
         return delay_us
+
+    def _is_far(self, link: Link) -> bool:
+        ends = (self.nodes.get(number) for number in (link.sender, link.recipient))
+        return len({node.zone for node in ends if node is not None}) > 1
 
     # --- what goes wrong ----------------------------------------------------------------
 

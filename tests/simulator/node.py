@@ -83,6 +83,7 @@ class SimNode:
         self._observe_saves()
         self.disk_failing = False  # the next write will be refused
         self.removed = False  # from the cluster, for good
+        self.zone = plan.zone_of(name)
         self.address = f"n{name}:8080"
         self.space_low = False
         self.connections: list[Any] = []  # of clients: see client.py
@@ -144,7 +145,7 @@ class SimNode:
     def join(self, seed: SimNode) -> None:
         """Become a member of ``seed``'s cluster, however long that takes."""
         store_uuid = store_of(self.raft_db, self._make_uuid)
-        body = encode_body(Op.NODE_JOIN, store_uuid, self.address, "")
+        body = encode_body(Op.NODE_JOIN, store_uuid, self.address, self.zone)
         again_us = int(_JOIN_MS * MS_US)
 
         def joined(status: int, reply: object) -> None:
@@ -227,7 +228,7 @@ class SimNode:
             shards=plan.shards,
             replication_factor=plan.factor,
             address=self.address,
-            zone="",
+            zone=self.zone,
         )
         deadline_ms = self.clock.monotonic_ms() + 5_000.0
         self.host.submit(

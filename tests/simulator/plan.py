@@ -131,6 +131,12 @@ class Plan:
     lasting: str  # of LASTING: what stays when all else is healed; it must do no harm
     faults: tuple[Fault, ...]
     reshapes: tuple[Reshape, ...] = ()
+    regions: int = 1  # nodes and clients are in one after the other
+    far_us: int = 0  # what it takes longer from one region to another
+
+    def zone_of(self, number: int) -> str:
+        """The region of the node or client of that number, from 1 on; "" if there is one."""
+        return f"region {(number - 1) % self.regions}" if self.regions > 1 else ""
 
     @property
     def families(self) -> list[str]:

@@ -89,11 +89,11 @@ class World:
         """From one node to the plan's number, every shard with its replicas."""
         first = self._new_node()
         first.found()
-        self._wait("the first node serves", lambda: self.leader(self.plan.shards) is not None)
+        self.wait("the first node serves", lambda: self.leader(self.plan.shards) is not None)
         for _ in range(self.plan.nodes - 1):
             self.add_node(first)
         copies = min(self.plan.nodes, self.plan.factor)
-        self._wait("the cluster has grown", lambda: self._grown(copies) and self._knows_ring())
+        self.wait("the cluster has grown", lambda: self._grown(copies) and self._knows_ring())
 
     def heal(self) -> None:
         """All faults end but, perhaps, one that lasts: it must not keep any shard from
@@ -112,14 +112,14 @@ class World:
 
     def _serve(self, while_: str) -> None:
         """Within a bound every shard has a leader and takes writes."""
-        self._wait(
+        self.wait(
             f"{while_}every shard has a leader",
-            lambda: None not in map(self.leader, self._shards()),
+            lambda: None not in map(self.leader, self.shards()),
         )
         written = dict(self.written)
         self._run(_LIVELY_S * SECOND_US)
         self.calm = True  # more load than the drawn windows can carry has to end some time
-        self._wait(
+        self.wait(
             f"{while_}every shard takes writes",
             lambda: all(self.written[s] > written.get(s, 0) for s in self._shards_with_keys()),
         )
@@ -149,24 +149,24 @@ class World:
     def _terms(self) -> dict[int, int]:
         return {
             shard: max((replica.raft.term for replica in self._replicas(shard)), default=0)
-            for shard in self._shards()
+            for shard in self.shards()
         }
 
     def rest(self) -> None:
         """People stop, the cluster comes to the shape that was asked for, and every replica
         of a shard to the same state."""
-        self._wait("nothing is held any more", self.reshaper.release, step_us=SECOND_US)
+        self.wait("nothing is held any more", self.reshaper.release, step_us=SECOND_US)
         # First, because a learner may have to have all of the log before it votes.
         self.resting = True
-        self._wait("people get their last answers", lambda: all(p.idle for p in self.people))
+        self.wait("people get their last answers", lambda: all(p.idle for p in self.people))
         if not self.rotten:  # a replica that is closed is moved nowhere by itself
-            self._wait("the cluster has the wanted shape", self.reshaper.settled)
-        self._wait("the replicas are equal", self._converged)
+            self.wait("the cluster has the wanted shape", self.reshaper.settled)
+        self.wait("the replicas are equal", self._converged)
 
     def judge(self) -> None:
         """Read every key; then the history has to hold water, and the rows to add up."""
         final = self._read_all()
-        for shard in self._shards() if not self.rotten else ():
+        for shard in self.shards() if not self.rotten else ():
             take_census(self._replicas(shard))
         operations = self.history.operations
         for operation in operations:
@@ -193,7 +193,7 @@ class World:
                 self.loop.now_us, reader.number, Kind.GET, self.shard_of(key), key
             )
             reader.call(operation, requests.get(key), 30.0, lambda: None)
-            self._wait("a key can be read", lambda op=operation: op.returned_us is not None)  # type: ignore[misc]
+            self.wait("a key can be read", lambda op=operation: op.returned_us is not None)  # type: ignore[misc]
             if operation.fate is not Fate.OK:
                 raise Violation("liveness", f"{key!r} cannot be read after all faults are over")
             found[key] = (operation.value, operation.revision)
@@ -202,7 +202,7 @@ class World:
     def _run(self, duration_us: int) -> None:
         self.loop.run_until(self.loop.now_us + duration_us)
 
-    def _wait(self, what: str, condition: Callable[[], bool], *, step_us: int = _STEP_US) -> None:
+    def wait(self, what: str, condition: Callable[[], bool], *, step_us: int = _STEP_US) -> None:
         """Let time pass until it is so. Raises Violation("liveness")."""
         settings = self.plan.settings
         limit_us = _REST_LIMIT_S * SECOND_US + 60 * settings.election_ms * MS_US
@@ -261,7 +261,8 @@ class World:
                 self._ring = node.host.build_shard_map()
         return self._view
 
-    def _shards(self) -> list[int]:
+    def shards(self) -> list[int]:
+        """All there are, the meta shard among them."""
         return sorted(self.view().shards) or list(range(self.plan.shards + 1))
 
     def shard_of(self, key: bytes) -> int:
@@ -292,7 +293,7 @@ class World:
         """Whether every shard has its voters, by its leader's own configuration."""
         if len(self.members) < self.plan.nodes:
             return False
-        for shard in self._shards():
+        for shard in self.shards():
             leader = self.leader(shard)
             if leader is None:
                 return False
@@ -306,7 +307,7 @@ class World:
 
     def _converged(self) -> bool:
         """Whether all members of each shard are at the same place in the same state."""
-        for shard in self._shards():
+        for shard in self.shards():
             leader = self.leader(shard)
             if leader is None:
                 return False
