@@ -16,6 +16,7 @@ Rules:
 * Shards that people hold, or that are being split, stay as they are (but nobody
   waits for a node that has left). A shard that people have moved is pinned: it is not
   moved for balance, only for want of a node.
+* A node without room on its disk gets nothing; a shard is rather short of a replica.
 * A node that still votes in a shard has its data: it is the first to be wanted there
   again.
 * The same view gives the same plan, and a plan that was carried out gives an
@@ -34,7 +35,7 @@ Sources: raft.md 4.3 (measurements of five ways to do this), design 5.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import attrs
 
@@ -52,18 +53,19 @@ class Placement:
     nodes: tuple[int, ...]
 
 
-def placements(view: MetaView) -> list[Placement]:
+def placements(view: MetaView, full: Collection[int] = ()) -> list[Placement]:
     """What to change so that every shard has its replicas and every node its share.
 
     By shard; empty when all is well. The meta shard is not placed: every node is
-    its member. What of it may begin now is for moves.admissible to say.
+    its member. What of it may begin now is for moves.admissible to say. Nodes that are
+    ``full`` keep what they have and get nothing.
 
     Cost with 256 shards on up to 30 nodes: 3 ms when there is nothing to do, 4 ms when a
     node is lost, 4 to 20 ms when one joins (the fewer there are, the more it gets).
     """
     if not view.usable_nodes:
         return []
-    plan = _Plan(view)
+    plan = _Plan(view, full)
     plan.fill()
     plan.spread_zones()
     plan.balance()
@@ -77,13 +79,14 @@ class _Plan:
     node once per hole; a balancing move looks at what the fullest node holds.
     """
 
-    def __init__(self, view: MetaView) -> None:
+    def __init__(self, view: MetaView, full: Collection[int]) -> None:
         self._view = view
         self._records = view.data_shards
         self._movable = [record for record in self._records if not self._stays(record)]
         # What people have put somewhere is moved if its node goes, and not for balance.
         self._by_number = {record.shard: record for record in self._movable if not record.pinned}
         self._nodes = {node.node: node for node in view.usable_nodes}
+        self._open = self._nodes.keys() - set(full)
         self._factor = min(view.replication_factor, len(self._nodes))
         zones = len({node.zone for node in self._nodes.values()})
         self._zone_share = -(-self._factor // zones)
@@ -113,8 +116,8 @@ class _Plan:
             self._succeed(record)
         for record in self._movable:
             holders = self._holders[record.shard]
-            while len(holders) < self._factor:
-                self._add(record.shard, self._best(record.shard, self._nodes.keys() - holders))
+            while len(holders) < self._factor and (free := self._open - holders):
+                self._add(record.shard, self._best(record.shard, free))
 
     def spread_zones(self) -> None:
         """Move replicas out of zones that hold too many of a shard, where that
@@ -126,7 +129,7 @@ class _Plan:
                 if not crowded:
                     break
                 source = max(crowded, key=lambda node: (self._load(node), node))
-                others = self._nodes.keys() - holders
+                others = self._open - holders
                 free = [node for node in others if self._excess(shard, node, source) <= 0]
                 if not free:
                     break
@@ -165,7 +168,7 @@ class _Plan:
         holders = self._holders[record.shard]
         for node in record.nodes:
             heir = self._view.nodes[node].successor
-            if node in self._nodes or heir not in self._nodes or heir in holders:
+            if node in self._nodes or heir not in self._open or heir in holders:
                 continue
             if len(holders) < self._factor and self._excess(record.shard, heir) <= 0:
                 self._add(record.shard, heir)
@@ -204,7 +207,7 @@ class _Plan:
         """The first legal move between the furthest apart of ``order`` (least
         loaded first), as (shard, source, target)."""
         for source in reversed(order):
-            for target in order:
+            for target in (node for node in order if node in self._open):
                 if not self._evens(source, target):
                     break
                 shard = self._best_to_move(source, target)

@@ -11,7 +11,8 @@ Every node has one; what it does depends on what the node leads:
   splits that were decided (splitting.py).
 
 Rules:
-* No copy is made where nobody answers. No copy that can be reached is given up unless
+* No copy is made where nobody answers, nor on a node that has no room on its disk or is
+  about to stop. No copy that can be reached is given up unless
   every node that shall hold the shard afterwards can be reached (``is_safe``): while
   one of *them* is missing, the shard would be left with fewer copies than it has. A
   node that is missing elsewhere is nobody's business; one that was declared dead is not
@@ -126,7 +127,9 @@ class Steward:
         if self._vigil.outage(view):
             return
         present = self._reachable()
-        wanted = [plan for plan in placements(view) if is_safe(view, plan, present)]
+        # Who takes no leadership is out of room on its disk, or about to stop.
+        full = set(present) - set(self._leadable())
+        wanted = [plan for plan in placements(view, full) if is_safe(view, plan, present)]
         for placement in admissible(view, wanted):
             body = encode_body(
                 Op.META_PLACE,

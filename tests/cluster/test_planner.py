@@ -293,3 +293,20 @@ def test_of_two_nodes_that_shall_go_the_live_one_keeps_its_replica_longer() -> N
     for before, after in zip(view.data_shards, wanted.data_shards, strict=True):
         assert 5 in after.nodes
         assert 1 in after.nodes or 1 not in before.nodes
+
+
+def test_a_node_without_room_keeps_what_it_has_and_gets_nothing() -> None:
+    view = grown(5, 64).view
+    lost = with_state(view, 2, NodeState.REMOVING)
+    plan = placements(lost, full=[5])
+    held = {shard.shard for shard in view.data_shards if 5 in shard.nodes}
+    assert plan
+    assert all((5 in placement.nodes) == (placement.shard in held) for placement in plan)
+    assert all(len(placement.nodes) == 3 for placement in plan)
+
+
+def test_when_nobody_has_room_a_shard_is_rather_left_short() -> None:
+    view = with_state(grown(4, 16).view, 2, NodeState.LEFT)
+    for placement in placements(view, full=[1, 3, 4]):
+        assert set(placement.nodes) == set(view.shards[placement.shard].nodes) - {2}
+    assert placements(grown(4, 16).view, full=[1, 2, 3, 4]) == []

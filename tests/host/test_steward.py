@@ -47,6 +47,7 @@ class Bench:
     steward: Steward
     replicas: dict[int, Replica]
     present: set[int]  # the nodes that answer
+    unwilling: set[int]  # and of these those that take no leadership
 
     def ops(self) -> Counter[int]:
         return Counter(request.op for request in self.routed)
@@ -76,6 +77,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     routed: list[Request] = []
     replicas = {META: node.replicas[2], DATA: node.replicas[DATA]}
     present = {1, 2, 3, 4, 5, 6}
+    unwilling: set[int] = set()
     steward = Steward(
         replicas,
         leaders,
@@ -83,10 +85,10 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         routed.append,
         node.drive.mark,
         lambda: present,
-        lambda: present,
+        lambda: present - unwilling,
         vigil=Vigil(DEAD_AFTER_MS, node.clock, lambda: present),
     )
-    yield Bench(node, leaders, routed, steward, replicas, present)
+    yield Bench(node, leaders, routed, steward, replicas, present, unwilling)
     node.close()
 
 
@@ -340,6 +342,19 @@ def test_a_move_that_was_taken_back_leaves_no_learner_though_the_shard_is_held(
     held = attrs.evolve(plain.shards[DATA], held=True)
     bench.steward.step(attrs.evolve(plain, shards={**plain.shards, DATA: held}))
     assert bench.node.raft.configuration.learners == frozenset()
+
+
+def test_a_node_that_has_no_room_or_is_about_to_stop_gets_no_replica(bench: Bench) -> None:
+    bench.lead_meta()
+    bench.unwilling.add(3)
+    bench.steward.step(view(wanted=(1,)))
+    (place,) = [r for r in bench.routed if r.op == Op.META_PLACE]
+    assert decode_body(Op.META_PLACE, place.body)[2] == [1, 2]
+    bench.answer_all()
+    bench.unwilling.clear()
+    bench.steward.step(view(wanted=(1, 2)))
+    (place,) = [r for r in bench.routed if r.op == Op.META_PLACE]
+    assert decode_body(Op.META_PLACE, place.body)[2] == [1, 2, 3]
 
 
 def test_a_shard_that_is_being_copied_keeps_its_leader(bench: Bench) -> None:
