@@ -32,7 +32,7 @@ from kritad.raft.messages import (
     Vote,
     VoteReply,
 )
-from kritad.raft.types import Role, Save
+from kritad.raft.types import Configuration, Role, Save
 
 if TYPE_CHECKING:
     from tests.simulator.node import SimNode
@@ -68,6 +68,7 @@ class Invariants:
         self._last_committed: dict[int, int] = {}
         self._hashes: dict[tuple[int, int], int] = {}
         self._homes: dict[tuple[int, int], SimNode] = {}  # (shard, replica) -> node
+        self._versions: dict[tuple[int, int], int] = {}  # of their configurations, when looked at
 
     def look(self, node: SimNode) -> None:
         """After a turn of ``node``: every replica of it that has moved. 2 µs for one
@@ -113,6 +114,7 @@ class Invariants:
             self._check_leader(node, replica)
         if replica.state.index != applied:
             self._check_state(node, replica)
+        self._versions[raft.shard, raft.replica] = raft.configuration.version
 
     def _check_leader(self, node: SimNode, replica: Replica) -> None:
         raft = replica.raft
@@ -161,7 +163,7 @@ class Invariants:
             raise Violation(
                 "commit-own-term", f"{node} committed an older term's entry by counting: {raft!r}"
             )
-        conf = raft.configuration
+        conf = self._configuration_of_commit(replica)
         for voters in (conf.voters, conf.voters_outgoing):
             have = [v for v in sorted(voters) if self._holds(raft.shard, v, raft.commit, term)]
             if voters and not _is_majority(have, voters):
@@ -170,6 +172,15 @@ class Invariants:
                     f"entry {raft.commit} is committed by {node}, and only the disks of {have}"
                     f" of {sorted(voters)} have it",
                 )
+
+    def _configuration_of_commit(self, replica: Replica) -> Configuration:
+        """In force when the leader counted: one that it has appended behind what it
+        committed, since the last look, came later."""
+        log = replica.raft.log
+        known = self._versions.get((replica.shard, replica.id))
+        if log.configuration_index > log.commit and known != log.configuration.version:
+            return log.configurations[-2][1]
+        return log.configuration
 
     def _holds(self, shard: int, replica: int, index: int, term: int) -> bool:
         node = self._homes.get((shard, replica))
