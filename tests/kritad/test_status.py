@@ -128,7 +128,7 @@ async def test_the_shards_are_listed_with_their_replicas(cluster: Cluster) -> No
     for row in rows:
         assert row.keys() == {
             "shard", "hash_lo", "hash_hi", "version", "leader", "term", "replicas", "reported",
-            "keys", "bytes", "in_motion", "held", "splitting", "shard_new",
+            "keys", "bytes", "in_motion", "held", "pinned", "splitting", "shard_new",
         }  # fmt: skip
         assert (row["in_motion"], row["held"], row["splitting"]) == (False, False, False)
         assert sorted(r["node"] for r in row["reported"]) == [1, 2, 3]

@@ -265,7 +265,9 @@ def to_json(plan: Plan) -> str:
 def from_json(text: str) -> Plan:
     """The inverse of to_json."""
     fields = json.loads(text)
-    fields["settings"] = HostSettings(**fields["settings"])
+    settings = fields["settings"]
+    settings["leader_zones"] = tuple(settings.get("leader_zones", ()))
+    fields["settings"] = HostSettings(**settings)
     fields["faults"] = tuple(Fault(**fault) for fault in fields["faults"])
     fields["reshapes"] = tuple(Reshape(**wish) for wish in fields.get("reshapes", ()))
     return Plan(**fields)
