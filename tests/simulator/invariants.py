@@ -17,6 +17,7 @@ To add an invariant: a method here, called from one of the three.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -163,24 +164,29 @@ class Invariants:
             raise Violation(
                 "commit-own-term", f"{node} committed an older term's entry by counting: {raft!r}"
             )
-        conf = self._configuration_of_commit(replica)
-        for voters in (conf.voters, conf.voters_outgoing):
-            have = [v for v in sorted(voters) if self._holds(raft.shard, v, raft.commit, term)]
-            if voters and not _is_majority(have, voters):
-                raise Violation(
-                    "commit-durable",
-                    f"entry {raft.commit} is committed by {node}, and only the disks of {have}"
-                    f" of {sorted(voters)} have it",
-                )
+        halves = [
+            (conf.voters, conf.voters_outgoing) for conf in self._configurations_since(replica)
+        ]
+        have = {
+            voter
+            for voters in itertools.chain.from_iterable(halves)
+            for voter in voters
+            if self._holds(raft.shard, voter, raft.commit, term)
+        }
+        if not any(all(_is_majority(have & v, v) for v in both if v) for both in halves):
+            raise Violation(
+                "commit-durable",
+                f"entry {raft.commit} is committed by {node}, and only the disks of {sorted(have)}"
+                f" have it: {raft.configuration}",
+            )
 
-    def _configuration_of_commit(self, replica: Replica) -> Configuration:
-        """In force when the leader counted: one that it has appended behind what it
-        committed, since the last look, came later."""
+    def _configurations_since(self, replica: Replica) -> list[Configuration]:
+        """Those that were in force at some time since the last look: a turn may commit by
+        one and append the next, and may commit by that one too."""
         log = replica.raft.log
-        known = self._versions.get((replica.shard, replica.id))
-        if log.configuration_index > log.commit and known != log.configuration.version:
-            return log.configurations[-2][1]
-        return log.configuration
+        newest = log.configuration.version
+        known = min(newest, self._versions.get((replica.shard, replica.id), newest))
+        return [conf for _, conf in log.configurations if conf.version >= known]
 
     def _holds(self, shard: int, replica: int, index: int, term: int) -> bool:
         node = self._homes.get((shard, replica))
