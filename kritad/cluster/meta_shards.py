@@ -148,6 +148,8 @@ def move_cancel(records: Records, values: list[object], index: int) -> tuple[int
         raise ConditionFailed(
             f"shard {shard} is not on the move", hint="to keep it where it is, pause its moves"
         )
+    # Its replicas have their new ids: a split waits until those, and no others, vote.
+    _check_whole(record)
     voters = [ReplicaRecord(r.replica, r.node) for r in record.report.replicas if r.voter]
     if not voters:
         raise ConditionFailed(

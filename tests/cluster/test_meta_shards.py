@@ -143,6 +143,19 @@ def test_a_cancelled_move_wants_those_who_vote_and_holds_the_shard() -> None:
     assert records.data == data
 
 
+def test_what_is_wanted_of_a_shard_that_is_being_split_is_not_changed_by_a_cancel() -> None:
+    """Seed 21135: a report came late, from before the split was decided. With its voters
+    wanted, those whose halves had ids never were all of them again, and nothing was cut."""
+    records = cluster()
+    records.call(Op.SHARD_SPLIT, 1)
+    wanted = shard(records).replicas
+    late = [[replica.replica, replica.node, True] for replica in wanted]
+    records.call(Op.META_REPORT, 1, 9, 9, [*late, [99, 4, True]])
+    assert shard(records).in_motion
+    refused(records, ConditionFailed, "being split", Op.MOVE_CANCEL, 1)
+    assert shard(records).replicas == wanted
+
+
 def test_only_a_move_that_has_begun_is_cancelled() -> None:
     records = bootstrapped(2)
     refused(records, ConditionFailed, "not reported", Op.MOVE_CANCEL, 1)
