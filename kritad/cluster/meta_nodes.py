@@ -120,7 +120,7 @@ def node_label(records: Records, values: list[object], index: int) -> tuple[int,
     tables = Tables(records, index)
     known = tables.node(node)
     if known.left:
-        raise ConditionFailed(f"node {node} has been removed from this cluster", hint=_JOIN_AS_NEW)
+        raise _has_left(node)
     labelled = attrs.evolve(
         known,
         zone=known.zone if zone is None else zone,
@@ -151,7 +151,7 @@ def intended(
     if known.left:
         if wanted is NodeState.REMOVING:
             return known  # repeated: it has left since
-        raise ConditionFailed(f"node {node} has been removed from this cluster", hint=_JOIN_AS_NEW)
+        raise _has_left(node)
     if known.state is NodeState.REMOVING and wanted is NodeState.DRAINING:
         raise ConditionFailed(
             f"node {node} is being removed, which drains it too",
@@ -177,6 +177,10 @@ def _check_spare(
             f"node {successor} cannot be the successor of node {node}: it is not up",
             hint="name a node that is up, or none",
         )
+
+
+def _has_left(node: int) -> ConditionFailed:
+    return ConditionFailed(f"node {node} has been removed from this cluster", hint=_JOIN_AS_NEW)
 
 
 def _check_member(known: NodeRecord) -> None:

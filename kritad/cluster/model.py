@@ -211,6 +211,11 @@ class ShardRecord:
         wanted = {replica.replica for replica in self.replicas}
         return wanted != {member.replica for member in self.report.replicas if member.voter}
 
+    @property
+    def holders(self) -> tuple[int, ...]:
+        """The nodes that vote in it; before the first report, those that shall."""
+        return self.report.voters or self.nodes
+
     def holds(self, node: int) -> bool:
         """Whether the node is wanted, or a member as far as has been reported."""
         return node in self.nodes or node in self.report.nodes

@@ -87,8 +87,7 @@ def admissible(
 
 def live_replicas(view: MetaView, record: ShardRecord) -> int:
     """How many of the shard's voters are on nodes that are not known to be dead."""
-    voters = record.report.voters or record.nodes
-    return sum(node in view.nodes and not view.nodes[node].dead for node in voters)
+    return sum(node in view.nodes and not view.nodes[node].dead for node in record.holders)
 
 
 def _move(record: ShardRecord, paused: bool, joint: bool) -> Move:
@@ -158,8 +157,7 @@ class _Traffic:
 
     def _directions(self, record: ShardRecord, nodes: Sequence[int]) -> tuple[list[int], list[int]]:
         """The nodes that get the shard when it moves to ``nodes``, and those that give it."""
-        voters = record.report.voters
-        present = voters or record.nodes
+        present = record.holders
         onto = [node for node in nodes if node not in present]
         off = [node for node in present if node not in nodes and not self._dead(node)]
         return onto, off

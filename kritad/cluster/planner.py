@@ -91,10 +91,7 @@ class _Plan:
         zones = len({node.zone for node in self._nodes.values()})
         self._zone_share = -(-self._factor // zones)
         # Who has a shard's data; before the first report, who was wanted first.
-        self._voters = {
-            record.shard: frozenset(record.report.voters or record.nodes)
-            for record in self._records
-        }
+        self._voters = {record.shard: frozenset(record.holders) for record in self._records}
         self._holders: dict[int, set[int]] = {record.shard: set() for record in self._records}
         self._shards_of: dict[int, set[int]] = {node: set() for node in self._nodes}
         # How many replicas of each shard are in each zone, and which zones have room for more.

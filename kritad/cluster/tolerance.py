@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 from krita.ring import META_SHARD
 from kritad.cluster.membership import meta_voters
-from kritad.cluster.model import ShardRecord
 from kritad.cluster.view import MetaView
 
 
@@ -40,7 +39,7 @@ def tolerance(
     ``up`` are the nodes that answer; ``behind`` the ``(shard, node)`` that are known
     to lag so far that they would not save the shard's newest writes. ~1 µs a shard.
     """
-    voters = {number: voters_of(record) for number, record in view.shards.items()}
+    voters = {number: record.holders for number, record in view.shards.items()}
     return tolerance_of(voters, up, behind)
 
 
@@ -50,11 +49,6 @@ def planned_tolerance(
     """What they could take with these nodes for each data shard, once moves are done."""
     meta = {META_SHARD: list(meta_voters(view).values())} if META_SHARD in view.shards else {}
     return tolerance_of({**meta, **placement}, up)
-
-
-def voters_of(record: ShardRecord) -> Collection[int]:
-    """The nodes that vote in a shard; before the first report, those that shall."""
-    return record.report.voters or record.nodes
 
 
 def tolerance_of(

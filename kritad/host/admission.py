@@ -31,12 +31,12 @@ from krita.errors import Foreign, Unavailable
 from krita.handshake import Identity
 from kritad.cluster.model import NodeRecord, NodeState
 from kritad.cluster.view import MetaView
+from kritad.host.departure import JOIN_AS_NEW
 
 _ROLLED_BACK = (
     "a disk restored from an old copy may have forgotten its votes;"
     " join it as a new node, with an empty directory"
 )
-_GONE = "to have this machine join as a new node, start with an empty data directory and --join_ip"
 
 
 def check_member(view: MetaView, identity: Identity) -> None:
@@ -78,7 +78,7 @@ def check_kept(given_up: Collection[int], identity: Identity) -> None:
         raise Foreign(
             f"node {identity.node} was given up when this cluster was recovered without it:"
             " what its disk has may contradict what was written since",
-            hint="keep the directory if you miss something; " + _GONE,
+            hint="keep the directory if you miss something; " + JOIN_AS_NEW,
         )
 
 

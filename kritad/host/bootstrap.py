@@ -210,7 +210,7 @@ def fresh_applied(
 ) -> Applied:
     """The state of a replica that has applied nothing yet. ``arc``: see birth_arc."""
     generation = data_db.create_generation()
-    extent = Extent.everything() if shard == META_SHARD else Extent.of(arc)
+    extent = _empty_extent(shard, arc)
     return Applied(
         shard=shard,
         replica=replica,
@@ -232,10 +232,14 @@ def counted(data_db: DataDatabase, applied: Applied, arc: Arc) -> Applied:
     which all of its rows are gone over. Raises Corrupt."""
     if applied.cells:
         return applied
-    empty = Extent.everything() if applied.shard == META_SHARD else Extent.of(arc)
+    empty = _empty_extent(applied.shard, arc)
     extent = data_db.count(applied.rows, empty, applied.shard)
     lo, hi = extent.arc
     return attrs.evolve(applied, hash_lo=lo, hash_hi=hi, cells=extent.encode())
+
+
+def _empty_extent(shard: int, arc: Arc) -> Extent:
+    return Extent.everything() if shard == META_SHARD else Extent.of(arc)
 
 
 def check_sum(applied: Applied, sessions: list[tuple[int, bytes]]) -> None:

@@ -13,6 +13,10 @@ from kritad.cluster.model import NodeState
 from kritad.cluster.view import MetaView
 from kritad.host.replica import Replica
 
+JOIN_AS_NEW = (
+    "to have this machine join as a new node, start with an empty data directory and --join_ip"
+)
+
 LEAVING = (NodeState.REMOVING, NodeState.LEFT)
 
 
@@ -33,7 +37,6 @@ def removed_from_cluster(node: int) -> Foreign:
     """What such a node is told. ``detail`` tells it from whom nobody knows."""
     return Foreign(
         f"node {node} has been removed from this cluster",
-        hint="to have this machine join as a new node, start with an empty data directory"
-        " and --join_ip",
+        hint=JOIN_AS_NEW,
         detail={"removed": node},
     )

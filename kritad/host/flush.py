@@ -13,7 +13,7 @@ Rules, each with a test that fails without it:
   below it whoever has just got one could never catch up (raft.md B35: both extremes have
   hurt others).
 * One flush at a time; a failed one is fatal for the node, as any disk error is.
-* A shard that was split off and has no replica yet (*unborn*, host/splitting.py) goes to
+* A shard that was split off and has no replica yet (*unborn*, host/births.py) goes to
   the disk with the one that it was cut from, in one durable transaction, at once: a state
   behind the split without the other half, or the other way round, would lose rows.
 

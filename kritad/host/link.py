@@ -48,7 +48,7 @@ class Expelled(Foreign):
     which is also what somebody else's cluster says of us."""
 
 
-def _after_welcome(error: KritaError) -> KritaError:
+def after_welcome(error: KritaError) -> KritaError:
     """What a goodbye means that follows the welcome: the clusters' ids agree."""
     if not isinstance(error, Foreign):
         return error
@@ -74,7 +74,7 @@ async def dial(
                         await stream.send(event.data)
                     elif isinstance(event, Goodbye):
                         # Also one right behind the welcome.
-                        raise event.error if welcomed is None else _after_welcome(event.error)
+                        raise event.error if welcomed is None else after_welcome(event.error)
                     elif isinstance(event, Welcomed):
                         welcomed = event
                 if welcomed is not None:
@@ -272,7 +272,7 @@ class Link:
                     if isinstance(event, Reply):
                         self._in_flight.pop(event.id)(event.status, event.body)
                     elif isinstance(event, Goodbye):
-                        raise _after_welcome(event.error)
+                        raise after_welcome(event.error)
         except (OSError, trio.ClosedResourceError, KritaError) as problem:
             self._note(problem)
         self.connected = False

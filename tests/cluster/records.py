@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from krita.errors import Status
 from krita.operations import Op
 from kritad.cluster.meta import handlers
@@ -63,3 +65,13 @@ def report_all(records: DictRecords) -> None:
     for shard, record in sorted(records.view.shards.items()):
         members = [[replica.replica, replica.node, True] for replica in record.replicas]
         records.call(Op.META_REPORT, shard, record.report.conf_version + 1, 1, members)
+
+
+def refused(
+    records: DictRecords, error: type[Exception], why: str, op: Op, *fields: object
+) -> None:
+    """The entry is refused for this reason, and has changed nothing."""
+    before = dict(records.data)
+    with pytest.raises(error, match=why):
+        records.call(op, *fields)
+    assert records.data == before

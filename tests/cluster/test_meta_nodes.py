@@ -7,7 +7,14 @@ import pytest
 from krita.errors import BadRequest, ConditionFailed, Foreign
 from krita.operations import Op
 from kritad.cluster.model import NodeState
-from tests.cluster.records import DictRecords, add_node, bootstrapped, report_all, store_uuid
+from tests.cluster.records import (
+    DictRecords,
+    add_node,
+    bootstrapped,
+    refused,
+    report_all,
+    store_uuid,
+)
 
 UP, DRAIN, LEFT, REMOVE = (int(state) for state in NodeState)
 
@@ -25,15 +32,6 @@ def cluster(nodes: int = 4, shards: int = 4) -> DictRecords:
 
 def state(records: DictRecords, node: int) -> NodeState:
     return records.view.nodes[node].state
-
-
-def refused(
-    records: DictRecords, error: type[Exception], why: str, op: Op, *fields: object
-) -> None:
-    before = dict(records.data)
-    with pytest.raises(error, match=why):
-        records.call(op, *fields)
-    assert records.data == before
 
 
 def test_a_node_is_drained_and_taken_back() -> None:

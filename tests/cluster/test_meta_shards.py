@@ -21,7 +21,7 @@ from kritad.cluster.model import (
     ShardRecord,
     SplitReplica,
 )
-from tests.cluster.records import DictRecords, add_node, bootstrapped, report_all
+from tests.cluster.records import DictRecords, add_node, bootstrapped, refused, report_all
 
 
 def cluster(shards: int = 2) -> DictRecords:
@@ -37,15 +37,6 @@ def cluster(shards: int = 2) -> DictRecords:
 
 def shard(records: DictRecords, number: int = 1) -> ShardRecord:
     return records.view.shards[number]
-
-
-def refused(
-    records: DictRecords, error: type[Exception], why: str, op: Op, *fields: object
-) -> None:
-    before = dict(records.data)
-    with pytest.raises(error, match=why):
-        records.call(op, *fields)
-    assert records.data == before
 
 
 # -- Moves by hand -------------------------------------------------------------------

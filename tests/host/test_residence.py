@@ -8,7 +8,7 @@ import pytest
 from krita.errors import Status
 from kritad.host.births import is_due
 from kritad.host.bootstrap import META_SHARD
-from tests.host.cluster import Grow, write_some
+from tests.host.cluster import Cluster, Grow, Node, write_some
 from tests.host.splits import NEW, OLD, ask, flush, follower_of, is_told, leader_of, split
 
 
@@ -61,17 +61,23 @@ def test_a_shard_whose_arc_a_replica_here_still_has_is_about_to_be_split_off(gro
     assert behind.host.failure is None
 
 
+def lagging(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Node:
+    """A node that has heard of the new shard, and whose replica of the old one has stopped
+    before the split."""
+    slow = follower_of(cluster)
+    monkeypatch.setattr(slow.replica(OLD).raft, "step", lambda _message: None)
+    ask(cluster)
+    cluster.run_until(lambda: NEW in slow.host.view.shards)
+    return slow
+
+
 def test_a_new_shard_is_not_made_empty_where_the_old_one_lags(
     grow: Grow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would be filled by a snapshot, of rows that are there."""
     cluster = grow(shards=1)
     write_some(cluster, 20)
-    slow = follower_of(cluster)
-    stopped = slow.replica(OLD).raft
-    monkeypatch.setattr(stopped, "step", lambda _message: None)
-    ask(cluster)
-    cluster.run_until(lambda: NEW in slow.host.view.shards)
+    slow = lagging(cluster, monkeypatch)
     cluster.run(2000)
     assert NEW not in slow.host.replicas
     assert NEW not in {row.shard for row in slow.raft_db.replicas()}
@@ -86,13 +92,9 @@ def test_it_is_made_empty_when_the_old_one_is_found_damaged_after_all(
 ) -> None:
     cluster = grow(shards=1)
     write_some(cluster, 20)
-    slow = follower_of(cluster)
-    stopped = slow.replica(OLD).raft
-    monkeypatch.setattr(stopped, "step", lambda _message: None)
-    ask(cluster)
-    cluster.run_until(lambda: NEW in slow.host.view.shards)
+    slow = lagging(cluster, monkeypatch)
     assert NEW not in slow.host.replicas
-    stopped.poison("damaged")
+    slow.replica(OLD).raft.poison("damaged")
     cluster.run_until(lambda: NEW in slow.host.replicas)
     cluster.run_until(lambda: len(cluster.hashes(NEW)) == 1)
     assert cluster.snapshots_sent == 1

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from krita.ring import META_SHARD
 from kritad.host.replica import Replica
+from kritad.storage.extent import OUTSIDE
 from tests.simulator.invariants import Violation
 
 _ROWS = 1_000
@@ -30,7 +31,7 @@ def _count(replica: Replica) -> None:
     while rows := state.table.scan(after, _ROWS):
         for key, row in rows:
             cell = counted.cell_of(key)
-            if cell >= 0:
+            if cell != OUTSIDE:
                 counted.count(cell, row.digest, 1, len(key) + len(row.value))
         after = rows[-1][0]
     if counted != state.extent:

@@ -33,7 +33,7 @@ from kritad.host.bootstrap import (
     store_of,
 )
 from kritad.host.host import Host, Workers
-from kritad.host.link import Expelled
+from kritad.host.link import Expelled, after_welcome
 from kritad.host.replica import Replica
 from kritad.host.request import Request
 from kritad.host.snapshots import SnapshotReceiver
@@ -337,10 +337,9 @@ class SimNode:
 
     def expelled(self, refusal: Foreign) -> None:
         """A node of the cluster has ended the connection with these words."""
-        text = Expelled(
-            refusal.message, hint=refusal.hint, outcome=refusal.outcome, detail=refusal.detail
-        )
-        self.do(lambda: self.host.refused(text))
+        meant = after_welcome(refusal)
+        assert isinstance(meant, Expelled)
+        self.do(lambda: self.host.refused(meant))
 
     def serve_peer(
         self,

@@ -86,7 +86,7 @@ class Reshaper:
 
     def _wish_recommission(self, view: MetaView, dice: random.Random) -> tuple[Op, bytes] | None:
         leaving = (NodeState.DRAINING, NodeState.REMOVING)
-        return _set(dice, [n for n in _known(view) if n.state in leaving], _UP)
+        return _set(dice, [n for n in view.members if n.state in leaving], _UP)
 
     def _wish_remove(self, view: MetaView, dice: random.Random) -> tuple[Op, bytes] | None:
         return _set(dice, [n for n in _up(view) if len(_up(view)) > _NODES_MIN], _REMOVE)
@@ -99,7 +99,7 @@ class Reshaper:
         return Op.NODE_SET, encode_body(Op.NODE_SET, old.node, _REMOVE, new.node)
 
     def _wish_label(self, view: MetaView, dice: random.Random) -> tuple[Op, bytes] | None:
-        node = dice.choice(_known(view))
+        node = dice.choice(view.members)
         zone, weight = dice.choice(["", "a", "b"]), dice.choice([None, 1, 2])
         return Op.NODE_LABEL, encode_body(Op.NODE_LABEL, node.node, zone, weight)
 
@@ -138,10 +138,9 @@ class Reshaper:
         view = self._world.view()
         held = [META_SHARD] if view.paused else []
         held += [record.shard for record in view.data_shards if record.held]
-        node = next((node for node in self._world.members if node.alive), None)
-        for shard in held if node is not None else ():
-            assert node is not None
-            self._send(node, "release", Op.SHARD_HOLD, encode_body(Op.SHARD_HOLD, shard, False))
+        for node in [node for node in self._world.members if node.alive][:1]:
+            for shard in held:
+                self._send(node, "release", Op.SHARD_HOLD, encode_body(Op.SHARD_HOLD, shard, False))
         return not held
 
     def settled(self) -> bool:
@@ -152,18 +151,13 @@ class Reshaper:
         here = {node.number for node in self._world.members if node.alive}
         return not any(
             (node.dead and node.node in here)
-            or (node.state is NodeState.REMOVING and not view.replicas_on(node.node))
+            or (node.state is NodeState.REMOVING and not view.holds_data(node.node))
             for node in view.nodes.values()
         )
 
 
-def _known(view: MetaView) -> list[NodeRecord]:
-    known = (view.nodes[node] for node in sorted(view.nodes))
-    return [node for node in known if node.state is not NodeState.LEFT]
-
-
 def _up(view: MetaView) -> list[NodeRecord]:
-    return [node for node in _known(view) if node.state is NodeState.UP]
+    return [node for node in view.members if node.state is NodeState.UP]
 
 
 def _shard(view: MetaView, dice: random.Random) -> ShardRecord:
