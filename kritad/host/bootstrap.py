@@ -258,7 +258,7 @@ def check_sum(applied: Applied, sessions: list[tuple[int, bytes]]) -> None:
 def all_sessions(data_db: DataDatabase, generation: int) -> list[tuple[int, bytes]]:
     """Every session of a generation. Raises Corrupt."""
     found: list[tuple[int, bytes]] = []
-    after = -1
+    after = -(1 << 63)  # the shard's notes have numbers below 0 (state/notes.py)
     while some := data_db.scan_sessions(generation, after, 1000):
         found += some
         after = some[-1][0]

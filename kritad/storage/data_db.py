@@ -46,15 +46,18 @@ from kritad.storage.digests import session_digest
 from kritad.storage.errors import Corrupt, StorageError, StoreFailed
 from kritad.storage.extent import OUTSIDE, WHOLE_RING, Arc, Extent
 from kritad.storage.migrations import DATA, migrate
-from kritad.storage.rows import Applied, Row, ShardFlush, Stamp
+from kritad.storage.rows import Applied, Bond, Row, ShardFlush, Stamp
 from kritad.storage.sweeping import Uses, What, left_behind, sweep_slice
 
 __all__ = ["Applied", "DataDatabase", "Row", "ShardFlush"]
 
-_PUT = "INSERT INTO kv (generation, key, revision, value, content_type, digest)"
+_PUT = (
+    "INSERT INTO kv (generation, key, revision, value, content_type, digest, expires_ms, lease)"
+)
 _PUT_OVER = (
     "ON CONFLICT (generation, key) DO UPDATE SET revision=excluded.revision,"
-    " value=excluded.value, content_type=excluded.content_type, digest=excluded.digest"
+    " value=excluded.value, content_type=excluded.content_type, digest=excluded.digest,"
+    " expires_ms=excluded.expires_ms, lease=excluded.lease"
 )
 _PUT_APPLIED = f"INSERT OR REPLACE INTO applied ({APPLIED_COLUMNS})"
 
@@ -155,6 +158,29 @@ class DataDatabase:
         self._check()
         return list(self._rows.scan(generation, after, limit, arc, shard))
 
+    def between(
+        self,
+        generation: int,
+        start: bytes,
+        stop: bytes | None,
+        limit: int,
+        arc: Arc = WHOLE_RING,
+        shard: int | None = None,
+        *,
+        reverse: bool = False,
+    ) -> list[tuple[bytes, Row]]:
+        """At most ``limit`` rows of an arc from ``start`` on and below ``stop``, if that is
+        not None; in ``reverse`` the last ones, the last first. Raises and costs as scan."""
+        self._check()
+        rows = self._rows.between(generation, start, stop, limit, arc, shard, reverse=reverse)
+        return list(rows)
+
+    def bonds(self, generation: int, arc: Arc) -> list[Bond]:
+        """The rows of an arc that end by themselves, by key. Raises StoreFailed, Corrupt.
+        ~2 µs for each of them."""
+        self._check()
+        return self._rows.bonds(generation, arc)
+
     def scan_sessions(
         self, generation: int, after: int, limit: int, shard: int | None = None
     ) -> list[tuple[int, bytes]]:
@@ -170,7 +196,7 @@ class DataDatabase:
         for key, stamp in self._rows.sizes(generation, shard):
             cell = empty.cell_of(key)
             if cell != OUTSIDE:
-                empty.count(cell, stamp.digest, 1, len(key) + stamp.value_bytes)
+                empty.count_row(cell, key, stamp.digest, stamp.value_bytes)
         return empty
 
     # Writing, on the flusher thread.
@@ -320,7 +346,10 @@ class DataDatabase:
     ) -> None:
         """Store and delete rows and sessions."""
         values = [
-            (generation, key, row.revision, row.value, row.content_type, row.digest)
+            (
+                generation, key, row.revision, row.value, row.content_type, row.digest,
+                row.expires_ms, row.lease,
+            )
             for key, row in rows
             if row is not None
         ]

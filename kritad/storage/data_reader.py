@@ -16,12 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from krita.ring import token
 from kritad.storage.database import failure
 from kritad.storage.digests import row_digest, session_digest
 from kritad.storage.errors import Corrupt, StorageError
 from kritad.storage.extent import WHOLE_RING, Arc
-from kritad.storage.rows import Row, Stamp
+from kritad.storage.places import stored_token
+from kritad.storage.rows import Bond, Row, Stamp
 
 # length() of a column does not read the pages that a long value overflows to.
 _STAMP = "SELECT revision, digest, length(value) FROM kv WHERE generation=? AND key=?"
@@ -31,15 +31,16 @@ _STAMPS = [
     f" WHERE generation=? AND key IN ({','.join('?' * count)})"
     for count in range(_KEYS_PER_STATEMENT + 1)
 ]
-_GET = "SELECT revision, value, content_type, digest FROM kv WHERE generation=? AND key=?"
-_SCAN = (
-    "SELECT key, revision, value, content_type, digest FROM kv"
-    " WHERE generation=? AND key>? ORDER BY key LIMIT ?"
-)
-_SCAN_ARC = (
-    "SELECT key, revision, value, content_type, digest FROM kv"
-    " WHERE generation=? AND key>? AND ring_token(key) BETWEEN ? AND ? ORDER BY key LIMIT ?"
-)
+_ROW = "revision, value, content_type, digest, expires_ms, lease"
+_GET = f"SELECT {_ROW} FROM kv WHERE generation=? AND key=?"
+_SCAN = f"SELECT key, {_ROW} FROM kv WHERE generation=? AND key>=?"
+_BELOW = " AND key<?"
+_IN_ARC = " AND ring_token(key) BETWEEN ? AND ?"
+# Each has an index of its own, of the few rows that it is about (migrations.py).
+_BONDS = [
+    f"SELECT key, expires_ms, lease FROM kv WHERE generation=? AND {which}"
+    for which in ("expires_ms>0", "lease>0")
+]
 _SIZES = "SELECT key, digest, length(value) FROM kv WHERE generation=? ORDER BY key"
 _SCAN_SESSIONS = (
     "SELECT id, blob, digest FROM sessions WHERE generation=? AND id>? ORDER BY id LIMIT ?"
@@ -74,10 +75,9 @@ class DataReader:
             raise self._failure(generation, shard, error) from error
         if found is None:
             return None
-        revision, value, content_type, digest = found
-        if not _is_row(key, revision, value, content_type, digest):
+        if not _is_row(key, *found):
             raise self._damaged(generation, shard, key)
-        return Row(revision, value, content_type, digest)
+        return Row(*found)
 
     def stamp(self, generation: int, key: bytes, shard: int | None = None) -> Stamp | None:
         """Revision, digest and size of the row, the latter two as they were stored: half of
@@ -121,17 +121,46 @@ class DataReader:
     ) -> Iterator[tuple[bytes, Row]]:
         """Rows of an arc in key order, read one at a time: exhaust or close the iterator,
         because it keeps a read transaction open. ``limit`` may be NO_LIMIT."""
+        start = b"" if after is None else after + b"\0"  # the next key that there can be
+        return self.between(generation, start, None, limit, arc, shard)
+
+    def between(
+        self,
+        generation: int,
+        start: bytes,
+        stop: bytes | None,
+        limit: int,
+        arc: Arc = WHOLE_RING,
+        shard: int | None = None,
+        *,
+        reverse: bool = False,
+    ) -> Iterator[tuple[bytes, Row]]:
+        """As ``scan``: rows from ``start`` on and below ``stop``, if that is not None; the
+        last ones first in ``reverse``."""
         query: str = _SCAN
-        bounds: tuple[int, ...] = ()
+        bounds: list[object] = [start]
+        if stop is not None:
+            query += _BELOW
+            bounds.append(stop)
         if arc != WHOLE_RING:
-            query, bounds = _SCAN_ARC, (arc[0], arc[1] - 1)
-        # No key is empty, so every key is greater than b"".
-        for key, revision, value, content_type, digest in self._each(
-            query, generation, shard, after or b"", *bounds, limit
-        ):
-            if not _is_row(key, revision, value, content_type, digest):
+            query += _IN_ARC
+            bounds += arc[0], arc[1] - 1
+        query += " ORDER BY key DESC LIMIT ?" if reverse else " ORDER BY key LIMIT ?"
+        for key, *fields in self._each(query, generation, shard, *bounds, limit):
+            if not _is_row(key, *fields):
                 raise self._damaged(generation, shard, key)
-            yield key, Row(revision, value, content_type, digest)
+            yield key, Row(*fields)
+
+    def bonds(self, generation: int, arc: Arc) -> list[Bond]:
+        """The rows of an arc that end by themselves, as they were stored: who ends one
+        reads it. Raises StoreFailed, Corrupt."""
+        found = {
+            key: Bond(key, expires_ms, lease)
+            for query in _BONDS
+            for key, expires_ms, lease in self._each(query, generation, None)
+        }
+        lo, hi = arc
+        return [found[key] for key in sorted(found) if lo <= stored_token(key) < hi]
 
     def sizes(self, generation: int, shard: int | None = None) -> Iterator[tuple[bytes, Stamp]]:
         """Every row's key, digest and size, as they were stored, one at a time as above;
@@ -186,13 +215,15 @@ def _are_numbers(revision: Any, digest: Any, size: Any) -> bool:
 
 def _token(key: Any) -> int:
     """Of what should be a key; a damaged one is nowhere on the ring, and missed in the sum."""
-    return token(key) if isinstance(key, bytes) else -1
+    return stored_token(key) if isinstance(key, bytes) and key else -1
 
 
-def _is_row(key: Any, revision: Any, value: Any, content_type: Any, digest: Any) -> bool:
+def _is_row(
+    key: Any, revision: Any, value: Any, content_type: Any, digest: Any, expires_ms: Any, lease: Any
+) -> bool:
     """Whether this is what was written. A flipped bit may have changed a value's type."""
     try:
-        same: bool = row_digest(key, revision, value, content_type) == digest
+        same: bool = row_digest(key, revision, value, content_type, expires_ms, lease) == digest
     except (TypeError, AttributeError, struct.error):
         return False
     return same

@@ -22,12 +22,20 @@ HASH_MODULUS = 1 << 64
 NO_SEAL = -1  # is none: a CRC is not negative
 
 _ROW = struct.Struct(">IqI")
+_BOND = struct.Struct(">qq")
 _SESSION = struct.Struct(">q")
 _NO_CONTENT_TYPE = 0xFFFFFFFF  # longer than any content type
 _read = struct.Struct(">q").unpack
 
 
-def row_digest(key: bytes, revision: int, value: bytes, content_type: str | None) -> int:
+def row_digest(
+    key: bytes,
+    revision: int,
+    value: bytes,
+    content_type: str | None,
+    expires_ms: int = 0,
+    lease: int = 0,
+) -> int:
     """The signed 64-bit digest of one row. Lengths are hashed too, so that no two
     rows share their input. ~1.5 µs for a short value, then about 0.6 GB/s."""
     if content_type is None:
@@ -35,6 +43,10 @@ def row_digest(key: bytes, revision: int, value: bytes, content_type: str | None
     else:
         text = content_type.encode()
         head = _ROW.pack(len(key), revision, len(text)) + key + text
+    if expires_ms or lease:
+        data = _BOND.pack(expires_ms, lease) + head + value
+        bound: int = _read(blake2b(data, digest_size=8, person=b"bound row").digest())[0]
+        return bound
     digest: int = _read(blake2b(head + value, digest_size=8, person=b"row").digest())[0]
     return digest
 

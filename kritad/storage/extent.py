@@ -25,6 +25,7 @@ from zlib import crc32
 
 from krita.ring import RING_SIZE, tag_of
 from kritad.storage.digests import HASH_MODULUS
+from kritad.storage.places import INNER
 
 CELLS = 256
 OUTSIDE = -1  # no cell's number
@@ -102,8 +103,11 @@ class Extent:
 
     def cell_of(self, key: builtins.bytes) -> int:
         """The number of the cell that the key belongs to; OUTSIDE: it is not in the arc."""
-        # krita.ring.token, in one call less: every write comes by here.
-        place = (crc32(tag_of(key)) if b"{" in key else crc32(key)) - self.hash_lo
+        # places.stored_token, in one call less: every write comes by here.
+        if key[0] == INNER:
+            place = int.from_bytes(key[-4:], "big") - self.hash_lo
+        else:
+            place = (crc32(tag_of(key)) if b"{" in key else crc32(key)) - self.hash_lo
         return place // self.step if 0 <= place < self.width else OUTSIDE
 
     def contains(self, key: builtins.bytes) -> bool:
@@ -115,6 +119,10 @@ class Extent:
         self.cell_hashes[cell] += digest
         self.cell_keys[cell] += keys
         self.cell_bytes[cell] += size
+
+    def count_row(self, cell: int, key: builtins.bytes, digest: int, value_bytes: int) -> None:
+        """Add one row. Inner ones (places.py) have a size, and are nobody's key."""
+        self.count(cell, digest, key[0] != INNER, len(key) + value_bytes)
 
     def has_edge(self, at: int) -> bool:
         """Whether the arc can be cut at ``at``: an edge between two cells."""

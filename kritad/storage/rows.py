@@ -14,7 +14,9 @@ class Row:
     revision: int  # the log index at which the key changed
     value: bytes
     content_type: str | None
-    digest: int  # digests.row_digest of key and the above; signed
+    digest: int  # digests.row_digest of key and all else; signed
+    expires_ms: int = 0  # by the shard's clock; 0: never
+    lease: int = 0  # it ends with this lease; 0: with none
 
 
 @attrs.define
@@ -24,6 +26,15 @@ class Stamp:
     revision: int
     digest: int
     value_bytes: int
+
+
+@attrs.frozen
+class Bond:
+    """What ends a row that ends by itself; at least one of the two is not 0."""
+
+    key: bytes
+    expires_ms: int
+    lease: int
 
 
 @attrs.frozen

@@ -1,7 +1,8 @@
 """A shard's state on its way to another replica: read in chunks, received in chunks.
 
 A chunk is plain lists, ready to be encoded: a session is ``[id, blob]``, a row
-``[key, revision, value, content_type, digest]``; sessions come first. Its ``crc``
+``[key, revision, value, content_type, digest]``, and behind these when it ends by itself
+``expires_ms, lease``; sessions come first. Its ``crc``
 covers its number, how much came before it, and every digest in it, so chunks of
 different transfers, lost, repeated or out of order, do not pass for each other.
 At the end the digests must add up to the state hash the sender announced. Rows are
@@ -147,6 +148,8 @@ class SnapshotReader:
                 yield [session, blob], session_digest(session, blob), size
         for key, row in rows.scan(applied.rows, at.key, NO_LIMIT, applied.arc, shard):
             item: list[object] = [key, row.revision, row.value, row.content_type, row.digest]
+            if row.expires_ms or row.lease:
+                item += row.expires_ms, row.lease
             yield item, row.digest, _ITEM_BYTES + len(key) + len(row.value)
 
     def _finish(
@@ -259,7 +262,7 @@ class SnapshotWriter:
             self._digest_sum = (self._digest_sum + sum(digests)) % HASH_MODULUS
             self._last_seen = chunk.last
             for cell, (key, row) in zip(cells, rows, strict=True):
-                self._extent.count(cell, row.digest, 1, len(key) + len(row.value))
+                self._extent.count_row(cell, key, row.digest, len(row.value))
             self._note(connection, complete=False)
         return self.next_chunk
 
@@ -320,6 +323,15 @@ def _chunk_crc(number: int, count_before: int, digests: list[int], last: bool) -
     return crc32(struct.pack(f">{len(digests)}q", *digests), crc32(head))
 
 
+def _bond(chunk: SnapshotChunk, fields: list[object]) -> tuple[int, int]:
+    match fields:
+        case []:
+            return 0, 0
+        case [int(expires_ms), int(lease)]:
+            return expires_ms, lease
+    raise SnapshotRefused(f"chunk {chunk.number} has a row that ends in an unknown way")
+
+
 def _verify(
     chunk: SnapshotChunk, count_before: int
 ) -> tuple[list[tuple[bytes, Row]], list[tuple[int, bytes]], list[int]]:
@@ -332,9 +344,12 @@ def _verify(
             case [int(session), bytes(blob)] if not rows:
                 sessions.append((session, blob))
                 digests.append(session_digest(session, blob))
-            case [bytes(key), int(revision), bytes(value), str() | None as content_type, int()]:
-                digest = row_digest(key, revision, value, content_type)
-                rows.append((key, Row(revision, value, content_type, digest)))
+            case [
+                bytes(key), int(revision), bytes(value), str() | None as content_type, int(), *bond,
+            ]:  # fmt: skip
+                expires_ms, lease = _bond(chunk, bond)
+                digest = row_digest(key, revision, value, content_type, expires_ms, lease)
+                rows.append((key, Row(revision, value, content_type, digest, expires_ms, lease)))
                 digests.append(digest)
             case _:
                 raise SnapshotRefused(f"chunk {chunk.number} has an item of unknown shape")

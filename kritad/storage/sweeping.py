@@ -20,8 +20,8 @@ from typing import Literal, Protocol
 
 import attrs
 
-from krita.ring import token
 from kritad.storage.extent import Arc
+from kritad.storage.places import stored_token
 from kritad.storage.rows import Applied
 
 What = Literal["kv", "sessions"]
@@ -105,7 +105,7 @@ def _sweep_orphans(store: Store, generation: int, after: bytes, arcs: list[Arc],
     keys = store.keys_behind(generation, after, limit) if arcs else []
     gone = []
     for key in keys:
-        at = token(key)
+        at = stored_token(key)
         if not any(lo <= at < hi for lo, hi in arcs):
             gone.append(key)
     store.delete_keys(generation, gone)

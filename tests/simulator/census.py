@@ -32,7 +32,7 @@ def _count(replica: Replica) -> None:
         for key, row in rows:
             cell = counted.cell_of(key)
             if cell != OUTSIDE:
-                counted.count(cell, row.digest, 1, len(key) + len(row.value))
+                counted.count_row(cell, key, row.digest, len(row.value))
         after = rows[-1][0]
     if counted != state.extent:
         raise Violation("census", f"{replica!r} keeps {state.extent!r}, and has {counted!r}")

@@ -21,17 +21,17 @@ import contextlib
 import itertools
 import random
 import sqlite3
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import cast
 
-from krita.ring import token
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.errors import Corrupt, StorageError, StoreFailed
 from kritad.storage.extent import OUTSIDE, WHOLE_RING, Arc, Extent
-from kritad.storage.rows import Applied, Row, Stamp
+from kritad.storage.places import stored_token
+from kritad.storage.rows import Applied, Bond, Row, Stamp
 from kritad.storage.sweeping import What
 from tests.simulator.data_tables import Generation, Receipt, Tables
 from tests.simulator.transactions import Journal, Undo, put_back, roll_back
@@ -154,12 +154,52 @@ class MemoryDataDatabase(DataDatabase):
         keys, rows = held.sorted_keys(), held.rows
         behind = islice(keys, bisect_right(keys, after or b""), None)
         if arc != WHOLE_RING:
-            behind = (key for key in behind if arc[0] <= token(key) < arc[1])  # type: ignore[assignment]
+            behind = (key for key in behind if arc[0] <= stored_token(key) < arc[1])  # type: ignore[assignment]
         found = [(key, rows[key]) for key in islice(behind, limit)]
         if self.corrupt_keys or self.unreadable_keys:
             for key, _ in found:
                 self.check_row(generation, key, shard)
         return found
+
+    def between(
+        self,
+        generation: int,
+        start: bytes,
+        stop: bytes | None,
+        limit: int,
+        arc: Arc = WHOLE_RING,
+        shard: int | None = None,
+        *,
+        reverse: bool = False,
+    ) -> list[tuple[bytes, Row]]:
+        """See DataDatabase.between."""
+        self._check()
+        held = self._generations.get(generation)
+        if held is None:
+            return []
+        keys = held.sorted_keys()
+        last = len(keys) if stop is None else bisect_left(keys, stop)
+        places = range(bisect_left(keys, start), last)
+        found: list[tuple[bytes, Row]] = []
+        for place in reversed(places) if reverse else places:
+            key = keys[place]
+            if len(found) == limit:
+                break
+            if arc == WHOLE_RING or arc[0] <= stored_token(key) < arc[1]:
+                if self.corrupt_keys or self.unreadable_keys:
+                    self.check_row(generation, key, shard)
+                found.append((key, held.rows[key]))
+        return found
+
+    def bonds(self, generation: int, arc: Arc) -> list[Bond]:
+        """See DataDatabase.bonds."""
+        self._check()
+        held = self.generation(generation)
+        return [
+            Bond(key, row.expires_ms, row.lease)
+            for key, row in sorted(held.rows.items())
+            if (row.expires_ms or row.lease) and arc[0] <= stored_token(key) < arc[1]
+        ]
 
     def count(self, generation: int, empty: Extent, shard: int | None = None) -> Extent:  # noqa: ARG002
         """See DataDatabase.count. Here it can meet no damage."""
@@ -167,7 +207,7 @@ class MemoryDataDatabase(DataDatabase):
         for key, row in self.generation(generation).rows.items():
             cell = empty.cell_of(key)
             if cell != OUTSIDE:
-                empty.count(cell, row.digest, 1, len(key) + len(row.value))
+                empty.count_row(cell, key, row.digest, len(row.value))
         return empty
 
     def scan_sessions(

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 
 import attrs
 
-from krita.ring import token
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.data_reader import DataReader
 from kritad.storage.extent import WHOLE_RING, Arc, Extent
+from kritad.storage.places import stored_token
 from kritad.storage.rows import Applied, Row
 from kritad.storage.snapshots import SnapshotReader, SnapshotRefused, SnapshotWriter, _Position
 from tests.simulator.data_store import MemoryDataDatabase
@@ -45,7 +45,7 @@ class _Moment(DataReader):
         """See DataReader.scan. Damage is found when a row is reached."""
         assert limit < 0, "a stream is read to its end"
         for key in self._keys[bisect_right(self._keys, after or b"") :]:
-            if arc[0] <= token(key) < arc[1]:
+            if arc[0] <= stored_token(key) < arc[1]:
                 self._db.check_row(generation, key, shard)
                 yield key, self._held[key]
 
