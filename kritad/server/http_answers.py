@@ -39,6 +39,11 @@ _CODES: dict[Status, int] = {
     Status.INTERNAL: 500,
     Status.FOREIGN: 403,
     Status.DEADLINE: 503,
+    Status.CONFLICT: 409,
+    Status.LOCKED: 423,
+    Status.LEASE_UNKNOWN: 410,
+    Status.COMPACTED: 410,
+    Status.SEVERAL_GROUPS: 422,
 }
 assert set(_CODES) == set(Status) - {Status.OK}
 

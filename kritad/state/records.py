@@ -31,7 +31,7 @@ class Records:
         """Remove a record; without effect when it is absent."""
         before = self._keyspace.get(key)
         if before is not None:
-            self._keyspace.delete(key, before, _CELL)
+            self._keyspace.delete(key, self._revision, before, _CELL)
 
     def scan(self, prefix: bytes = b"") -> list[tuple[bytes, bytes]]:
         """All records whose key begins with ``prefix``, in key order. Cost: it

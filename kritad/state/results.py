@@ -1,10 +1,24 @@
-"""What applying a command gives: the reply that its waiter is sent."""
+"""What applying a command gives: the reply that its waiter is sent.
+
+``answer`` makes it from what a session keeps of it, a status and plain values; the texts
+are here and not in the state.
+"""
 
 from __future__ import annotations
 
 import attrs
 
-from krita.errors import KritaError, Status, to_wire
+from krita.errors import (
+    ConditionFailed,
+    Conflict,
+    KritaError,
+    LeaseUnknown,
+    Locked,
+    Status,
+    to_wire,
+)
+from krita.operations import Op
+from kritad.state.verbs import Refusal, Reply
 
 _OK = int(Status.OK)
 
@@ -33,3 +47,52 @@ def success(body: object) -> Result:
 def failure(error: KritaError) -> Result:
     """The reply of a command that had no effect, and why."""
     return Result(int(error.status), to_wire(error))
+
+
+def answer(op: int, reply: Reply) -> Result:
+    """The reply in full, from what a session keeps of it."""
+    status, values = reply
+    if status == _OK:
+        if op == Op.PUT or op == Op.DELETE:
+            revision, existed, *previous = values
+            return Result(_OK, [revision, bool(existed), *([previous] if previous else ())])
+        if op == Op.TXN:
+            return Result(_OK, [values[0], bool(values[1]), values[2]])
+        return Result(_OK, [values[0], bool(values[1]), *values[2:]])
+    return failure(_refusal(op, Status(status), values))
+
+
+def _refusal(op: int, status: Status, values: list[object]) -> KritaError:
+    if status == Status.CONDITION_FAILED:
+        revision, *of_lock = values
+        what = "if_lock: the lock" if of_lock else "if_revision: the key"
+        found = f"is at revision {revision}" if revision else "is absent"
+        return ConditionFailed(f"{what} {found}", detail={"revision": revision})
+    if status == Status.LOCKED:
+        token, owner, left_ms = values
+        detail: dict[str, object] = {"token": token, "owner": owner}
+        if left_ms is not None:
+            detail["left_ms"] = left_ms
+        return Locked("somebody else holds the lock", hint="wait for it to go", detail=detail)
+    if status == Status.LEASE_UNKNOWN:
+        return LeaseUnknown(
+            f"lease {values[0]} has ended, or never was", hint="grant one, and use that"
+        )
+    assert status == Status.CONFLICT, f"{op}: a session kept a reply of status {status}"
+    return _CONFLICTS[Refusal(values[0])]  # type: ignore[arg-type]
+
+
+_CONFLICTS = {
+    Refusal.NO_NUMBER: Conflict(
+        "the value is no whole number in decimal", hint="only such a value can be added to"
+    ),
+    Refusal.NUMBER_TOO_LARGE: Conflict("the sum would have more than 63 bits"),
+    Refusal.VALUE_TOO_LARGE: Conflict(
+        "the value, or what is to be answered, would be larger than value_bytes_max"
+    ),
+    Refusal.IDEMPOTENCY_KEY_USED: Conflict(
+        "this idempotency key was used for another request",
+        hint="make a new one for each request, and keep it when you repeat that",
+    ),
+}
+assert set(_CONFLICTS) == set(Refusal)

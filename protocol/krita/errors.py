@@ -47,6 +47,11 @@ class Status(enum.IntEnum):
     INTERNAL = 14
     FOREIGN = 15
     DEADLINE = 16
+    CONFLICT = 17
+    LOCKED = 18
+    LEASE_UNKNOWN = 19
+    COMPACTED = 20
+    SEVERAL_GROUPS = 21
 
 
 class KritaError(Exception):
@@ -204,6 +209,45 @@ class DeadlineExceeded(KritaError):
     outcome_default = Outcome.NOT_APPLIED
 
 
+class Conflict(KritaError):
+    """What the key holds does not allow it: no number to add to, a sum or a value that
+    would be too large, an idempotency key that was used for another request."""
+
+    status = Status.CONFLICT
+    outcome_default = Outcome.NOT_APPLIED
+
+
+class Locked(KritaError):
+    """Somebody else holds the lock. ``detail`` has ``owner`` and ``token``, and ``left_ms``
+    unless it is held without a deadline."""
+
+    status = Status.LOCKED
+    outcome_default = Outcome.NOT_APPLIED
+
+
+class LeaseUnknown(KritaError):
+    """The lease has ended, or never was. Its keys have ended with it."""
+
+    status = Status.LEASE_UNKNOWN
+    outcome_default = Outcome.NOT_APPLIED
+
+
+class Compacted(KritaError):
+    """What you ask for is older than what is kept. ``detail["oldest"]`` is the oldest
+    revision that can be gone on from: read anew, and go on from there."""
+
+    status = Status.COMPACTED
+    outcome_default = Outcome.NOT_APPLIED
+
+
+class SeveralGroups(KritaError):
+    """The keys are not of one group, and only within a group this happens in one step.
+    ``detail["groups"]`` names them. Keys with the same text in braces are of one group."""
+
+    status = Status.SEVERAL_GROUPS
+    outcome_default = Outcome.NOT_APPLIED
+
+
 class ConnectionFailed(Unavailable):
     """No node could be reached; nothing was sent. A client's own finding, never
     sent by a server (on the wire it would be Unavailable)."""
@@ -221,7 +265,8 @@ ERRORS: dict[Status, type[KritaError]] = {
     for cls in (
         BadRequest, Unauthenticated, Forbidden, ConditionFailed, TooLarge, NotLeader,
         WrongShard, Busy, Unavailable, OutcomeUnknown, NoSpace, SessionExpired,
-        Unsupported, InternalError, Foreign, DeadlineExceeded,
+        Unsupported, InternalError, Foreign, DeadlineExceeded, Conflict, Locked, LeaseUnknown,
+        Compacted, SeveralGroups,
     )
 }  # fmt: skip
 

@@ -16,6 +16,8 @@ CBOR_ITEMS_MAX = 1 << 20  # elements of one item in all, however nested
 
 REQUESTS_IN_FLIGHT_MAX = 1024  # per connection; above it the server stops reading
 
+TXN_OPERATIONS_MAX = 1024  # comparisons and operations of one transaction together
+
 PORT_DEFAULT = 8080
 
 

@@ -28,6 +28,17 @@ class Op(enum.IntEnum):
     SESSION_OPEN = 4
     SESSION_KEEPALIVE = 5
     SPLIT = 6
+    # Data, routed by key, again.
+    ADD = 7
+    APPEND = 8
+    TOUCH = 9
+    LOCK = 10
+    TXN = 11
+    # Data, routed by shard number, again.
+    EXPIRE = 12
+    LEASE_CHANGE = 13
+    RETENTION_CHANGE = 14
+    KEY_HISTORY = 15  # by key
     # Answered by whichever node is asked.
     PING = 16
     SHARD_MAP = 17
@@ -37,6 +48,11 @@ class Op(enum.IntEnum):
     SHARD_LIST = 21
     MOVE_LIST = 22
     NODE_PLAN = 23
+    # What one shard has, routed by its number.
+    SHARD_SCAN = 24
+    CHANGES = 25
+    LEASE_STATE = 26
+    RETENTION_STATE = 27
     # Administration. Those that the meta shard decides are entries of its log as they are.
     LEADER_TRANSFER = 32
     NODE_SET = 33
@@ -45,6 +61,14 @@ class Op(enum.IntEnum):
     SHARD_MOVE = 36
     SHARD_HOLD = 37
     MOVE_CANCEL = 38
+    # What whichever node is asked gathers from all shards, or tells all of them.
+    SCAN = 40
+    LEASE_GRANT = 41
+    LEASE_KEEPALIVE = 42
+    LEASE_REVOKE = 43
+    LEASE_SHOW = 44
+    RETENTION_SET = 45
+    RETENTION_LIST = 46
     # Between nodes.
     NODE_JOIN = 64
     NODE_ANNOUNCE = 65
@@ -97,20 +121,57 @@ class Operation:
 
 # A write's first three fields, the same for all: see krita/session.py.
 _SESSION = ("session", "sequence", "acked_to")
+# How long a value lasts: null, for ever; KEEP_TTL. `lease`: it ends with that lease; null: with none.
+_LIFE = ("ttl_ms", "lease")
+# `if_lock` is [lock's key, token]: nothing happens unless the lock is held so.
+# `idempotency`: bytes; the same again within the hour gets the first answer again.
+_GUARD = ("if_lock", "idempotency")
 
 _ROWS = (
     Operation(Op.GET, "get", Access.DATA, Route.KEY, False,
-              ("key", "consistency"),
-              ("value", "revision", "content_type", "shard_revision", "staleness_ms"),
-              "read a key; value is null and revision 0 when it is absent"),
+              ("key", "consistency", "staleness_ms_max", "revision_min", "at_revision", "at_ms"),
+              ("value", "revision", "content_type", "shard_revision", "staleness_ms",
+               "expires_in_ms", "lease"),
+              "read a key; value is null and revision 0 when it is absent; "
+              "at_revision or at_ms ask for what it was then"),
     Operation(Op.PUT, "put", Access.DATA, Route.KEY, True,
-              (*_SESSION, "key", "value", "content_type", "if_revision"),
-              ("revision", "existed"),
-              "set a key; if_revision 0 asks that it be absent, null asks nothing"),
+              (*_SESSION, "key", "value", "content_type", "if_revision", *_LIFE, *_GUARD,
+               "previous"),
+              ("revision", "existed", "previous"),
+              "set a key; if_revision 0 asks that it be absent, null asks nothing; with "
+              "previous true the answer has [value, revision, content_type] of before"),
     Operation(Op.DELETE, "delete", Access.DATA, Route.KEY, True,
-              (*_SESSION, "key", "if_revision"),
-              ("revision", "existed"),
+              (*_SESSION, "key", "if_revision", *_GUARD, "previous"),
+              ("revision", "existed", "previous"),
               "remove a key"),
+    Operation(Op.ADD, "add", Access.DATA, Route.KEY, True,
+              (*_SESSION, "key", "delta", "if_revision", *_LIFE, *_GUARD),
+              ("revision", "existed", "number"),
+              "add to a value that is a whole number in decimal; an absent one is 0"),
+    Operation(Op.APPEND, "append", Access.DATA, Route.KEY, True,
+              (*_SESSION, "key", "data", "if_revision", *_LIFE, *_GUARD, "value_bytes_max"),
+              ("revision", "existed", "value_bytes"),
+              "put bytes behind a value; an absent one is empty"),
+    Operation(Op.TOUCH, "touch", Access.DATA, Route.KEY, True,
+              (*_SESSION, "key", "if_revision", *_LIFE, *_GUARD),
+              ("revision", "existed"),
+              "change how long a key lasts, and nothing else: its revision stays"),
+    Operation(Op.LOCK, "lock", Access.DATA, Route.KEY, True,
+              (*_SESSION, "key", "owner", *_LIFE, "idempotency"),
+              ("token", "acquired"),
+              "take a lock that is free, or one's own for longer; a lock is a key, its value the "
+              "owner, and the token its revision"),
+    Operation(Op.TXN, "txn", Access.DATA, Route.KEY, True,
+              (*_SESSION, "key", "compare", "then", "otherwise", "idempotency",
+               "value_bytes_max"),
+              ("revision", "succeeded", "results"),
+              "do `then` if all comparisons hold, `otherwise` if not, in one step; all keys are "
+              "of one group, that of `key`"),
+    Operation(Op.KEY_HISTORY, "key_history", Access.DATA, Route.KEY, False,
+              ("key", "limit", "before"),
+              ("versions", "complete_from_ms"),
+              "the newest versions of a key, [revision, value, content_type, until_revision, "
+              "until_ms], the newest first; before: only those that ended at or before it"),
     Operation(Op.SESSION_OPEN, "session_open", Access.DATA, Route.SHARD, True,
               ("shard",), ("session",),
               "open a session in one shard, so that a retried write happens once"),
@@ -120,6 +181,54 @@ _ROWS = (
     Operation(Op.SPLIT, "split", Access.LOG, Route.SHARD, True,
               ("shard", "shard_new", "at", "conf_version", "replicas"), ("version",),
               "cut the shard's arc: what is at and behind `at` is the new shard's from now on"),
+    Operation(Op.EXPIRE, "expire", Access.LOG, Route.SHARD, True,
+              ("shard",), ("more",),
+              "time has passed: end what is due by the shard's clock"),
+    Operation(Op.LEASE_CHANGE, "lease_change", Access.PEER, Route.SHARD, True,
+              ("shard", "lease", "change", "ttl_ms"), ("ttl_ms", "keys"),
+              "grant (0), keep alive (1) or revoke (2) a lease in one shard"),
+    Operation(Op.RETENTION_CHANGE, "retention_change", Access.PEER, Route.SHARD, True,
+              ("shard", "prefix", "retention_ms"), (),
+              "how long one shard keeps old versions of the keys of a prefix; 0: not"),
+    Operation(Op.SHARD_SCAN, "shard_scan", Access.DATA, Route.SHARD, False,
+              ("shard", "start", "stop", "limit", "reverse", "what", "bytes_max"),
+              ("rows", "more", "shard_revision", "hash_lo", "hash_hi"),
+              "one shard's keys from start on and below stop, [key, value, revision, "
+              "content_type, expires_in_ms, lease]; what: 0 that, 1 no values, 2 their number"),
+    Operation(Op.CHANGES, "changes", Access.DATA, Route.SHARD, False,
+              ("shard", "after", "start", "stop", "limit", "wait_ms"),
+              ("events", "revision", "oldest"),
+              "what has changed in one shard behind a revision, as soon as something has; "
+              "an event is [kind, key, value, revision, content_type, index]"),
+    Operation(Op.LEASE_STATE, "lease_state", Access.DATA, Route.SHARD, False,
+              ("shard", "lease", "limit"), ("ttl_ms", "left_ms", "keys"),
+              "what one shard knows of a lease; ttl_ms null: nothing"),
+    Operation(Op.RETENTION_STATE, "retention_state", Access.DATA, Route.SHARD, False,
+              ("shard",), ("rules",),
+              "of which prefixes one shard keeps versions, [prefix, retention_ms, since_ms]"),
+    Operation(Op.SCAN, "scan", Access.DATA, Route.LOCAL, False,
+              ("start", "stop", "limit", "reverse", "what"),
+              ("rows", "next"),
+              "keys of all shards in order, as shard_scan has them; next: where to go on, or "
+              "null"),
+    Operation(Op.LEASE_GRANT, "lease_grant", Access.DATA, Route.LOCAL, False,
+              ("ttl_ms", "lease"), ("lease", "ttl_ms"),
+              "begin a lease, that ends all of its keys when it is not kept alive"),
+    Operation(Op.LEASE_KEEPALIVE, "lease_keepalive", Access.DATA, Route.LOCAL, False,
+              ("lease",), ("ttl_ms",),
+              "let a lease last for its whole time from now on"),
+    Operation(Op.LEASE_REVOKE, "lease_revoke", Access.DATA, Route.LOCAL, False,
+              ("lease",), ("keys",),
+              "end a lease, and all of its keys, now"),
+    Operation(Op.LEASE_SHOW, "lease_show", Access.DATA, Route.LOCAL, False,
+              ("lease",), ("ttl_ms", "left_ms", "keys"),
+              "how long a lease will last, and the keys that end with it"),
+    Operation(Op.RETENTION_SET, "retention_set", Access.DATA, Route.LOCAL, False,
+              ("prefix", "retention_ms"), (),
+              "keep old versions of the keys of a prefix for so long; 0: not any more"),
+    Operation(Op.RETENTION_LIST, "retention_list", Access.DATA, Route.LOCAL, False,
+              (), ("rules",),
+              "of which prefixes versions are kept, [prefix, retention_ms, since_ms]"),
     Operation(Op.PING, "ping", Access.DATA, Route.LOCAL, False,
               (), ("node", "cluster_id", "version", "clock_ms"),
               "ask a node whether it is there, and who it is"),
@@ -204,6 +313,50 @@ _ROWS = (
 
 OPERATIONS: dict[int, Operation] = {row.code: row for row in _ROWS}
 OPERATIONS_BY_NAME: dict[str, Operation] = {row.name: row for row in _ROWS}
+
+
+KEEP_TTL = -1  # a ttl_ms: the deadline and the lease that the key has; null: it lasts for ever
+
+
+class LeaseChange(enum.IntEnum):
+    """What LEASE_CHANGE does."""
+
+    GRANT = 0
+    KEEPALIVE = 1
+    REVOKE = 2
+
+
+class What(enum.IntEnum):
+    """What a scan tells."""
+
+    ROWS = 0
+    KEYS = 1
+    COUNT = 2
+
+
+class Change(enum.IntEnum):
+    """The kinds of events in a shard's feed."""
+
+    PUT = 0
+    DELETE = 1
+    EXPIRE = 2  # a delete by the clock or a lease's end
+    SPLIT = 3  # [3, null, shard_new, index, at, index]: keys from token `at` on go on there
+
+
+class Compare(enum.IntEnum):
+    """What a transaction compares of a key; an absent one has revision 0 and value null."""
+
+    REVISION = 0
+    VALUE = 1
+
+
+class Relation(enum.IntEnum):
+    """How it compares. A value that is null is less than any other."""
+
+    EQUAL = 0
+    UNEQUAL = 1
+    LESS = 2
+    GREATER = 3
 
 
 class Consistency(enum.IntEnum):

@@ -176,7 +176,8 @@ def test_an_operation_of_the_future_is_unsupported(shard: Shard) -> None:
 
 def test_missing_fields_at_the_end_are_null_and_unknown_ones_unread(shard: Shard) -> None:
     assert shard.call(Op.PUT, 0, 0, 0, b"k", b"a").ok
-    longer = encode([0, 0, 0, b"k", b"b", None, 1, "from the future"])
+    known = [0, 0, 0, b"k", b"b", None, 1, None, None, None, None, None]
+    longer = encode([*known, "from the future"])
     assert shard.command(pack_command(0, Op.PUT, longer)).ok
 
 

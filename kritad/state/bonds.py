@@ -1,0 +1,106 @@
+"""Which keys of a shard end by themselves: at a deadline, or with a lease.
+
+All in memory, because every write has to know at once whether something is due: two
+dict entries and one of a heap for each such key, about 300 bytes. Rebuilt from
+data.db's small indexes when the shard is opened (Table.bonds).
+
+Rules:
+* Deadlines are times of the shard's own clock, which only entries move, so what is due
+  is the same on every replica (raft.md 6); they are part of the row and its digest.
+* What is due goes in the order of (deadline, key), at most so many with one entry: an entry
+  that ends a million keys would stop the node. What has to wait is absent all the same,
+  for whoever asks: see ``is_over``.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+from kritad.storage.places import stored_token
+from kritad.storage.rows import Bond
+
+NEVER_MS = 1 << 62  # later than any clock
+
+
+class Bonds:
+    """See the module's docstring. ``next_ms``: nothing is due before it. ``by_key`` is for
+    reading: whether it is empty is asked by every write."""
+
+    def __init__(self, bonds: Iterable[Bond] = ()) -> None:
+        self.by_key = {bond.key: bond for bond in bonds}
+        self._heap = [(b.expires_ms, b.key) for b in self.by_key.values() if b.expires_ms]
+        heapq.heapify(self._heap)
+        self._by_lease: dict[int, set[bytes]] = {}
+        for bond in self.by_key.values():
+            if bond.lease:
+                self._by_lease.setdefault(bond.lease, set()).add(bond.key)
+        self.next_ms = self._heap[0][0] if self._heap else NEVER_MS
+
+    def __repr__(self) -> str:
+        return f"<Bonds {len(self.by_key)} keys, {len(self._by_lease)} leases>"
+
+    def of(self, key: bytes) -> tuple[int, int]:
+        """The key's deadline and lease; 0 for none."""
+        bond = self.by_key.get(key)
+        return (0, 0) if bond is None else (bond.expires_ms, bond.lease)
+
+    def is_over(self, key: bytes, clock_ms: int) -> bool:
+        """Whether the key's deadline has passed: it is absent, though its row is there."""
+        bond = self.by_key.get(key)
+        return bond is not None and 0 < bond.expires_ms <= clock_ms
+
+    def put(self, key: bytes, expires_ms: int, lease: int) -> None:
+        """The key ends so from now on; with 0 and 0 it does not. ~1 µs."""
+        before = self.by_key.get(key)
+        if before is not None:
+            self._forget(before)
+        if expires_ms or lease:
+            self.by_key[key] = Bond(key, expires_ms, lease)
+        if expires_ms:
+            heapq.heappush(self._heap, (expires_ms, key))
+        if lease:
+            self._by_lease.setdefault(lease, set()).add(key)
+        self._settle()
+
+    def due(self, clock_ms: int, limit: int) -> list[bytes]:
+        """The next keys whose deadlines have passed. They stay here until their rows go."""
+        found: list[tuple[int, bytes]] = []
+        while self.next_ms <= clock_ms and len(found) < limit:
+            found.append(heapq.heappop(self._heap))
+            self._settle()
+        for item in found:
+            heapq.heappush(self._heap, item)
+        self._settle()
+        return [key for _, key in found]
+
+    def leased(self, lease: int) -> list[bytes]:
+        """The keys that end with the lease, in order."""
+        return sorted(self._by_lease.get(lease, ()))
+
+    def cut(self, at: int) -> Bonds:
+        """Give away the keys at and behind the token ``at``. 1 µs for each there is."""
+        behind = [bond for bond in self.by_key.values() if stored_token(bond.key) >= at]
+        kept = [bond for bond in self.by_key.values() if stored_token(bond.key) < at]
+        self.__init__(kept)  # type: ignore[misc]
+        return Bonds(behind)
+
+    def _forget(self, bond: Bond) -> None:
+        del self.by_key[bond.key]
+        if bond.lease:
+            keys = self._by_lease[bond.lease]
+            keys.discard(bond.key)
+            if not keys:
+                del self._by_lease[bond.lease]
+
+    def _settle(self) -> None:
+        """Drop from the heap what is not so any more: the first there is true then."""
+        heap = self._heap
+        while heap:
+            expires_ms, key = heap[0]
+            bond = self.by_key.get(key)
+            if bond is not None and bond.expires_ms == expires_ms:
+                self.next_ms = expires_ms
+                return
+            heapq.heappop(heap)
+        self.next_ms = NEVER_MS

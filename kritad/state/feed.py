@@ -1,0 +1,105 @@
+"""A shard's newest changes, in order: what a watch is answered from.
+
+The feed is memory of a replica, not part of the state: each replica has its own, made of
+what it has applied since it began, and bounded by bytes. Within these bounds every
+replica's feed says the same, so a watch may go on at any of them. Behind the
+feed's ``oldest`` lies everything that it has: whoever asks for less is told so, and never
+given a feed with a gap (raft.md B46: watches that skip).
+
+A change costs 0.4 µs. A row is shared with the memtable; the feed keeps it alive after a
+newer one has replaced it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from operator import itemgetter
+
+from krita.operations import Change
+from kritad.storage.rows import Row
+
+FEED_BYTES_MAX = 16 << 20  # per replica
+_EVENT_BYTES = 200  # what an event costs beside its key and value, about
+_SCAN_MAX = 10_000  # events looked at for one answer, and more than one entry makes
+NEWEST = -1  # instead of an index: that is all there is
+
+# The entry that made it (several events may have one), its kind, the key, and what the key
+# holds since; None: nothing. Of a split: no key, and the shard_new and the place of the cut.
+# A plain tuple: every put of every replica makes one.
+Event = tuple[int, Change, bytes, Row | tuple[int, int] | None]
+
+_at = itemgetter(0)
+
+
+class Feed:
+    """See the module's docstring."""
+
+    def __init__(self, index: int) -> None:
+        """Begins behind the entry at ``index``."""
+        self.oldest = index  # everything behind it is here
+        self._events: list[Event] = []
+        self._size_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Feed {len(self._events)} events behind {self.oldest}>"
+
+    def put(self, at: int, key: bytes, row: Row) -> None:
+        """The newest change: a key was set."""
+        self._events.append((at, Change.PUT, key, row))
+        self._size_bytes += _EVENT_BYTES + len(key) + len(row.value)
+        if self._size_bytes > FEED_BYTES_MAX:
+            self._trim()
+
+    def gone(self, at: int, key: bytes, kind: Change) -> None:
+        """A key was deleted, or has ended."""
+        self._events.append((at, kind, key, None))
+        self._size_bytes += _EVENT_BYTES + len(key)
+
+    def split(self, at: int, shard_new: int, place: int) -> None:
+        """The keys from ``place`` on are another shard's."""
+        self._events.append((at, Change.SPLIT, b"", (shard_new, place)))
+
+    def behind(
+        self, after: int, start: bytes, stop: bytes | None, limit: int
+    ) -> tuple[list[Event], int] | None:
+        """The changes of a range of keys behind ``after``, splits always among them, and
+        up to which index that is all (NEWEST: up to now). None: the feed does not reach
+        back that far.
+
+        About ``limit`` of them: those of one entry are not separated. 0.3 µs for each event
+        that is looked at.
+        """
+        if after < self.oldest:
+            return None
+        first = bisect_right(self._events, after, key=_at)
+        found: list[Event] = []
+        last = after  # the entry of the event looked at before
+        for event in self._events[first : first + _SCAN_MAX]:
+            at, kind, key, _ = event
+            if len(found) >= limit and at != last:
+                return found, last
+            last = at
+            if kind is Change.SPLIT or (key >= start and (stop is None or key < stop)):
+                found.append(event)
+        if len(self._events) - first > _SCAN_MAX:
+            # More than one look takes in; what belongs to the last entry may be cut off.
+            return [event for event in found if event[0] < last], last - 1
+        return found, NEWEST
+
+    def _trim(self) -> None:
+        """Give up the oldest entries' events, an eighth of all that is kept."""
+        events = self._events
+        wanted = FEED_BYTES_MAX - FEED_BYTES_MAX // 8
+        place = 0
+        while place < len(events) - 1 and (
+            self._size_bytes > wanted or (place and events[place][0] == events[place - 1][0])
+        ):
+            _, _, key, row = events[place]
+            value_bytes = len(row.value) if isinstance(row, Row) else 0
+            self._size_bytes -= _EVENT_BYTES + len(key) + value_bytes
+            place += 1
+        self.oldest = events[place - 1][0] if place else self.oldest
+        del events[:place]
+        if events and events[0][0] == self.oldest:  # one entry has made all that is left
+            events.clear()
+            self._size_bytes = 0

@@ -1,0 +1,302 @@
+"""What a data shard does with its users' keys: writes, and what time ends.
+
+Rules:
+* A write happens once a session and sequence (sessions.py) and once an idempotency key
+  (memos.py). What is over by the shard's clock goes before a write looks.
+* Keys outside of the shard's arc are refused before anything else is looked at: also a
+  repetition, since whoever owns the key now has a copy of the session (split.py).
+* Whatever an entry does, what is due goes first, up to ``ENDED_MAX`` keys: an entry that
+  ends a million would stop the node. The leader proposes another one for the rest.
+
+A put of 256 bytes costs 5 µs where the key is in memory; the verbs' detours 5 more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from krita.errors import BadRequest, LeaseUnknown, Status, WrongShard
+from krita.limits import KEY_BYTES_MAX
+from krita.operations import OPERATIONS, Change, LeaseChange, Op
+from kritad.state.keyspace import Keyspace
+from kritad.state.leases import TTL_MS_MAX, Leases
+from kritad.state.memos import Memo
+from kritad.state.results import Result, answer, success
+from kritad.state.sessions import Sessions
+from kritad.state.transactions import Transaction
+from kritad.state.verbs import VERBS, Action, Effect, Reply, check_lease, check_ttl, decide
+from kritad.storage.extent import OUTSIDE
+from kritad.storage.places import INNER_PREFIX
+from kritad.storage.rows import Row, Stamp
+
+ENDED_MAX = 1_000  # keys that one entry ends by the clock
+
+KEYED = frozenset(int(op) for op in (*VERBS, Op.TXN))
+KEY_PLACE = 3  # of the key among their fields
+
+_OK = int(Status.OK)
+_PLAIN_PUT_FIELDS = (
+    7  # all there are of: session, sequence, acked_to, key, value, content_type, if_revision
+)
+_NO_SESSION = (None, 0)
+_NO_USERS_KEY = (b"", INNER_PREFIX)  # what no user's key begins with
+
+
+class UserKeys:
+    """See the module's docstring. It is a verb's ``Sight`` as well."""
+
+    def __init__(self, shard: int, keyspace: Keyspace, leases: Leases, sessions: Sessions) -> None:
+        self.leases = leases
+        self._shard = shard
+        self._keyspace = keyspace
+        self._sessions = sessions
+
+    def __repr__(self) -> str:
+        return f"<UserKeys of shard {self._shard}: {self._keyspace!r} {self.leases!r}>"
+
+    @property
+    def operations(self) -> dict[int, Callable[[list[Any], int], Result]]:
+        """What it does, by operation: of the fields and the entry's index."""
+        keyed: dict[int, Callable[[list[Any], int], Result]] = {
+            int(op): partial(self._keyed, op) for op in (*map(Op, VERBS), Op.TXN)
+        }
+        return keyed | {
+            Op.PUT: self._put,
+            Op.EXPIRE: self._expire,
+            Op.LEASE_CHANGE: self._lease_change,
+            Op.RETENTION_CHANGE: self._retention_change,
+        }
+
+    def _put(self, fields: list[Any], index: int) -> Result:
+        """What nearly all puts are, without detours: this runs on every replica."""
+        if len(fields) == _PLAIN_PUT_FIELDS:
+            session, sequence, acked_to, key, value, content_type, if_revision = fields
+            keyspace = self._keyspace
+            if (
+                if_revision is None
+                and type(key) is bytes
+                and type(value) is bytes
+                and (content_type is None or type(content_type) is str)
+                and key[:1] not in _NO_USERS_KEY
+                and key not in keyspace.bonds.by_key
+            ):
+                cell = keyspace.extent.cell_of(key)
+                if cell == OUTSIDE:
+                    raise self._not_ours()
+                in_session = session not in _NO_SESSION
+                if in_session:
+                    known = self._begun(session, sequence, acked_to, index)
+                    if known is not None:
+                        return answer(Op.PUT, known)
+                before = keyspace.table.stamp(key)
+                keyspace.put(key, value, content_type, index, before, cell)
+                if in_session:
+                    reply: Reply = (_OK, [index, int(before is not None)])
+                    self._sessions.finish(session, sequence, reply)
+                return Result(_OK, [index, before is not None])
+        return self._keyed(Op.PUT, fields, index)
+
+    def _keyed(self, op: Op, fields: list[Any], index: int) -> Result:
+        """A write of one key, or of several in one step: once a session and sequence, and
+        once an idempotency key."""
+        row = OPERATIONS[op]
+        fields = _resized(fields, len(row.fields))
+        session, sequence, acked_to, key = fields[:4]
+        _check_key(key)
+        transaction = Transaction.parse(fields[4:]) if op == Op.TXN else None
+        keys = [key] if transaction is None else [key, *transaction.keys]
+        for one in keys:
+            _check_key(one)
+            if not self.owns(one):
+                raise self._not_ours()
+        in_session = session not in _NO_SESSION
+        known = self._begun(session, sequence, acked_to, index) if in_session else None
+        if known is None:
+            known = self._once(op, fields, index, keys, transaction)
+            if in_session:
+                self._sessions.finish(session, sequence, known)
+        return answer(op, known)
+
+    def _once(
+        self,
+        op: Op,
+        fields: list[Any],
+        index: int,
+        keys: list[bytes],
+        transaction: Transaction | None,
+    ) -> Reply:
+        name = fields[OPERATIONS[op].fields.index("idempotency")]
+        memo = None
+        if name is not None:
+            memo = Memo(self._keyspace, name, keys[0], op, fields[3:])
+            known = memo.reply()
+            if known is not None:
+                return known
+        if self._keyspace.bonds.by_key:
+            for key in keys:  # what is over goes first, whatever becomes of the rest
+                if self._is_over(key):
+                    self._end(key, index)
+        if transaction is not None:
+            effects, reply = transaction.decide(self, index)
+        else:
+            effect, reply = decide(VERBS[op], self, fields[3:], index)
+            effects = [] if effect is None else [effect]
+        for effect in effects:
+            self._do(effect, index)
+        if memo is not None:
+            memo.keep(reply, index)
+        return reply
+
+    def _do(self, effect: Effect, index: int) -> None:
+        keyspace, key = self._keyspace, effect.key
+        cell = keyspace.extent.cell_of(key)
+        if effect.action is Action.PUT:
+            before = keyspace.stamp(key)
+            keyspace.put(
+                key, effect.value, effect.content_type, index, before, cell,
+                effect.expires_ms, effect.lease,
+            )  # fmt: skip
+        elif effect.action is Action.DELETE:
+            stamp = keyspace.stamp(key)
+            if stamp is not None:  # a transaction may delete a key twice
+                keyspace.delete(key, index, stamp, cell)
+        else:
+            row = keyspace.get(key)
+            assert row is not None, effect
+            keyspace.touch(key, row, cell, effect.expires_ms, effect.lease)
+
+    # What is over: see bonds.py and leases.py.
+
+    @property
+    def due_ms(self) -> int:
+        """At what time of the shard's clock something ends, at the earliest."""
+        return min(self._keyspace.bonds.next_ms, self.leases.next_ms)
+
+    def _is_over(self, key: bytes) -> bool:
+        bonds = self._keyspace.bonds
+        if bonds.is_over(key, self._keyspace.clock_ms):
+            return True
+        _, lease = bonds.of(key)
+        return lease != 0 and not self.leases.is_alive(lease, self._keyspace.clock_ms)
+
+    def _end(self, key: bytes, index: int) -> None:
+        keyspace = self._keyspace
+        stamp = keyspace.stamp(key)
+        assert stamp is not None, f"{self!r}: {key!r} ends, and is not there"
+        keyspace.delete(key, index, stamp, keyspace.extent.cell_of(key), Change.EXPIRE)
+
+    def end_what_is_due(self, index: int) -> None:
+        """As much of it as one entry may. Call it before the entry does anything."""
+        budget = ENDED_MAX
+        for key in self._keyspace.bonds.due(self._keyspace.clock_ms, budget):
+            self._end(key, index)
+            budget -= 1
+        while budget and (lease := self.leases.over(self._keyspace.clock_ms)) is not None:
+            keys = self._keyspace.bonds.leased(lease)
+            for key in keys[:budget]:
+                self._end(key, index)
+            if len(keys) <= budget:
+                self.leases.end(lease)
+            budget -= min(budget, len(keys))
+
+    def _expire(self, fields: list[Any], _index: int) -> Result:
+        self._of_shard(fields, 1)
+        return success([self.due_ms <= self._keyspace.clock_ms])
+
+    def _lease_change(self, fields: list[Any], index: int) -> Result:
+        _, lease, change, ttl_ms = self._of_shard(fields, 4)
+        check_lease(lease)
+        leases, clock_ms = self.leases, self._keyspace.clock_ms
+        if change == LeaseChange.GRANT:
+            ttl_ms = check_ttl(ttl_ms, keep=False)
+            if ttl_ms is None:
+                raise BadRequest("a lease has a ttl_ms")
+            leases.put(lease, ttl_ms, clock_ms + ttl_ms)
+            return success([ttl_ms, len(self._keyspace.bonds.leased(lease))])
+        known = leases.get(lease)
+        if known is None or not leases.is_alive(lease, clock_ms):
+            raise LeaseUnknown(f"lease {lease} has ended, or never was")
+        keys = len(self._keyspace.bonds.leased(lease))
+        if change == LeaseChange.KEEPALIVE:
+            leases.put(lease, known.ttl_ms, clock_ms + known.ttl_ms)
+        elif change == LeaseChange.REVOKE:
+            leases.put(lease, known.ttl_ms, clock_ms)
+            self.end_what_is_due(index)
+        else:
+            raise BadRequest(f"there is no change {change!r} of a lease")
+        return success([known.ttl_ms, keys])
+
+    def _retention_change(self, fields: list[Any], index: int) -> Result:
+        _, prefix, retention_ms = self._of_shard(fields, 3)
+        if type(prefix) is not bytes or len(prefix) > KEY_BYTES_MAX:
+            raise BadRequest(f"a prefix is a byte string of at most {KEY_BYTES_MAX} bytes")
+        if type(retention_ms) is not int or not 0 <= retention_ms <= TTL_MS_MAX:
+            raise BadRequest(f"retention_ms is a number of milliseconds up to {TTL_MS_MAX}")
+        self._keyspace.retention.set(prefix, retention_ms, self._keyspace.clock_ms, index)
+        return success([])
+
+    # A verb's Sight: see verbs.py.
+
+    @property
+    def clock_ms(self) -> int:
+        """The shard's clock."""
+        return self._keyspace.clock_ms
+
+    def owns(self, key: bytes) -> bool:
+        """Whether the key is in the shard's arc. 0.3 µs."""
+        return self._keyspace.extent.contains(key)
+
+    def stamp(self, key: bytes) -> Row | Stamp | None:
+        """What a writer has to know of a key; None: it is absent, or over."""
+        if self._keyspace.bonds.by_key and self._is_over(key):
+            return None
+        return self._keyspace.stamp(key)
+
+    def get(self, key: bytes) -> Row | None:
+        """A key as of ``index``, one that the shard ``owns``; None: it is absent, or over.
+        Raises storage's Corrupt."""
+        if self._keyspace.bonds.by_key and self._is_over(key):
+            return None
+        return self._keyspace.get(key)
+
+    def bond(self, key: bytes) -> tuple[int, int]:
+        """The key's deadline and lease; 0 for none."""
+        return self._keyspace.bonds.of(key)
+
+    def lease_is_alive(self, lease: int) -> bool:
+        """Whether keys may be tied to it."""
+        return self.leases.is_alive(lease, self._keyspace.clock_ms)
+
+    def _begun(self, session: Any, sequence: Any, acked_to: Any, index: int) -> Reply | None:
+        if not (_is_count(session) and _is_count(sequence) and _is_count(acked_to)):
+            raise BadRequest("session, sequence and acked_to have to be whole numbers")
+        return self._sessions.begin(session, sequence, acked_to, index, self._keyspace.clock_ms)
+
+    def _of_shard(self, fields: list[Any], count: int) -> list[Any]:
+        if not fields or fields[0] != self._shard:
+            raise WrongShard(f"this is shard {self._shard}, and the request names another")
+        return _resized(fields, count)
+
+    def _not_ours(self) -> WrongShard:
+        # host/bootstrap.py says why there is always one when there are entries.
+        assert self._keyspace.extent.width, f"{self!r} has no arc, and was given a write"
+        return WrongShard(
+            f"the key is not in the part of the ring that shard {self._shard} has",
+            hint="fetch the shard map again: the shard was split",
+        )
+
+
+def _resized(fields: list[Any], count: int) -> list[Any]:
+    """Missing elements at the end are null, those behind the known ones unread."""
+    return [*fields[:count], *[None] * (count - len(fields))]
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _check_key(key: object) -> None:
+    if type(key) is not bytes or key[:1] in _NO_USERS_KEY:
+        raise BadRequest("a key has to be a byte string, not empty and not beginning with 0xFF")

@@ -1,0 +1,140 @@
+"""The older versions of keys whose retention asks for them.
+
+When such a key changes, what it was goes into an inner row (storage/places.py), whose key
+is the user's key and the entry that ended the version, so that a key's versions lie
+together in order. An absence is a version as well: between a delete and the next put the
+key was not there, and that has to be known to say what it was *then*. A version ends by its
+deadline, like any key with a time to live.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import attrs
+
+from krita.codec import decode, encode
+from krita.errors import BadRequest, Compacted
+from kritad.state.retention import Retention
+from kritad.storage.places import inner_body, inner_key, stored_token
+from kritad.storage.rows import Row
+from kritad.storage.table import Table
+
+KIND = b"h"
+_LENGTH = struct.Struct(">H")
+_INDEX = struct.Struct(">Q")
+_LAST = (1 << 64) - 1
+
+
+@attrs.frozen
+class Version:
+    """What a key was from the entry ``revision`` on until another changed it."""
+
+    revision: int  # of an absence: where it began, as far as is known
+    value: bytes | None  # None: it was absent
+    content_type: str | None
+    until_index: int  # the entry that ended it
+    until_ms: int  # the shard's clock then
+
+    def to_wire(self) -> list[object]:
+        """As ``key_history`` answers it."""
+        return [self.revision, self.value, self.content_type, self.until_index, self.until_ms]
+
+
+def version_row(key: bytes, version: Version) -> tuple[bytes, bytes]:
+    """The inner row that keeps it: key and value."""
+    body = _prefix(key) + _INDEX.pack(version.until_index)
+    fields = [version.revision, version.value, version.content_type, version.until_ms]
+    return inner_key(KIND, body, stored_token(key)), encode(fields)
+
+
+def is_version(key: bytes) -> bool:
+    """Whether the inner row of that key is a version."""
+    return key[1:2] == KIND
+
+
+def version_of(key: bytes) -> tuple[bytes, int]:
+    """The user's key and the ``until_index`` of a version's row."""
+    body = inner_body(key)
+    (until_index,) = _INDEX.unpack(body[-_INDEX.size :])
+    return body[_LENGTH.size : -_INDEX.size], until_index
+
+
+class Versions:
+    """Reading them. Raises storage's errors."""
+
+    def __init__(self, table: Table, retention: Retention) -> None:
+        self._table = table
+        self._retention = retention
+
+    def newest(self, key: bytes, before: int = _LAST) -> Iterator[Version]:
+        """The versions of a key, the newest first: those that ended at or before the entry
+        ``before``. ~6 µs for each that is taken."""
+        start = inner_key(KIND, _prefix(key) + _INDEX.pack(0), 0)
+        stop = inner_key(KIND, _prefix(key) + _INDEX.pack(before), (1 << 32) - 1) + b"\0"
+        for row_key, row in self._table.between(start, stop, reverse=True):
+            yield _version(row_key, row)
+
+    def as_of(self, key: bytes, current: Row | None, index: int) -> Version | Row | None:
+        """What the key was behind the entry at ``index``: a version, the ``current`` row,
+        or None for absent. Raises Compacted."""
+        found = self._first_behind(key, index)
+        if found is not None:
+            if found.revision <= index:
+                return found
+        elif current is not None and current.revision <= index:
+            return current
+        rule = self._retention.of(key)
+        since = None if rule is None else rule.since_index
+        if since is None or index < since or found is not None or current is not None:
+            raise _compacted(key, "revision", index, since)
+        return None
+
+    def at(
+        self, key: bytes, current: Row | None, time_ms: int, clock_ms: int
+    ) -> Version | Row | None:
+        """As ``as_of``, at a time of the shard's clock. Raises Compacted, and BadRequest for
+        a time that is still to come. It looks at all versions that are newer."""
+        rule = self._retention.of(key)
+        if time_ms > clock_ms:
+            raise BadRequest(f"at_ms {time_ms} is still to come: the shard is at {clock_ms}")
+        if rule is None or time_ms < rule.whole_from_ms(clock_ms):
+            since = None if rule is None else rule.whole_from_ms(clock_ms)
+            raise _compacted(key, "time", time_ms, since)
+        answer: Version | Row | None = current
+        for version in self.newest(key):
+            if version.until_ms <= time_ms:
+                break
+            answer = version
+        return answer
+
+    def _first_behind(self, key: bytes, index: int) -> Version | None:
+        start = inner_key(KIND, _prefix(key) + _INDEX.pack(index + 1), 0)
+        stop = inner_key(KIND, _prefix(key) + _INDEX.pack(_LAST), (1 << 32) - 1)
+        for row_key, row in self._table.between(start, stop):
+            return _version(row_key, row)
+        return None
+
+
+def _prefix(key: bytes) -> bytes:
+    return _LENGTH.pack(len(key)) + key
+
+
+def _version(row_key: bytes, row: Row) -> Version:
+    match decode(row.value):
+        case [int(revision), bytes() | None as value, str() | None as content_type, int(until_ms)]:
+            return Version(revision, value, content_type, version_of(row_key)[1], until_ms)
+    raise AssertionError(f"{row_key!r} holds no version, and matches its digest")
+
+
+def _compacted(key: bytes, what: str, asked: int, oldest: int | None) -> Compacted:
+    if oldest is None:
+        return Compacted(
+            f"no older versions are kept of {key!r:.80}",
+            hint="set a retention for its prefix; from then on they are",
+        )
+    return Compacted(
+        f"{what} {asked} is older than what is kept of {key!r:.80}: that begins at {oldest}",
+        detail={"oldest": oldest},
+    )
