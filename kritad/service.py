@@ -6,8 +6,7 @@ once, now or later. That keeps a request at a few microseconds of our own; a
 task or a scope for each would cost more than all the rest (design 14).
 
 Rules:
-* Limits are checked here, before anything is appended: what is in a log has a
-  result on every replica (state/machine.py), whatever the limits are by then.
+* What is about keys is in data_service.py and gather.py, what is about the cluster here.
 * A body is decoded for routing and forwarded, stored and replicated as the
   bytes that the client sent.
 """
@@ -16,7 +15,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 import attrs
 import trio
@@ -29,22 +27,21 @@ from krita.errors import (
     KritaError,
     ProtocolError,
     Status,
-    TooLarge,
     Unavailable,
     Unsupported,
     to_wire,
 )
 from krita.handshake import Identity
-from krita.limits import KEY_BYTES_MAX
-from krita.operations import OPERATIONS, Consistency, Op
+from krita.operations import OPERATIONS, Op
 from kritad import __version__
 from kritad.access import PEER, Access, Principal
 from kritad.admin.status import Status as ClusterStatus
-from kritad.cluster.model import SHARDS_MAX, NodeState
+from kritad.cluster.model import NodeState
+from kritad.data_service import DataService
+from kritad.gather import Gather
 from kritad.host.admission import lost_advice, same_place
 from kritad.host.bootstrap import META_SHARD, parse_join
 from kritad.host.host import Host
-from kritad.host.nearest import nearest_voter
 from kritad.host.request import Request, Respond
 from kritad.host.snapshots import SnapshotReceiver
 from kritad.metrics import Metrics, Series
@@ -88,7 +85,6 @@ class Service:
         self.stopping = False
         self._host = host
         self._access = access
-        self._value_bytes_max = value_bytes_max
         self._timeout_ms = float(request_timeout_ms)
         self._status = ClusterStatus(host, nursery)
         seconds = metrics.command_seconds
@@ -97,11 +93,8 @@ class Service:
         }
         self._unknown_series = ("unknown", seconds.labels("unknown"))
         self._handlers: dict[int, _Handler] = {
-            Op.GET: self._get,
-            Op.PUT: self._put,
-            Op.DELETE: self._delete,
-            Op.SESSION_OPEN: self._session,
-            Op.SESSION_KEEPALIVE: self._session,
+            **DataService(host, value_bytes_max).handlers,
+            **Gather(host, value_bytes_max).handlers,
             Op.PING: self._ping,
             Op.SHARD_MAP: self._shard_map,
             Op.CLUSTER_STATUS: self._report,
@@ -224,88 +217,6 @@ class Service:
             problems.insert(0, leaving)
         return Health(healthy, serving and not leaving, live, problems, serving)
 
-    # --- data --------------------------------------------------------------------------
-
-    def _shard_of(self, key: Any) -> int:
-        if type(key) is not bytes or not key:
-            raise BadRequest("a key is a byte string of at least one byte")
-        if len(key) > KEY_BYTES_MAX:
-            raise TooLarge(f"the key has {len(key)} bytes, a key has at most {KEY_BYTES_MAX}")
-        # Not by the map alone: it may lack a split that this node has been through.
-        shard = self._host.shard_of(key)
-        if shard is None:
-            raise Unavailable("this node does not know the cluster's shards yet", hint="try again")
-        return shard
-
-    def _get(
-        self, op: Op, body: bytes, deadline_ms: float, forwarded: bool, respond: Respond
-    ) -> None:
-        key, consistency = decode_body(op, body)
-        request = Request(op, body, key, self._shard_of(key), respond, deadline_ms, forwarded)  # type: ignore[arg-type]
-        if consistency == Consistency.STALE:
-            replica = self._host.replicas.get(request.shard)
-            staleness_ms = None if replica is None else replica.staleness_ms(self._host.clock)
-            # One that is not filled yet, or was split, may not have the key.
-            if replica is not None and staleness_ms is not None and replica.state.owns(request.key):
-                replica.answer_read(request, staleness_ms)
-                return
-            if not forwarded:
-                request.nearest = self._nearest(request.shard)
-        elif consistency not in (None, Consistency.LINEARIZABLE):
-            raise BadRequest(f"consistency {consistency!r} is not known; 0 linearizable, 1 stale")
-        self._host.submit(request)
-
-    def _nearest(self, shard: int) -> int:
-        host = self._host
-        leader, _ = host.leaders.of(shard)
-        return nearest_voter(host.view, shard, host.node, host.transport.reachable(), leader)
-
-    def _put(
-        self, op: Op, body: bytes, deadline_ms: float, forwarded: bool, respond: Respond
-    ) -> None:
-        fields = decode_body(op, body)
-        key, value = fields[3], fields[4]
-        shard = self._shard_of(key)
-        if type(value) is not bytes:
-            raise BadRequest("a value is a byte string")
-        if len(value) > self._value_bytes_max:
-            raise TooLarge(
-                f"the value has {len(value)} bytes, this cluster takes {self._value_bytes_max}",
-                hint="raise value_bytes_max on every node",
-            )
-        self._write(op, body, key, shard, deadline_ms, forwarded, respond)
-
-    def _delete(
-        self, op: Op, body: bytes, deadline_ms: float, forwarded: bool, respond: Respond
-    ) -> None:
-        key = decode_body(op, body)[3]
-        self._write(op, body, key, self._shard_of(key), deadline_ms, forwarded, respond)
-
-    def _write(
-        self,
-        op: Op,
-        body: bytes,
-        key: Any,
-        shard: int,
-        deadline_ms: float,
-        forwarded: bool,
-        respond: Respond,
-    ) -> None:
-        self._host.submit(
-            Request(op, body, key, shard, respond, deadline_ms, forwarded, write=True)
-        )
-
-    def _session(
-        self, op: Op, body: bytes, deadline_ms: float, forwarded: bool, respond: Respond
-    ) -> None:
-        shard = decode_body(op, body)[0]
-        if type(shard) is not int or not META_SHARD < shard <= SHARDS_MAX:
-            raise BadRequest(f"there is no data shard {shard!r}")
-        if shard not in self._host.view.shards and shard not in self._host.replicas:
-            # Shards get their numbers in order and for ever, so this one may be new.
-            raise Unavailable(f"this node knows no shard {shard} yet", hint="ask another node")
-        self._write(op, body, b"", shard, deadline_ms, forwarded, respond)
-
     # --- the cluster -------------------------------------------------------------------
 
     def _ping(self, _op: Op, _body: bytes, _deadline: float, _fwd: bool, respond: Respond) -> None:
@@ -374,7 +285,9 @@ class Service:
     def _propose_meta(
         self, op: Op, body: bytes, deadline_ms: float, forwarded: bool, respond: Respond
     ) -> None:
-        self._write(op, body, b"", META_SHARD, deadline_ms, forwarded, respond)
+        self._host.submit(
+            Request(op, body, b"", META_SHARD, respond, deadline_ms, forwarded, write=True)
+        )
 
 
 _STATUS_NAMES = {int(status): status.name.lower() for status in Status}

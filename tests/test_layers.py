@@ -42,7 +42,10 @@ RAFT_VALUES = tuple(
     f"kritad.raft.{module}" for module in ("types", "records", "ready", "configuration")
 )
 BELOW_HOST = ("krita", "kritad.raft", "kritad.storage", "kritad.state", "kritad.cluster")
-DOOR = ("kritad.service", "kritad.access", "kritad.admin", "kritad.metrics")
+DOOR = (
+    "kritad.service", "kritad.data_service", "kritad.gather", "kritad.scan_page",
+    "kritad.access", "kritad.admin", "kritad.metrics",
+)  # fmt: skip
 
 FLOORS = (
     Floor("krita", ("krita",), ("krita",), ("attrs", "cbor2")),

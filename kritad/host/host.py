@@ -30,6 +30,7 @@ from kritad.host.bootstrap import META_SHARD
 from kritad.host.clock import Clock
 from kritad.host.departure import LEAVING, has_gone, removed_from_cluster
 from kritad.host.drive import Drive, Effects
+from kritad.host.expiry import Reaper
 from kritad.host.flush import Flusher
 from kritad.host.leaders import NO_NODE, LeaderTable
 from kritad.host.leadership import Leadership
@@ -120,6 +121,7 @@ class Host:
         self.leadership = Leadership(
             self.node, self.replicas, self.leaders, transport, clock, self.drive.mark
         )
+        self.reaper = Reaper(clock, self.drive.mark)
         self.vigil = Vigil(settings.dead_after_ms, clock, self.leadership.present)
         self.steward = Steward(
             self.replicas,
@@ -321,8 +323,10 @@ class Host:
         for replica in self.replicas.values():
             replica.raft.tick()
             replica.note_leader(now, self.settings.tick_ms)
+            replica.end_polls(now)
             if replica.raft.has_ready:
                 self.drive.mark(replica)
+        self.reaper.step(self.replicas.values())
         for shard in self.view.shards:
             if self.leaders.of(shard)[0]:
                 self.leader_known_ms[shard] = now

@@ -23,15 +23,19 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from krita.errors import Outcome, OutcomeUnknown, Status, Unavailable
+from krita.errors import Busy, KritaError, Outcome, OutcomeUnknown, Status, Unavailable
+from krita.operations import Op
 from kritad.host.clock import Clock
+from kritad.host.polls import POLLS_MAX, Polls
 from kritad.host.request import KEYED, Request
 from kritad.raft.core import Raft
 from kritad.raft.errors import ProposalRefused
 from kritad.raft.ready import ReadReady, Ready
 from kritad.raft.types import Entry, Role
 from kritad.state.command import pack_command
+from kritad.state.feed import NEWEST
 from kritad.state.machine import ShardState
+from kritad.state.reading import OF_SHARD, changes, history, read_key, read_then, upto_of
 from kritad.state.results import Result
 from kritad.state.split import Offspring
 from kritad.storage.errors import StorageError
@@ -39,6 +43,7 @@ from kritad.storage.errors import StorageError
 # Marks in the log every so many bytes: what compaction measures a tail with.
 _MARK_BYTES = 64 << 10
 
+_EVENTS_ALL = 1 << 30
 _WRONG_SHARD = int(Status.WRONG_SHARD)
 
 
@@ -106,6 +111,7 @@ class Replica:
         self._read_rounds: dict[int, list[Request]] = {}  # by token
         self._readable: list[tuple[int, list[Request]]] = []  # (index to be applied, reads)
         self._read_token = 0
+        self.polls = Polls()
         self._role_seen: tuple[Role, int, int] | None = None
 
     def __repr__(self) -> str:
@@ -163,6 +169,7 @@ class Replica:
             except StorageError as problem:
                 self._on_damage(self, problem)
                 return
+        before = self.state.index
         for entry in entries:
             try:
                 result = self.state.apply(entry)
@@ -178,6 +185,8 @@ class Replica:
             if request is not None:
                 self._answer_writes(request, entry.term, result)
         self.raft.applied(entries[-1].index)
+        if self.polls.count:
+            self._wake_polls(before)
 
     def _answer_writes(self, newest: Request, term: int, result: Result) -> None:
         """Answer all who have proposed something for the place of the entry of ``term``."""
@@ -246,22 +255,67 @@ class Replica:
         """Read the key now. ``staleness_ms`` None: the read is linearizable."""
         if request.respond is None:
             return
-        if not self.state.owns(request.key):
+        if request.op in KEYED and not self.state.owns(request.key):
             self._misplaced(request)
             return
         try:
-            row = self.state.read(request.key)
+            if request.op == Op.GET and not request.fields:
+                answer = read_key(self.state, request.key, staleness_ms)
+            else:
+                answer = self._read_more(request)
         except StorageError as problem:
             request.fail(Unavailable("the replica that was asked is damaged", hint="ask again"))
             self._on_damage(self, problem)
-            return
-        index = self.state.index
-        if row is None:
-            request.answer(Status.OK, [None, 0, None, index, staleness_ms])
+        except KritaError as refusal:
+            request.fail(refusal)
         else:
-            request.answer(
-                Status.OK, [row.value, row.revision, row.content_type, index, staleness_ms]
-            )
+            request.answer(Status.OK, answer)
+
+    def _read_more(self, request: Request) -> list[object]:
+        state, fields = self.state, request.fields
+        if request.op == Op.GET:
+            return read_then(state, request.key, fields)
+        if request.op == Op.KEY_HISTORY:
+            return history(state, request.key, fields)
+        if request.op == Op.CHANGES:
+            answer = changes(state, fields)
+            assert answer is not None, "a round of reads is only for where a watch begins"
+            return answer
+        return OF_SHARD[request.op](state, fields)
+
+    def poll(self, request: Request, now_ms: float) -> None:
+        """Answer ``changes`` behind some revision, now or when there are some."""
+        try:
+            answer = changes(self.state, request.fields)
+        except KritaError as refusal:
+            request.fail(refusal)
+            return
+        if answer is not None:
+            request.answer(Status.OK, answer)
+        elif request.wait_until_ms <= now_ms:
+            self._bookmark(request)
+        elif self.polls.count >= POLLS_MAX:
+            request.fail(Busy(f"{POLLS_MAX} watches wait at this replica", hint="ask another node"))
+        else:
+            self.polls.add(request)
+
+    def end_polls(self, now_ms: float) -> None:
+        """Answer the polls that have waited for their time. Called on each tick."""
+        if self.polls.count:
+            for request in self.polls.overdue(now_ms):
+                self._bookmark(request)
+
+    def _bookmark(self, request: Request) -> None:
+        after = request.fields[0]
+        assert isinstance(after, int), request
+        request.answer(Status.OK, [[], upto_of(self.state, after), self.state.feed.oldest])
+
+    def _wake_polls(self, before: int) -> None:
+        """Entries behind the index ``before`` have been applied."""
+        events, upto = self.state.feed.behind(before, b"", None, _EVENTS_ALL) or ([], before)
+        woken = self.polls.woken(events) if upto == NEWEST else self.polls.all()
+        for request in woken:
+            self.poll(request, 0.0)
 
     def abandon(self, why: str) -> None:
         """This replica goes away or jumps over part of the log: whoever waits
@@ -277,5 +331,5 @@ class Replica:
         reads += [r for _, requests in self._readable for r in requests]
         self._read_rounds.clear()
         self._readable = []
-        for request in reads:
+        for request in reads + self.polls.all():
             request.fail(Unavailable(why, hint="ask again", outcome=Outcome.NOT_APPLIED))

@@ -12,7 +12,7 @@ Deadlines are kept in buckets of time, not in a heap or a scope each: a trio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -39,6 +39,9 @@ class Request:
     forwarded: bool = False  # came from another node: answered here or not at all
     write: bool = False
     nearest: int = 0  # a node that is asked first though it need not lead: a stale read's
+    # Of a read that is more than its key: its fields behind the key or the shard's number.
+    fields: Sequence[object] = ()
+    wait_until_ms: float = 0.0  # of `changes`: then it is answered though nothing changed
     # Where it stands in the log, once proposed (term 0: nowhere yet), or
     # whether it was sent on to another node, where it may be in a log.
     term: int = 0

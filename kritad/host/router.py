@@ -41,6 +41,9 @@ from kritad.raft.errors import ProposalRefused, Refusal
 # More parked requests than this and new ones are refused: memory is bounded.
 _PARKED_MAX = 10_000
 
+# What may need room on the disk. Deletes are let through: they make some.
+_GROWING = frozenset({Op.PUT, Op.ADD, Op.APPEND, Op.LOCK, Op.TXN})
+
 _NO_SPACE = NoSpace(
     "the shard's leader is below its disk reserve and takes no writes",
     hint="make room on its disk, or delete keys; it clears by itself",
@@ -117,12 +120,14 @@ class Router:
         try:
             if buggify("router.busy"):
                 raise ProposalRefused(Refusal.BUSY)
-            if request.op == Op.PUT and self.space_low:
+            if request.op in _GROWING and self.space_low:
                 request.fail(_NO_SPACE)
             elif request.write:
                 replica.propose(request, self._clock.wall_ms())
             elif request.op == Op.LEADER_TRANSFER:
                 self._transfer(replica, request)
+            elif request.op == Op.CHANGES and request.fields[0] is not None:
+                replica.poll(request, self._clock.monotonic_ms())
             else:
                 replica.read(request)
         except ProposalRefused as refusal:

@@ -60,13 +60,19 @@ class Feed:
         self._events.append((at, Change.SPLIT, b"", (shard_new, place)))
 
     def behind(
-        self, after: int, start: bytes, stop: bytes | None, limit: int
+        self,
+        after: int,
+        start: bytes,
+        stop: bytes | None,
+        limit: int,
+        bytes_max: int = FEED_BYTES_MAX,
     ) -> tuple[list[Event], int] | None:
         """The changes of a range of keys behind ``after``, splits always among them, and
         up to which index that is all (NEWEST: up to now). None: the feed does not reach
         back that far.
 
-        About ``limit`` of them: those of one entry are not separated. 0.3 µs for each event
+        About ``limit`` of them and ``bytes_max`` in keys and values: those of one entry are
+        not separated. 0.3 µs for each event
         that is looked at.
         """
         if after < self.oldest:
@@ -74,13 +80,19 @@ class Feed:
         first = bisect_right(self._events, after, key=_at)
         found: list[Event] = []
         last = after  # the entry of the event looked at before
+        size = 0
         for event in self._events[first : first + _SCAN_MAX]:
             at, kind, key, _ = event
-            if len(found) >= limit and at != last:
+            if (
+                at != last
+                and found
+                and (len(found) >= limit or size + event_bytes(event) > bytes_max)
+            ):
                 return found, last
             last = at
             if kind is Change.SPLIT or (key >= start and (stop is None or key < stop)):
                 found.append(event)
+                size += event_bytes(event)
         if len(self._events) - first > _SCAN_MAX:
             # More than one look takes in; what belongs to the last entry may be cut off.
             return [event for event in found if event[0] < last], last - 1
@@ -94,12 +106,16 @@ class Feed:
         while place < len(events) - 1 and (
             self._size_bytes > wanted or (place and events[place][0] == events[place - 1][0])
         ):
-            _, _, key, row = events[place]
-            value_bytes = len(row.value) if isinstance(row, Row) else 0
-            self._size_bytes -= _EVENT_BYTES + len(key) + value_bytes
+            self._size_bytes -= _EVENT_BYTES + event_bytes(events[place])
             place += 1
         self.oldest = events[place - 1][0] if place else self.oldest
         del events[:place]
         if events and events[0][0] == self.oldest:  # one entry has made all that is left
             events.clear()
             self._size_bytes = 0
+
+
+def event_bytes(event: Event) -> int:
+    """What its key and value have together."""
+    _, _, key, row = event
+    return len(key) + len(row.value) if type(row) is Row else len(key)

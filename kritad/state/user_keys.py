@@ -136,7 +136,7 @@ class UserKeys:
                 return known
         if self._keyspace.bonds.by_key:
             for key in keys:  # what is over goes first, whatever becomes of the rest
-                if self._is_over(key):
+                if self.is_over(key):
                     self._end(key, index)
         if transaction is not None:
             effects, reply = transaction.decide(self, index)
@@ -174,7 +174,8 @@ class UserKeys:
         """At what time of the shard's clock something ends, at the earliest."""
         return min(self._keyspace.bonds.next_ms, self.leases.next_ms)
 
-    def _is_over(self, key: bytes) -> bool:
+    def is_over(self, key: bytes) -> bool:
+        """Whether a key is absent by the clock, though its row is still there."""
         bonds = self._keyspace.bonds
         if bonds.is_over(key, self._keyspace.clock_ms):
             return True
@@ -250,14 +251,14 @@ class UserKeys:
 
     def stamp(self, key: bytes) -> Row | Stamp | None:
         """What a writer has to know of a key; None: it is absent, or over."""
-        if self._keyspace.bonds.by_key and self._is_over(key):
+        if self._keyspace.bonds.by_key and self.is_over(key):
             return None
         return self._keyspace.stamp(key)
 
     def get(self, key: bytes) -> Row | None:
         """A key as of ``index``, one that the shard ``owns``; None: it is absent, or over.
         Raises storage's Corrupt."""
-        if self._keyspace.bonds.by_key and self._is_over(key):
+        if self._keyspace.bonds.by_key and self.is_over(key):
             return None
         return self._keyspace.get(key)
 

@@ -51,9 +51,7 @@ from kritad.storage.sweeping import Uses, What, left_behind, sweep_slice
 
 __all__ = ["Applied", "DataDatabase", "Row", "ShardFlush"]
 
-_PUT = (
-    "INSERT INTO kv (generation, key, revision, value, content_type, digest, expires_ms, lease)"
-)
+_PUT = "INSERT INTO kv (generation, key, revision, value, content_type, digest, expires_ms, lease)"
 _PUT_OVER = (
     "ON CONFLICT (generation, key) DO UPDATE SET revision=excluded.revision,"
     " value=excluded.value, content_type=excluded.content_type, digest=excluded.digest,"
@@ -347,8 +345,14 @@ class DataDatabase:
         """Store and delete rows and sessions."""
         values = [
             (
-                generation, key, row.revision, row.value, row.content_type, row.digest,
-                row.expires_ms, row.lease,
+                generation,
+                key,
+                row.revision,
+                row.value,
+                row.content_type,
+                row.digest,
+                row.expires_ms,
+                row.lease,
             )
             for key, row in rows
             if row is not None

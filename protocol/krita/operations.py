@@ -196,10 +196,11 @@ _ROWS = (
               "one shard's keys from start on and below stop, [key, value, revision, "
               "content_type, expires_in_ms, lease]; what: 0 that, 1 no values, 2 their number"),
     Operation(Op.CHANGES, "changes", Access.DATA, Route.SHARD, False,
-              ("shard", "after", "start", "stop", "limit", "wait_ms"),
+              ("shard", "after", "start", "stop", "limit", "wait_ms", "bytes_max"),
               ("events", "revision", "oldest"),
               "what has changed in one shard behind a revision, as soon as something has; "
-              "an event is [kind, key, value, revision, content_type, index]"),
+              "an event is [kind, key, value, revision, content_type, index]; the value of a "
+              "put is null where one step made more than an answer holds"),
     Operation(Op.LEASE_STATE, "lease_state", Access.DATA, Route.SHARD, False,
               ("shard", "lease", "limit"), ("ttl_ms", "left_ms", "keys"),
               "what one shard knows of a lease; ttl_ms null: nothing"),

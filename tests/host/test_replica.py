@@ -366,7 +366,7 @@ def test_a_follower_that_has_not_applied_what_is_committed_is_not_fresh(node: Lo
 
 
 def test_without_having_heard_a_leader_the_shards_own_clock_tells_the_age(node: LoneNode) -> None:
-    node.replica.state.clock_ms = node.clock.wall_ms() - 90_000
+    node.replica.state._keyspace.clock_ms = node.clock.wall_ms() - 90_000
     assert node.replica.staleness_ms(node.clock) == 90_000
 
 

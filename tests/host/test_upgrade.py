@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from krita.codec import encode
+from krita.operations import Op
 from kritad.host.bootstrap import counted
 from kritad.host.opening import HostSettings, Opener, needs_arc
 from kritad.raft.types import Configuration, SnapshotMeta
@@ -172,6 +173,6 @@ def test_a_replica_without_an_arc_takes_no_write(path: Path) -> None:
     assert not state.owns(b"k")
     assert state.state_hash == 0
     with pytest.raises(AssertionError, match="has no arc"):
-        state._put([0, 0, 0, b"k", b"v", None, None], 1)
+        state.keys.operations[Op.PUT]([0, 0, 0, b"k", b"v", None, None], 1)
     raft.close()
     data.close()

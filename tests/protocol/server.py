@@ -321,7 +321,7 @@ class Cluster:
         if op == Op.DELETE:
             self.rows.pop(key, None)
         else:
-            _, value, content_type, _ = fields
+            _, value, content_type, *_ = fields
             assert isinstance(value, bytes)
             assert content_type is None or isinstance(content_type, str)
             self.rows[key] = value, self.index, content_type

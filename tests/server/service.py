@@ -144,7 +144,7 @@ class MemoryService:
         raise Unsupported(f"{OPERATIONS[op].name} is not in this service")
 
     def _get(self, fields: list[object]) -> object:
-        key, consistency = fields
+        key, consistency, *_ = fields
         assert isinstance(key, bytes)
         staleness_ms = 7 if consistency else None
         row = self.rows.get(key)
@@ -162,7 +162,7 @@ class MemoryService:
         return row
 
     def _put(self, fields: list[object]) -> object:
-        key, value, content_type, if_revision = fields[3:]
+        key, value, content_type, if_revision, *_ = fields[3:]
         assert isinstance(key, bytes)
         assert isinstance(value, bytes)
         assert content_type is None or isinstance(content_type, str)
@@ -172,7 +172,7 @@ class MemoryService:
         return [self.revision, existed]
 
     def _delete(self, fields: list[object]) -> object:
-        key, if_revision = fields[3:]
+        key, if_revision, *_ = fields[3:]
         assert isinstance(key, bytes)
         existed = self._check(key, if_revision) is not None
         self.revision += 1

@@ -1,0 +1,251 @@
+"""What reaches over all shards: scans, leases, retentions. Whichever node is asked gathers.
+
+There is no moment that several shards share, so what comes from several of them is no
+snapshot: each shard's part is as of a moment of its own, within the request. How the
+parts of a scan are put together is in scan_page.py.
+
+Rules:
+* What is told to all shards (a lease, a retention) has happened when all have it in their
+  logs. If one fails, the failure is the answer, as *unknown* if any may have done it; all
+  of these may be said again.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+
+from krita.codec import decode_body, encode_body
+from krita.errors import (
+    BadRequest,
+    KritaError,
+    LeaseUnknown,
+    Outcome,
+    Status,
+    Unavailable,
+    from_wire,
+    to_wire,
+)
+from krita.limits import KEY_BYTES_MAX
+from krita.operations import LeaseChange, Op, What
+from krita.ring import META_SHARD
+from kritad.host.host import Host
+from kritad.host.request import Request, Respond
+from kritad.scan_page import ScanPage, ShardCounts
+from kritad.state.leases import LEASE_LIMIT
+from kritad.state.reading import SCAN_BYTES_MAX, SCAN_ROWS_MAX
+from kritad.state.verbs import check_lease, check_ttl
+
+Handler = Callable[[Op, bytes, float, bool, Respond], None]
+
+
+@attrs.define(eq=False)
+class _Round:
+    """The same question to several shards, and what they have said so far."""
+
+    then: Callable[[dict[int, Any]], None]
+    fail: Callable[[KritaError], None]
+    waiting: set[int]
+    write: bool
+    answers: dict[int, Any] = attrs.field(factory=dict)
+    problem: KritaError | None = None
+
+    def answered(self, shard: int, status: int, body: Any) -> None:
+        """One of them. The last one decides."""
+        self.waiting.discard(shard)
+        if status == Status.OK:
+            self.answers[shard] = body
+        else:
+            self.problem = _worse(self.problem, from_wire(status, body))
+        if self.waiting:
+            return
+        if self.problem is None:
+            self.then(self.answers)
+            return
+        if self.write and self.answers and self.problem.outcome is Outcome.NOT_APPLIED:
+            self.problem.outcome = Outcome.UNKNOWN  # others have done it
+        self.fail(self.problem)
+
+
+def _worse(first: KritaError | None, second: KritaError) -> KritaError:
+    return second if first is None or second.outcome > first.outcome else first
+
+
+class Gather:
+    """See the module's docstring. Its handlers raise KritaError for what is wrong."""
+
+    def __init__(self, host: Host, value_bytes_max: int) -> None:
+        self._host = host
+        self._bytes_max = min(SCAN_BYTES_MAX, value_bytes_max)
+        self.handlers: dict[int, Handler] = {
+            Op.SCAN: self._scan,
+            Op.LEASE_GRANT: self._lease_grant,
+            Op.LEASE_KEEPALIVE: self._lease_keepalive,
+            Op.LEASE_REVOKE: self._lease_revoke,
+            Op.LEASE_SHOW: self._lease_show,
+            Op.RETENTION_SET: self._retention_set,
+            Op.RETENTION_LIST: self._retention_list,
+        }
+
+    def __repr__(self) -> str:
+        return f"<Gather of {self._host!r}>"
+
+    def shards(self) -> list[int]:
+        """All data shards that this node knows of. Raises Unavailable."""
+        host = self._host
+        known = {record.shard for record in host.view.data_shards}
+        # Split off here, and not heard of by the meta shard yet.
+        known |= {shard for shard in host.replicas if shard != META_SHARD}
+        if not known:
+            raise Unavailable("this node does not know the cluster's shards yet", hint="try again")
+        return sorted(known)
+
+    def ask(
+        self,
+        op: Op,
+        shards: Sequence[int],
+        fields: Sequence[object],
+        deadline_ms: float,
+        then: Callable[[dict[int, Any]], None],
+        fail: Callable[[KritaError], None],
+        *,
+        write: bool = False,
+    ) -> None:
+        """Ask the shards the same; ``then`` gets the answers of all."""
+        question = _Round(then, fail, set(shards), write)
+        for shard in shards:
+            body = encode_body(op, shard, *fields)
+
+            def respond(status: int, reply: object, shard: int = shard) -> None:
+                question.answered(shard, status, reply)
+
+            request = Request(op, body, b"", shard, respond, deadline_ms, write=write)
+            if not write:
+                request.fields = decode_body(op, body)[1:]
+            self._host.submit(request)
+
+    # --- leases ------------------------------------------------------------------------
+
+    def _lease_grant(
+        self, op: Op, body: bytes, deadline_ms: float, _forwarded: bool, respond: Respond
+    ) -> None:
+        ttl_ms, lease = decode_body(op, body)
+        ttl_ms = check_ttl(ttl_ms, keep=False)
+        if ttl_ms is None:
+            raise BadRequest("a lease has a ttl_ms: when it ends unless it is kept alive")
+        number = secrets.randbelow(LEASE_LIMIT - 1) + 1 if lease is None else check_lease(lease)
+        self._change(
+            number, LeaseChange.GRANT, ttl_ms, deadline_ms, respond, lambda _: [number, ttl_ms]
+        )
+
+    def _lease_keepalive(
+        self, op: Op, body: bytes, deadline_ms: float, _forwarded: bool, respond: Respond
+    ) -> None:
+        lease = check_lease(decode_body(op, body)[0])
+
+        def ttl_of(answers: dict[int, Any]) -> list[object]:
+            return [min(answer[0] for answer in answers.values())]
+
+        self._change(lease, LeaseChange.KEEPALIVE, None, deadline_ms, respond, ttl_of)
+
+    def _lease_revoke(
+        self, op: Op, body: bytes, deadline_ms: float, _forwarded: bool, respond: Respond
+    ) -> None:
+        lease = check_lease(decode_body(op, body)[0])
+
+        def keys_of(answers: dict[int, Any]) -> list[object]:
+            return [sum(answer[1] for answer in answers.values())]
+
+        self._change(lease, LeaseChange.REVOKE, None, deadline_ms, respond, keys_of)
+
+    def _change(
+        self,
+        lease: int,
+        change: LeaseChange,
+        ttl_ms: int | None,
+        deadline_ms: float,
+        respond: Respond,
+        reply: Callable[[dict[int, Any]], list[object]],
+    ) -> None:
+        self.ask(
+            Op.LEASE_CHANGE,
+            self.shards(),
+            (lease, int(change), ttl_ms),
+            deadline_ms,
+            lambda answers: respond(Status.OK, reply(answers)),
+            lambda error: _fail(respond, error),
+            write=True,
+        )
+
+    def _lease_show(
+        self, op: Op, body: bytes, deadline_ms: float, _forwarded: bool, respond: Respond
+    ) -> None:
+        lease = check_lease(decode_body(op, body)[0])
+
+        def then(answers: dict[int, Any]) -> None:
+            if any(answer[0] is None for answer in answers.values()):
+                _fail(respond, LeaseUnknown(f"lease {lease} has ended, or never was"))
+                return
+            ttl_ms, left_ms = (min(a[place] for a in answers.values()) for place in (0, 1))
+            keys = sorted(key for answer in answers.values() for key in answer[2])
+            respond(Status.OK, [ttl_ms, left_ms, keys])
+
+        fail = lambda error: _fail(respond, error)  # noqa: E731
+        self.ask(Op.LEASE_STATE, self.shards(), (lease, None), deadline_ms, then, fail)
+
+    # --- retentions --------------------------------------------------------------------
+
+    def _retention_set(
+        self, op: Op, body: bytes, deadline_ms: float, _forwarded: bool, respond: Respond
+    ) -> None:
+        prefix, retention_ms = decode_body(op, body)
+        if type(prefix) is not bytes or len(prefix) > KEY_BYTES_MAX:
+            raise BadRequest(f"a prefix is a byte string of at most {KEY_BYTES_MAX} bytes")
+        self.ask(
+            Op.RETENTION_CHANGE,
+            self.shards(),
+            (prefix, retention_ms),
+            deadline_ms,
+            lambda _: respond(Status.OK, []),
+            lambda error: _fail(respond, error),
+            write=True,
+        )
+
+    def _retention_list(
+        self, _op: Op, _body: bytes, deadline_ms: float, _forwarded: bool, respond: Respond
+    ) -> None:
+        def then(answers: dict[int, Any]) -> None:
+            # Shards may differ by a change that is under way; what all keep is what holds.
+            rules: dict[bytes, list[Any]] = {}
+            for (found,) in (answer[:1] for answer in answers.values()):
+                for prefix, retention_ms, since_ms in found:
+                    known = rules.setdefault(prefix, [prefix, retention_ms, since_ms])
+                    known[1:] = min(known[1], retention_ms), max(known[2], since_ms)
+            respond(Status.OK, [[rules[prefix] for prefix in sorted(rules)]])
+
+        fail = lambda error: _fail(respond, error)  # noqa: E731
+        self.ask(Op.RETENTION_STATE, self.shards(), (), deadline_ms, then, fail)
+
+    # --- scans -------------------------------------------------------------------------
+
+    def _scan(
+        self, op: Op, body: bytes, deadline_ms: float, _forwarded: bool, respond: Respond
+    ) -> None:
+        start, stop, limit, reverse, what = decode_body(op, body)
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise BadRequest(f"limit is a number from 1 on, not {limit!r}")
+        rows_max = min(limit or SCAN_ROWS_MAX, SCAN_ROWS_MAX)
+        if what == What.COUNT:
+            ShardCounts(self, start, stop, deadline_ms, respond).ask()
+            return
+        page = ScanPage(
+            self, start, stop, deadline_ms, respond, rows_max, bool(reverse), what, self._bytes_max
+        )
+        page.ask()
+
+
+def _fail(respond: Respond, error: KritaError) -> None:
+    respond(error.status, to_wire(error))

@@ -1,0 +1,58 @@
+"""Letting time pass in shards in which nothing else happens.
+
+A shard's clock moves with its log, so a key without anybody who writes would never end.
+Whoever leads looks at its own wall clock, and proposes an EXPIRE when something is due:
+the entry's stamp moves the shard's clock, and applying it ends what is due then. If the
+leader changes meanwhile, the next one does the same: a deadline is a time, not a timer.
+
+One such entry at a time in each shard, and as many in a row as it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from krita.codec import encode_body
+from krita.operations import Op
+from krita.ring import META_SHARD
+from kritad.buggify import buggify
+from kritad.host.clock import Clock
+from kritad.host.replica import Replica
+from kritad.raft.errors import ProposalRefused
+from kritad.state.command import pack_command
+
+
+class Reaper:
+    """See the module's docstring."""
+
+    def __init__(self, clock: Clock, mark: Callable[[Replica], None]) -> None:
+        self._clock = clock
+        self._mark = mark
+        self._proposed: dict[int, tuple[int, int]] = {}  # shard -> (term, index) of its newest
+
+    def step(self, replicas: Iterable[Replica]) -> None:
+        """Propose what is due. ~0.5 µs for a replica that has nothing to end."""
+        wall_ms: int | None = None
+        for replica in replicas:
+            if not replica.leads or replica.shard == META_SHARD:
+                continue
+            due_ms = replica.state.keys.due_ms
+            if due_ms > replica.state.clock_ms:
+                wall_ms = self._clock.wall_ms() if wall_ms is None else wall_ms
+                if due_ms > wall_ms:
+                    continue
+            self._propose(replica, wall_ms or self._clock.wall_ms())
+
+    def _propose(self, replica: Replica, wall_ms: int) -> None:
+        term, index = self._proposed.get(replica.shard, (0, 0))
+        if term == replica.raft.term and index > replica.state.index:
+            return  # it is under way
+        if buggify("expiry.late"):
+            return
+        body = encode_body(Op.EXPIRE, replica.shard)
+        try:
+            index, term = replica.raft.propose(pack_command(wall_ms, Op.EXPIRE, body))
+        except ProposalRefused:
+            return  # too much is under way, or it leads no more: the next tick asks again
+        self._proposed[replica.shard] = term, index
+        self._mark(replica)
