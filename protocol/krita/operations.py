@@ -121,7 +121,7 @@ class Operation:
 
 # A write's first three fields, the same for all: see krita/session.py.
 _SESSION = ("session", "sequence", "acked_to")
-# How long a value lasts: null, for ever; KEEP_TTL. `lease`: it ends with that lease; null: with none.
+# How long a value lasts: null, for ever; KEEP_TTL. `lease`: it ends with that lease.
 _LIFE = ("ttl_ms", "lease")
 # `if_lock` is [lock's key, token]: nothing happens unless the lock is held so.
 # `idempotency`: bytes; the same again within the hour gets the first answer again.

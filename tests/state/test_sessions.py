@@ -6,7 +6,8 @@ import pytest
 
 from krita.errors import BadRequest, SessionExpired, Status
 from kritad.state import sessions as module
-from kritad.state.sessions import SEQUENCE_WINDOW, SESSION_TTL_MS, SESSIONS_MAX, Reply, Sessions
+from kritad.state.sessions import SEQUENCE_WINDOW, SESSION_TTL_MS, SESSIONS_MAX, Sessions
+from kritad.state.verbs import Reply
 from kritad.storage.digests import HASH_MODULUS, session_digest
 
 OK = int(Status.OK)

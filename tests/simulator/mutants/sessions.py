@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kritad.host.host import Host
 from kritad.state import sessions as product
+from kritad.state.verbs import Reply
 from tests.simulator.mutants.mutant import Mutant
 
 _begin = product.Sessions.begin
@@ -18,7 +19,7 @@ def _execute_again(
     acked_to: int,
     index: int,
     clock_ms: int,
-) -> product.Reply | None:
+) -> Reply | None:
     """The reply of a write that was executed before is not looked for."""
     reply = _begin(sessions, session_id, sequence, acked_to, index, clock_ms)
     if reply is not None:
