@@ -43,6 +43,11 @@ _ADVICE = {
     Status.INTERNAL: "report it; retry only with the same session and sequence",
     Status.FOREIGN: "do not retry: wrong cluster, or admin tokens differ",
     Status.DEADLINE: "retry if you can still wait",
+    Status.CONFLICT: "read, and decide again",
+    Status.LOCKED: "wait for a change of the lock's key, then try again",
+    Status.LEASE_UNKNOWN: "grant a new lease, and write its keys again",
+    Status.COMPACTED: "read anew what you watch or ask for, then go on from there",
+    Status.SEVERAL_GROUPS: "do not retry: name the keys so that they are of one group",
 }
 
 _LIMITS = {
@@ -55,6 +60,7 @@ _LIMITS = {
     "CBOR_DEPTH_MAX": "arrays and maps in each other",
     "CBOR_ITEMS_MAX": "elements of one item in all",
     "REQUESTS_IN_FLIGHT_MAX": "unanswered requests of a connection before the server stops reading",
+    "TXN_OPERATIONS_MAX": "comparisons and operations of a transaction together",
     "PORT_DEFAULT": "the port",
 }
 

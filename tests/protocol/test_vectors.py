@@ -31,7 +31,7 @@ from krita.handshake import (
     refusal_from_wire,
     refusal_to_wire,
 )
-from krita.operations import OPERATIONS
+from krita.operations import OPERATIONS, OPERATIONS_BY_NAME
 from krita.ring import ShardMap, equal_arcs, tag_of, token
 from tests.protocol.notation import diagnose
 from tests.protocol.pair import open_client_pair
@@ -60,6 +60,16 @@ def _matches(rule: str, data: bytes) -> bool:
     return True
 
 
+def _whole(rule: str, item: Any) -> Any:
+    """An operation's body or reply with the nulls that may be left out at its end."""
+    name, _, part = rule.rpartition("_")
+    row = OPERATIONS_BY_NAME.get(name)
+    if row is None or not isinstance(item, list):
+        return item
+    fields = row.fields if part == "body" else row.reply
+    return item + [None] * (len(fields) - len(item))
+
+
 @pytest.mark.parametrize(
     "vector", _parameters("handshake.json", "messages.json", "operations.json")
 )
@@ -68,7 +78,7 @@ def test_a_vector_decodes_encodes_and_matches_its_rule(vector: dict[str, Any]) -
     item = decode(data)
     assert diagnose(item) == vector["diag"]
     assert encode(item) == data
-    assert _matches(vector["cddl"], data)
+    assert _matches(vector["cddl"], encode(_whole(vector["cddl"], item)))
 
 
 @pytest.mark.parametrize("vector", _parameters("handshake.json", "messages.json"))
@@ -127,10 +137,11 @@ def test_a_body_has_the_fields_of_its_operation(vector: dict[str, Any]) -> None:
     name = vector["cddl"].rpartition("_")[0]
     (row,) = (row for row in OPERATIONS.values() if row.name == name)
     fields = row.fields if vector["cddl"].endswith("_body") else row.reply
-    assert len(item) == len(fields)
+    left_out = [None] * (len(fields) - len(item))
+    assert not left_out or "short" in vector["name"] or item[-1:] != [None]
     if "op" in vector:
         assert vector["op"] == row.code
-        assert decode_body(row.code, bytes.fromhex(vector["hex"])) == item
+        assert decode_body(row.code, bytes.fromhex(vector["hex"])) == item + left_out
 
 
 def test_the_shard_map_vector_is_a_map() -> None:
