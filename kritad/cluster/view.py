@@ -100,6 +100,15 @@ class MetaView:
             if replica.node == node
         }
 
+    def voters_on(self, node: int) -> dict[int, int]:
+        """What a node holds as far as has been reported: shard -> id of a replica that votes."""
+        return {
+            record.shard: member.replica
+            for record in self.shards.values()
+            for member in record.report.replicas
+            if member.node == node and member.voter
+        }
+
     def holds_data(self, node: int) -> bool:
         """Whether a data shard wants the node or has it as a member: a node of which
         this is not true may be stopped, or wiped, without harm to any data."""

@@ -1,8 +1,11 @@
 """Which replicas live on this node: those on its disk, those that come, those that go.
 
 Rules:
-* A replica comes only because the meta shard's state wants it here, or because one that
-  lives here was split (births.py); durably, before it answers any message.
+* A replica comes only because the meta shard's state wants it here or reports that it votes
+  here, or because one that lives here was split (births.py); durably, before it answers
+  any message. Who votes here and is not made yet is of a shard that a split made while
+  this node was away. Although it may be about to move away, its shard counts on it till
+  then: without it, one of three that is lost would be the second.
 * One whose rows or records are damaged is not opened: it neither votes nor
   acknowledges. The node serves the others.
 * One that has no state yet begins with the arc that its shard was founded with, or has
@@ -138,13 +141,15 @@ class Residence:
         self.create_wanted()
 
     def create_wanted(self) -> None:
-        """Make what the meta shard wants here and is not here, durably, and open it.
+        """Make what the meta shard wants here, or knows to vote here, and is not here,
+        durably, and open it. (What is wanted goes first: ids only ever rise.)
 
         On the loop's thread: it happens a few times in a node's life, and
         nothing of the shard may be answered before it is done.
         """
         self._births_due = False
-        for shard, replica_id in sorted(self._view.replicas_on(self._node).items()):
+        wanted = self._view.voters_on(self._node) | self._view.replicas_on(self._node)
+        for shard, replica_id in sorted(wanted.items()):
             if self.has(shard) or self.births.expects(shard):
                 continue
             record = self._view.shards[shard]

@@ -211,6 +211,44 @@ def test_a_follower_that_a_snapshot_took_over_the_split_is_given_the_new_shard_t
     cluster.close()
 
 
+def test_who_is_about_to_move_away_from_a_new_shard_votes_in_it_until_then(
+    tmp_path: Path,
+) -> None:
+    """The simulator's seed 20945: one of three had missed the split and was not wanted any
+    more when it heard of the new shard; when another was damaged, there was no majority."""
+    cluster = Cluster(tmp_path, shards=1, settings=SMALL)
+    for _ in range(3):
+        cluster.join()
+    cluster.run_until(lambda: cluster.grown_shard(OLD, 3))
+    away = next(
+        node for node in cluster.nodes if OLD in node.host.replicas and not node.replica(OLD).leads
+    )
+    admin(cluster, Op.SHARD_HOLD, META_SHARD, True)  # the move gets no further than the wish
+    cluster.crash(away)
+    split(cluster)
+    for n in range(50):
+        cluster.put(cluster.alive[0], b"f%d" % n, b"x" * 10_000)
+    cluster.run(70_000)  # logs are flushed, checkpointed and cut
+    record = cluster.alive[0].host.view.shards[NEW]
+    elsewhere = [node.number for node in cluster.alive]
+    admin(cluster, Op.META_PLACE, NEW, record.placement_version, elsewhere)
+    away.restart()
+    cluster.run_until(lambda: NEW in away.host.replicas and away.replica(NEW).state.index > 0)
+    other = next(n for n in cluster.alive if n.number in record.nodes and n is not away)
+    cluster.crash(other)
+    cluster.run_until(lambda: cluster.leader(NEW) is not None)
+    other.restart()
+    admin(cluster, Op.SHARD_HOLD, META_SHARD, False)
+    cluster.run_until(lambda: NEW not in away.host.replicas and cluster.grown_shard(NEW, 3))
+    cluster.close()
+
+
+def admin(cluster: Cluster, op: Op, *fields: object) -> None:
+    replies = cluster.submit(cluster.alive[0], op, encode_body(op, *fields), META_SHARD)
+    cluster.run_until(lambda: bool(replies.all))
+    assert replies.one[0] == Status.OK, replies.one
+
+
 def test_who_joins_behind_a_split_lives_through_the_old_log_or_is_sent_a_snapshot(
     grow: Grow,
 ) -> None:
