@@ -114,6 +114,7 @@ class Service:
             Op.META_REPORT: self._meta,
             Op.META_NODE_DEAD: self._meta,
             Op.META_SPLIT_DONE: self._meta,
+            Op.META_REBUILD: self._meta,
             Op.NODE_SET: self._meta,
             Op.NODE_LABEL: self._meta,
             Op.SHARD_SPLIT: self._meta,

@@ -29,7 +29,7 @@ Rule = Callable[[Checkup], Iterator[Finding]]
 _SAID_BY_A_RULE = (
     re.compile(r"node \d+ at .* cannot be reached"),
     re.compile(r"no leader is known for shard"),
-    re.compile(r"shard \d+ is damaged here"),
+    re.compile(r"shard \d+ is damaged (here|on node \d+)"),
     re.compile(r"the disk is below its reserve"),
 )
 

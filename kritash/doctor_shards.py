@@ -9,6 +9,7 @@ from kritash.documents import Shard, get
 from kritash.finding import Checkup, Finding, Urgency
 from kritash.shares import fair_shares
 from kritash.units import count_text, size_text
+from kritash.views.moves import move_text
 
 IMBALANCE_MAX = 1.15
 LAG_MAX = 50_000  # entries
@@ -60,7 +61,7 @@ def at_the_edge(checkup: Checkup) -> Iterator[Finding]:
         shard for shard in checkup.cluster.shards
         if shard.leader and len(shard.replicas) >= 3
         and sum(r.up for r in shard.replicas) <= len(shard.replicas) // 2 + 1
-        and any(r.role == "unreachable" for r in shard.replicas)
+        and any(r.lost for r in shard.replicas)
     ]  # fmt: skip
     if thin:
         names = ", ".join(str(shard.shard) for shard in thin[:8])
@@ -69,7 +70,7 @@ def at_the_edge(checkup: Checkup) -> Iterator[Finding]:
             Urgency.URGENT, "no-failure-tolerated",
             f"{count_text(len(thin), 'shard')} ({names}{more}) cannot lose another replica",
             "with one more node down they stop answering",
-            what_to_do="start the nodes that are down, or let their copies be made anew",
+            what_to_do="start the nodes that are down, or let lost copies be made anew",
         )  # fmt: skip
 
 
@@ -100,12 +101,47 @@ def damaged(checkup: Checkup) -> Iterator[Finding]:
     for node in sorted(checkup.documents):
         found = get(checkup.documents[node], "damaged")
         for shard, why in sorted(found.items()) if isinstance(found, dict) else ():
+            command, what_to_do = _mended(checkup, str(shard), node)
             yield Finding(
                 Urgency.URGENT, "replica-damaged",
                 f"the copy of shard {shard} on node {node} is damaged: {why}",
                 "it has no vote any more, so the shard survives one failure fewer",
+                command, what_to_do,
+            )  # fmt: skip
+
+
+def _mended(checkup: Checkup, number: str, node: int) -> tuple[str, str]:
+    """The command, and what is to be done, about a damaged copy: most of them are made anew
+    without anybody."""
+    shard = next((s for s in checkup.cluster.shards if str(s.shard) == number), None)
+    replace = f"kritash node replace {node} NEW"
+    if shard is None or shard.meta:
+        return replace, "a copy of the meta shard is made anew with its whole node only"
+    move = next((move for move in checkup.cluster.moves if move.shard == shard.shard), None)
+    if checkup.cluster.paused:
+        return "kritash move resume", "it is made anew when moves go on"
+    if shard.held:
+        return f"kritash move resume {number}", "it is made anew when the shard's moves go on"
+    if move is not None:
+        return f"kritash shard show {number}", f"nothing: {move_text(move)}"
+    if 2 * sum(replica.up for replica in shard.replicas) > len(shard.replicas):
+        return f"kritash shard show {number}", "nothing: it is about to be made anew"
+    return "", "start the nodes that are down: it is made anew when most of its copies answer"
+
+
+def suspect_disks(checkup: Checkup) -> Iterator[Finding]:
+    """Nodes whose damaged replicas were made anew: the reason may be there still."""
+    for node in sorted(checkup.documents):
+        found = get(checkup.documents[node], "remade")
+        times = [n for n in found.values() if isinstance(n, int)] if isinstance(found, dict) else []
+        if any(times):
+            yield Finding(
+                Urgency.SOON, "disk-suspect",
+                f"node {node} has had {count_text(sum(times), 'damaged copy')} "
+                "since it was started; they are made anew",
+                "a disk or a memory that flipped one bit will flip another",
                 f"kritash node replace {node} NEW",
-                "look at the disk first: one that flipped a bit will flip another",
+                "look at the disk first; to say that it is sound, start the node again",
             )  # fmt: skip
 
 
@@ -182,5 +218,6 @@ def stuck(checkup: Checkup) -> Iterator[Finding]:
 
 
 SHARD_RULES = (
-    without_leader, copies_differ, damaged, at_the_edge, behind, too_large, held, unbalanced, stuck,
+    without_leader, copies_differ, damaged, at_the_edge, suspect_disks, behind, too_large, held,
+    unbalanced, stuck,
 )  # fmt: skip

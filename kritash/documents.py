@@ -129,7 +129,7 @@ class Replica:
 
     node: int
     replica: int | None
-    role: str  # leader, voter, learner, unreachable
+    role: str  # leader, voter, learner, unreachable, damaged
     lag: int | None  # entries behind the leader
     applied: int | None
     state_hash: str
@@ -150,6 +150,11 @@ class Replica:
     def up(self) -> bool:
         """Whether it counts, now, towards the shard's majority."""
         return self.role in ("leader", "voter")
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing can be had of it, for now or at all."""
+        return self.role in ("unreachable", "damaged")
 
 
 @attrs.frozen
@@ -239,6 +244,11 @@ class Move:
     def stands(self) -> bool:
         """Whether it does not go on for now."""
         return self.held or bool(self.reason)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether a damaged copy is made anew on its own node."""
+        return bool(self.sources) and self.sources == self.targets
 
     @property
     def share(self) -> float | None:

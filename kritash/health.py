@@ -69,7 +69,7 @@ def health_document(status: object) -> dict[str, object]:
 
 def _is_short(shard: Shard, wanted: int) -> bool:
     """Whether copies are out of reach, or fewer than there could be."""
-    down = any(replica.role == "unreachable" for replica in shard.replicas)
+    down = any(replica.lost for replica in shard.replicas)
     return down or (not shard.meta and len(shard.replicas) < wanted)
 
 

@@ -72,6 +72,7 @@ def node_document(host: Host) -> Document:
         "replicas": replicas,
         "transfers": host.transfers.documents(),
         "damaged": {str(shard): why for shard, why in sorted(host.damaged.items())},
+        "remade": {str(shard): times for shard, times in sorted(host.residence.remade.items())},
         "disk_free_bytes": host.leadership.disk_free_bytes,
         "disk_low": host.leadership.space_low,
         "memory_bytes": memory_bytes(),
@@ -120,6 +121,17 @@ def node_rows(host: Host, known: Mapping[int, Document]) -> list[Document]:
             }
         )
     return rows
+
+
+def damage_of(known: Mapping[int, Document]) -> dict[tuple[int, int], str]:
+    """(shard, node) -> why the replica there is not served, as the nodes say."""
+    found: dict[tuple[int, int], str] = {}
+    for node, document in sorted(known.items()):
+        damaged = document.get("damaged")
+        for shard, why in sorted(damaged.items()) if isinstance(damaged, dict) else ():
+            if isinstance(shard, str) and shard.isascii() and shard.isdecimal():
+                found[int(shard), node] = str(why)
+    return found
 
 
 def _held_bytes(document: Document) -> int:

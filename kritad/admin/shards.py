@@ -5,9 +5,9 @@ Shapes are in protocol/README.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from kritad.admin.nodes import Document, whole
+from kritad.admin.nodes import Document, damage_of, whole
 from kritad.cluster.model import ShardRecord
 from kritad.host.bootstrap import META_SHARD
 from kritad.host.host import Host
@@ -15,8 +15,8 @@ from kritad.host.host import Host
 
 def shard_rows(host: Host, known: Mapping[int, Document]) -> list[Document]:
     """Every shard, by number; ``known`` are the documents of the nodes that answered."""
-    found = replicas_found(known)
-    return [_row(host, record, found) for _, record in sorted(host.view.shards.items())]
+    found, damaged = replicas_found(known), damage_of(known)
+    return [_row(host, record, found, damaged) for _, record in sorted(host.view.shards.items())]
 
 
 def replicas_found(known: Mapping[int, Document]) -> dict[tuple[int, int], Document]:
@@ -45,13 +45,20 @@ def _newest(shard: int, found: Mapping[tuple[int, int], Document]) -> Document |
     return max(copies, key=lambda replica: replica["applied"], default=None)
 
 
-def _row(host: Host, record: ShardRecord, found: Mapping[tuple[int, int], Document]) -> Document:
+def _row(
+    host: Host,
+    record: ShardRecord,
+    found: Mapping[tuple[int, int], Document],
+    damaged: Collection[tuple[int, int]],
+) -> Document:
     leader, term = host.leaders.of(record.shard)
     led = found.get((leader, record.shard))
     replicas = []
     for wanted in record.replicas:
         seen = found.get((wanted.node, record.shard))
         role = "unreachable" if seen is None else seen["role"]
+        if (record.shard, wanted.node) in damaged:
+            role, seen = "damaged", None
         lag = None if seen is None or led is None else max(0, led["last"] - seen["last"])
         replicas.append(
             {

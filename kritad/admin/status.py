@@ -22,7 +22,15 @@ from krita.errors import KritaError, to_wire
 from krita.errors import Status as Code
 from krita.operations import Op
 from kritad.admin.moves import move_rows
-from kritad.admin.nodes import Document, is_complete, node_document, node_rows, text, vigil_of
+from kritad.admin.nodes import (
+    Document,
+    damage_of,
+    is_complete,
+    node_document,
+    node_rows,
+    text,
+    vigil_of,
+)
 from kritad.admin.plan import parse_plan, plan_document
 from kritad.admin.shards import failures_tolerated, shard_rows
 from kritad.cluster.model import NodeState
@@ -156,7 +164,13 @@ class Status:
         host = self._host
         view = host.view
         nodes, shards = node_rows(host, known), shard_rows(host, known)
+        damaged = damage_of(known)
         problems = self.problems()
+        problems += [
+            f"shard {shard} is damaged on node {node}: {why}"
+            for (shard, node), why in damaged.items()
+            if node != host.node
+        ]
         dark = [n for n in nodes if not n["reachable"] and n["state"] != "left"]
         leaderless = any(not shard["leader"] for shard in shards)
         health = "unavailable" if leaderless else "degraded" if problems or dark else "healthy"
@@ -166,7 +180,7 @@ class Status:
             "problems": problems,
             "replication_factor": view.replication_factor,
             "failures_tolerated": min(map(failures_tolerated, shards), default=0),
-            "tolerates": tolerance(view, set(known)).to_document(),
+            "tolerates": tolerance(view, set(known), damaged=damaged).to_document(),
             "paused": view.paused,
             "healing": text(vigil_of(known), "healing"),
             "moves": move_rows(view, known),

@@ -37,6 +37,7 @@ def leader_transfers(
     reachable: Collection[int],
     zones: Sequence[str] = (),
     limit: int = TRANSFERS_AT_ONCE,
+    damaged: Collection[tuple[int, int]] = (),
 ) -> list[tuple[int, int]]:
     """The next transfers as ``(shard, node)``, at most ``limit``.
 
@@ -46,9 +47,10 @@ def leader_transfers(
 
     ``reachable`` are the nodes that can be spoken to now. A node that is down leads
     nothing and so would be everybody's heir, and each attempt would stop its shard's
-    writes for an election timeout. 1 to 2 ms for 256 shards on 30 nodes.
+    writes for an election timeout. So would a replica that is ``damaged``, (shard, replica).
+    1 to 2 ms for 256 shards on 30 nodes.
     """
-    spread = _Spread(view, leaders, reachable, zones)
+    spread = _Spread(view, leaders, reachable, zones, damaged)
     transfers: list[tuple[int, int]] = []
     while len(transfers) < limit:
         found = spread.forced() or spread.evening()
@@ -69,6 +71,7 @@ class _Spread:
         leaders: Mapping[int, int],
         reachable: Collection[int],
         zones: Sequence[str],
+        damaged: Collection[tuple[int, int]],
     ) -> None:
         self._view = view
         self._zones = zones
@@ -78,7 +81,7 @@ class _Spread:
             if shard != META_SHARD and shard in view.shards and node in view.nodes
         }
         self._heirs = {
-            shard: self._preferred(_heirs(view, view.shards[shard], reachable))
+            shard: self._preferred(_heirs(view, view.shards[shard], reachable, damaged))
             for shard in self._led
         }
         self._counts: Counter[int] = Counter({node.node: 0 for node in view.usable_nodes})
@@ -170,13 +173,21 @@ class _Spread:
         return self._zones.index(zone) if zone in self._zones else len(self._zones)
 
 
-def _heirs(view: MetaView, record: ShardRecord, reachable: Collection[int]) -> list[int]:
+def _heirs(
+    view: MetaView,
+    record: ShardRecord,
+    reachable: Collection[int],
+    damaged: Collection[tuple[int, int]],
+) -> list[int]:
     """The nodes that may lead a shard: they vote, shall go on to, are usable and up."""
+    wanted = {replica.replica for replica in record.replicas}
     return [
-        node
-        for node in record.report.voters
-        if node in record.nodes
-        and node in reachable
-        and node in view.nodes
-        and view.nodes[node].usable
+        member.node
+        for member in record.report.replicas
+        if member.voter
+        and member.replica in wanted
+        and member.node in reachable
+        and member.node in view.nodes
+        and view.nodes[member.node].usable
+        and (record.shard, member.replica) not in damaged
     ]

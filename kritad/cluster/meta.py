@@ -61,6 +61,7 @@ def handlers() -> dict[int, Handler]:
         Op.NODE_LABEL: meta_nodes.node_label,
         Op.META_PLACE: meta_shards.place,
         Op.META_REPORT: meta_shards.report,
+        Op.META_REBUILD: meta_shards.rebuild,
         Op.SHARD_MOVE: meta_shards.shard_move,
         Op.SHARD_HOLD: meta_shards.shard_hold,
         Op.MOVE_CANCEL: meta_shards.move_cancel,

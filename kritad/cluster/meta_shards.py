@@ -7,7 +7,8 @@ the meta shard, goes on where the last one stopped (raft.md 4.5).
 Which replica id a node gets when it is wanted for a shard: its own, if it is
 wanted already or still votes (the move that would have ended that is taken back),
 else a new one. Only a *voter's* id comes back: it cannot have been deleted, since its
-node deletes it when a report without it is known (host/upkeep.py).
+node deletes it when a report without it is known (host/upkeep.py). One that is damaged
+gets a new id where it is (``rebuild``): under its own it has no say any more.
 """
 
 from __future__ import annotations
@@ -45,11 +46,7 @@ def place(records: Records, values: list[object], index: int) -> tuple[int, obje
         raise BadRequest("meta_place: every node is a member of the meta shard")
     record = tables.shard(shard)
     known = [tables.node(node) for node in nodes]
-    if record.placement_version != expected_version:
-        raise ConditionFailed(
-            f"shard {shard}'s placement is at version {record.placement_version}",
-            detail={"version": record.placement_version},
-        )
+    _check_version(record, expected_version)
     left = next((node.node for node in known if node.left), None)
     if left is not None:
         raise ConditionFailed(f"node {left} has been removed from this cluster")
@@ -85,6 +82,31 @@ def report(records: Records, values: list[object], index: int) -> tuple[int, obj
     else:
         write_shard(tables, record, after)
     return _OK, []
+
+
+def rebuild(records: Records, values: list[object], index: int) -> tuple[int, object]:
+    """META_REBUILD: want another replica in the place of a damaged one, on its node. Replies
+    with the new placement_version."""
+    fields = Fields(Op.META_REBUILD, values)
+    shard = fields.count("shard")
+    expected_version, damaged = fields.count("expected_version"), fields.count("replica", 1)
+    tables = Tables(records, index)
+    if shard == META_SHARD:
+        raise BadRequest("meta_rebuild: a replica of the meta shard lives as long as its node")
+    record = tables.shard(shard)
+    _check_version(record, expected_version)
+    _check_whole(record)
+    if damaged not in {replica.replica for replica in record.replicas}:
+        raise ConditionFailed(f"replica {damaged} of shard {shard} is not wanted any more")
+    cluster = tables.cluster
+    replicas = [
+        ReplicaRecord(cluster.replica_next, known.node) if known.replica == damaged else known
+        for known in record.replicas
+    ]
+    after = placed(record, replicas)
+    cluster = attrs.evolve(cluster, replica_next=cluster.replica_next + 1)
+    tables.write(shards=[after], cluster=cluster)
+    return _OK, [after.placement_version]
 
 
 def shard_move(records: Records, values: list[object], index: int) -> tuple[int, object]:
@@ -174,6 +196,14 @@ def _wanting(
             replica_next += 1
         replicas.append(ReplicaRecord(known[node], node))
     return placed(record, replicas), attrs.evolve(cluster, replica_next=replica_next)
+
+
+def _check_version(record: ShardRecord, expected: int) -> None:
+    if record.placement_version != expected:
+        raise ConditionFailed(
+            f"shard {record.shard}'s placement is at version {record.placement_version}",
+            detail={"version": record.placement_version},
+        )
 
 
 def _check_whole(record: ShardRecord) -> None:

@@ -212,6 +212,12 @@ class ShardRecord:
         return wanted != {member.replica for member in self.report.replicas if member.voter}
 
     @property
+    def arriving(self) -> tuple[int, ...]:
+        """The nodes that are to get a replica: those of the wanted ones that do not vote."""
+        voting = {member.replica for member in self.report.replicas if member.voter}
+        return tuple(known.node for known in self.replicas if known.replica not in voting)
+
+    @property
     def holders(self) -> tuple[int, ...]:
         """The nodes that vote in it; before the first report, those that shall."""
         return self.report.voters or self.nodes

@@ -9,7 +9,8 @@ may begin now:
 
 * At most two shards move onto a node at a time, and two off it: a node that takes
   or gives many copies at once has no time for its clients. A dead node gives
-  nothing, so what it held is rebuilt as fast as the others can take it.
+  nothing, so what it held is rebuilt as fast as the others can take it. Replicas that are
+  made anew where they are (healing.py) are moves onto their node.
 * One move a shard at a time. A shard on the move gets another target only if the
   present one cannot get there any more, or if it goes back to nodes that still
   vote, which costs nothing. (Not if people have moved it.)
@@ -125,8 +126,7 @@ def _may_change(view: MetaView, record: ShardRecord, placement: Placement) -> bo
     voting = set(record.report.voters)
     if voting.issuperset(placement.nodes):
         return not record.pinned  # back to where it is
-    targets = set(record.nodes) - voting
-    return any(not view.nodes[node].usable for node in targets)
+    return any(not view.nodes[node].usable for node in record.arriving)
 
 
 class _Traffic:
@@ -140,6 +140,8 @@ class _Traffic:
         for record in view.data_shards:
             if record.in_motion:
                 self._count(record, record.nodes, 1)
+                # Made anew where a damaged one still is in the configuration (healing.py).
+                self._onto.update(node for node in record.arriving if node in record.holders)
 
     def take(self, record: ShardRecord, nodes: Sequence[int]) -> bool:
         """Count the shard's move onto these nodes in, if there is room for it."""

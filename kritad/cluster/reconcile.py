@@ -9,7 +9,9 @@ The order: missing replicas are added as learners; a learner that has caught up
 is made a voter, and in the same joint change as many surplus voters are made
 learners as keeps the number of voters; learners that nobody wants are removed
 last. So a group never has fewer voters than are wanted because of a move, and a
-replica that voted is first demoted, then removed.
+replica that voted is first demoted, then removed. But a node holds one replica of a shard:
+where a damaged one is replaced on its own node (healing.py), the new one is not there
+before the old one is let go, and is not waited for.
 
 No change makes a healthy group unhealthy (raft.md 4.5, step 5): nobody is promoted
 who does not answer, and nobody who answers is demoted when the voters that answer
@@ -64,10 +66,12 @@ def next_change(
     if missing:
         return [Change(ChangeKind.ADD_LEARNER, replica) for replica in missing]
     alive = configuration.members if reachable is None else configuration.members & set(reachable)
+    replaced = _replaced(voters, configuration)
     ready = [
         replica
         for replica in sorted(configuration.learners & voters.keys() & alive)
         if matches.get(replica, 0) >= last_index - PROMOTE_LAG_ENTRIES_MAX
+        and replica not in replaced.values()
     ]
     surplus = sorted(
         configuration.voters - voters.keys() - {leader},
@@ -75,7 +79,9 @@ def next_change(
         key=lambda replica: (replica in alive, matches.get(replica, 0), replica),
     )
     spare = max(0, len(configuration.voters) + len(ready) - len(voters))
-    demoted = _may_be_demoted(surplus[:spare], configuration.voters.union(ready), alive)
+    leaving = [r for r in surplus if r in replaced]
+    leaving += [r for r in surplus[:spare] if r not in replaced]
+    demoted = _may_be_demoted(leaving, configuration.voters.union(ready), alive)
     changes = [Change(ChangeKind.ADD_VOTER, replica) for replica in ready]
     changes += [Change(ChangeKind.ADD_LEARNER, replica) for replica in demoted]
     return changes or removals
@@ -94,6 +100,14 @@ def successor(
         return NOBODY
     heirs = configuration.voters & voters.keys()
     return max(heirs, key=lambda replica: (matches.get(replica, 0), -replica), default=NOBODY)
+
+
+def _replaced(voters: Mapping[int, int], configuration: Configuration) -> dict[int, int]:
+    """Member that is not wanted -> the one that is, and does not vote yet, on the same node."""
+    awaited = {voters[replica]: replica for replica in voters.keys() - configuration.voters}
+    nodes = configuration.nodes
+    found = {r: awaited.get(nodes.get(r, 0), NOBODY) for r in sorted(configuration.members)}
+    return {r: heir for r, heir in found.items() if heir and r not in voters}
 
 
 def _may_be_demoted(

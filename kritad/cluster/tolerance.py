@@ -32,15 +32,19 @@ class Tolerance(NamedTuple):
 
 
 def tolerance(
-    view: MetaView, up: Collection[int], behind: Collection[tuple[int, int]] = ()
+    view: MetaView,
+    up: Collection[int],
+    behind: Collection[tuple[int, int]] = (),
+    damaged: Collection[tuple[int, int]] = (),
 ) -> Tolerance:
     """What the shards can take as their leaders have reported them, the meta shard too.
 
     ``up`` are the nodes that answer; ``behind`` the ``(shard, node)`` that are known
-    to lag so far that they would not save the shard's newest writes. ~1 µs a shard.
+    to lag so far that they would not save the shard's newest writes, ``damaged`` those
+    whose replica is neither a vote nor a copy. ~1 µs a shard.
     """
     voters = {number: record.holders for number, record in view.shards.items()}
-    return tolerance_of(voters, up, behind)
+    return tolerance_of(voters, up, behind, damaged)
 
 
 def planned_tolerance(
@@ -55,12 +59,13 @@ def tolerance_of(
     voters: Mapping[int, Collection[int]],
     up: Collection[int],
     behind: Collection[tuple[int, int]] = (),
+    damaged: Collection[tuple[int, int]] = (),
 ) -> Tolerance:
     """The same of a table shard -> nodes that vote. Without shards there is nothing
     to lose: zeros."""
     availability, data = [], []
     for shard, nodes in voters.items():
-        live = [node for node in nodes if node in up]
+        live = [node for node in nodes if node in up and (shard, node) not in damaged]
         availability.append(len(live) - (len(nodes) // 2 + 1))
         data.append(sum((shard, node) not in behind for node in live) - 1)
     return Tolerance(max(-1, min(availability, default=0)), max(-1, min(data, default=0)))

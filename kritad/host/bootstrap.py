@@ -187,7 +187,7 @@ def load_boot(
         raise Corrupt(
             applied.shard,
             f"shard {applied.shard}: the log begins behind a snapshot that data.db does not have",
-            "remove this replica; the cluster rebuilds it from the others",
+            "the cluster makes this replica anew while most of the others are well",
         )
     data_db.install(received)
     applied = received
@@ -251,7 +251,7 @@ def check_sum(applied: Applied, sessions: list[tuple[int, bytes]]) -> None:
             applied.shard,
             f"the rows and sessions of shard {applied.shard} do not add up to its state hash "
             f"at index {applied.index}",
-            "remove this replica; the cluster rebuilds it from the others",
+            "the cluster makes this replica anew while most of the others are well",
         )
 
 

@@ -119,22 +119,17 @@ class Host:
         )
         self.residence = self._make_residence()
         self.leadership = Leadership(
-            self.node, self.replicas, self.leaders, transport, clock, self.drive.mark
+            self.node,
+            self.replicas,
+            self.leaders,
+            transport,
+            clock,
+            self.drive.mark,
+            self.residence.unsound,
         )
         self.reaper = Reaper(clock, self.drive.mark)
         self.vigil = Vigil(settings.dead_after_ms, clock, self.leadership.present)
-        self.steward = Steward(
-            self.replicas,
-            self.leaders,
-            clock,
-            self.submit,
-            self.drive.mark,
-            self.leadership.present,
-            self.leadership.candidates,
-            vigil=self.vigil,
-            zones=settings.leader_zones,
-            shard_bytes_max=settings.shard_bytes_max,
-        )
+        self.steward = self._make_steward()
         transport.on_expelled = self.refused
 
     def _make_flusher(self) -> Flusher:
@@ -166,6 +161,21 @@ class Host:
             silence=self._silence,
             mark=self.drive.mark,
             on_failure=self.fail,
+        )
+
+    def _make_steward(self) -> Steward:
+        return Steward(
+            self.replicas,
+            self.leaders,
+            self.clock,
+            self.submit,
+            self.drive.mark,
+            self.leadership.present,
+            self.leadership.candidates,
+            vigil=self.vigil,
+            damaged=self.leadership.damaged,
+            zones=self.settings.leader_zones,
+            shard_bytes_max=self.settings.shard_bytes_max,
         )
 
     def _effects(self, observe_save: Callable[[float, int], None]) -> Effects:

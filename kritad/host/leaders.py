@@ -12,36 +12,52 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import attrs
+
 from krita.codec import decode, encode
 from krita.errors import ProtocolError
 
 NO_NODE = 0
 
 
-def encode_leaders(led: Sequence[tuple[int, int]], unwilling: bool) -> bytes:
-    """The body of a ``leaders`` frame: (shard, term) of all that the sender leads,
-    and whether it should be given no more (its disk is full, or it is stopping)."""
-    return encode([led, unwilling])
+_SHAPE = "leaders is [[[shard, term], …], unwilling, [[shard, replica], …]]"
 
 
-def decode_leaders(body: bytes) -> tuple[list[tuple[int, int]], bool]:
-    """The inverse. Raises ProtocolError."""
-    unwilling = False
-    match decode(body):
-        case [list(rows)]:
-            pass
-        case [list(rows), bool(unwilling), *_]:
-            pass
-        case _:
-            raise ProtocolError("leaders is [[[shard, term], …], unwilling]")
-    led: list[tuple[int, int]] = []
+@attrs.frozen
+class Word:
+    """What a node says of itself in a ``leaders`` frame."""
+
+    led: Sequence[tuple[int, int]]  # (shard, term)
+    unwilling: bool = False  # to lead more: its disk is full, or it is stopping
+    damaged: Sequence[tuple[int, int]] = ()  # (shard, replica): useless, and not to be mended
+
+    def encode(self) -> bytes:
+        """The frame's body."""
+        return encode([self.led, self.unwilling, self.damaged])
+
+    @classmethod
+    def decode(cls, body: bytes) -> Word:
+        """The inverse; elements that an older kritad does not send have their defaults.
+        Raises ProtocolError."""
+        match decode(body):
+            case [list(led)]:
+                return cls(_pairs(led))
+            case [list(led), bool(unwilling)]:
+                return cls(_pairs(led), unwilling)
+            case [list(led), bool(unwilling), list(damaged), *_]:
+                return cls(_pairs(led), unwilling, _pairs(damaged))
+        raise ProtocolError(_SHAPE)
+
+
+def _pairs(rows: list[object]) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
     for row in rows:
         match row:
-            case [int(shard), int(term), *_] if shard >= 0 and term >= 0:
-                led.append((shard, term))
+            case [int(shard), int(number), *_] if shard >= 0 and number >= 0:
+                found.append((shard, number))
             case _:
-                raise ProtocolError("leaders is [[[shard, term], …], unwilling]")
-    return led, unwilling
+                raise ProtocolError(_SHAPE)
+    return found
 
 
 class LeaderTable:

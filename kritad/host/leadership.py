@@ -21,12 +21,12 @@ Rules:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from krita.operations import Op
 from kritad.buggify import buggify
 from kritad.host.clock import Clock
-from kritad.host.leaders import LeaderTable, decode_leaders, encode_leaders
+from kritad.host.leaders import LeaderTable, Word
 from kritad.host.replica import Replica
 from kritad.host.transport import Transport
 from kritad.raft.errors import ProposalRefused
@@ -49,6 +49,7 @@ class Leadership:
         transport: Transport,
         clock: Clock,
         mark: Callable[[Replica], None],
+        unsound: Callable[[], Sequence[tuple[int, int]]] = tuple,
     ) -> None:
         self._node = node
         self._replicas = replicas
@@ -56,35 +57,45 @@ class Leadership:
         self._transport = transport
         self._clock = clock
         self._mark = mark
+        self._unsound = unsound
         self.stopping = False  # told to stop
         self.space_low = False  # the disk is below its reserve
         self.disk_free_bytes = 0
         self._unwilling: set[int] = set()  # nodes that take no leadership, as they say
         self._handed_ms = -_SPACE_PAUSE_MS  # when it was last handed over for want of space
         self._stalled = False  # the disk does not answer
+        # (shard, replica) of each node that are damaged, as it says.
+        self._damaged: dict[int, frozenset[tuple[int, int]]] = {}
         self._spoken_ms: dict[int, float] = {}  # when each node was last heard
         self._asked: dict[int, list[int]] = {}  # shard -> heirs that were asked in vain
 
     def tell(self) -> None:
-        """Tell every node what is led here, and whether it could be more."""
+        """Tell every node what is led here, whether it could be more, and what is damaged."""
         led = [(r.shard, r.raft.term) for r in self._replicas.values() if r.leads]
-        body = encode_leaders(led, self._unwilling_here)
+        body = Word(led, self._unwilling_here, self._unsound()).encode()
         for node in self._transport.peers:
             self._transport.tell(node, Op.LEADERS, body)
 
     def hear(self, node: int, body: bytes) -> bool:
         """Another node's word; whether it brought a leader that we did not know of.
         Raises ProtocolError."""
-        led, unwilling = decode_leaders(body)
+        word = Word.decode(body)
         self._spoken_ms[node] = self._clock.monotonic_ms()
         if buggify("leadership.deaf"):
             return False
-        if unwilling:
+        self._damaged[node] = frozenset(word.damaged)
+        if word.unwilling:
             self._unwilling.add(node)
         else:
             self._unwilling.discard(node)
-        news = [self._leaders.learn(shard, node, term) for shard, term in led]
+        news = [self._leaders.learn(shard, node, term) for shard, term in word.led]
         return any(news)
+
+    def damaged(self) -> set[tuple[int, int]]:
+        """(shard, replica) of those that are damaged, here and on the nodes that can be
+        counted on: what others have said once is out of date."""
+        here = set(self._unsound())
+        return here.union(*(self._damaged.get(node, ()) for node in self.present()))
 
     @property
     def _unwilling_here(self) -> bool:

@@ -12,11 +12,15 @@ Rules:
   none and waits for a snapshot (bootstrap.py: ``birth_arc``). That stands in the meta
   shard's state; until this node has it, such a replica is not opened.
 * One leaves when its shard has surely let it go (upkeep.py).
+* Those that are damaged are told to the others (``unsound``), and so are those that are
+  wanted here but were removed for ever. The meta shard's leader has them made anew under
+  another id, which comes when the old one has left.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 
 from kritad.cluster.model import ShardRecord
@@ -26,7 +30,7 @@ from kritad.host.bootstrap import birth_arc
 from kritad.host.flush import Flusher
 from kritad.host.opening import Opener, needs_arc
 from kritad.host.replica import Replica
-from kritad.host.upkeep import Upkeep, was_let_go
+from kritad.host.upkeep import Upkeep, is_unnamed, was_let_go
 from kritad.host.writer import Worker
 from kritad.raft.core import Raft
 from kritad.raft.types import Configuration, SnapshotMeta
@@ -90,6 +94,8 @@ class Residence:
         self._on_failure = on_failure
         self._view = MetaView()
         self._waiting: dict[int, int] = {}  # shard -> replica, until the view says its arc
+        self._dead: dict[int, int] = {}  # shard -> replica: wanted here under a dead id
+        self.remade: Counter[int] = Counter()  # damaged ones removed since the start, by shard
         self._births_due = False  # a wanted one is not made, because it may be split off
 
     def __repr__(self) -> str:
@@ -133,12 +139,28 @@ class Residence:
         for shard, replica_id in sorted(waiting.items()):
             self._try_open(shard, replica_id)
         for shard, replica in list(self.replicas.items()):
-            if was_let_go(view, replica):
+            if shard not in self.damaged and was_let_go(view, replica):
                 log.info("shard %d: replica %d has moved away", shard, replica.id)
                 del self.replicas[shard]
                 self._silence(replica, "the replica that had the request has left its shard")
-                self._upkeep.remove(replica, self.create_wanted)
+                self._upkeep.remove(shard, replica.id, self.create_wanted)
+        for shard, replica_id in self._damaged_replicas():
+            if is_unnamed(view, shard, replica_id):
+                log.info("shard %d: the damaged replica %d is removed", shard, replica_id)
+                del self.damaged[shard]
+                self.remade[shard] += 1
+                self.replicas.pop(shard, None)  # silenced when the damage was found
+                self._upkeep.remove(shard, replica_id, self.create_wanted)
         self.create_wanted()
+
+    def unsound(self) -> list[tuple[int, int]]:
+        """(shard, replica) of those here that will never be of use again."""
+        return [*self._damaged_replicas(), *sorted(self._dead.items())]
+
+    def _damaged_replicas(self) -> list[tuple[int, int]]:
+        if not self.damaged:
+            return []
+        return [(r.shard, r.replica) for r in self._raft_db.replicas() if r.shard in self.damaged]
 
     def create_wanted(self) -> None:
         """Make what the meta shard wants here, or knows to vote here, and is not here,
@@ -148,6 +170,7 @@ class Residence:
         nothing of the shard may be answered before it is done.
         """
         self._births_due = False
+        self._dead.clear()
         wanted = self._view.voters_on(self._node) | self._view.replicas_on(self._node)
         for shard, replica_id in sorted(wanted.items()):
             if self.has(shard) or self.births.expects(shard):
@@ -160,7 +183,10 @@ class Residence:
                 first = _beginning(record, replica_id, self._node)
                 self._raft_db.create_replica(shard, replica_id, first)
             except Tombstoned:
-                continue  # an old wish: after a restart the meta shard's log is lived again
+                # An old wish: after a restart the meta shard's log is lived again. If it is
+                # not, the meta shard's leader has to wish for another.
+                self._dead[shard] = replica_id
+                continue
             except StorageError as problem:
                 self._on_failure(problem)
                 return

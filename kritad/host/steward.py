@@ -4,8 +4,8 @@ Every node has one; what it does depends on what the node leads:
 
 * the meta shard's leader asks the planner which nodes should hold which shard
   and writes what may begin of it into the meta shard (compare-and-set on the
-  placement's version), says who is dead (vigil.py), and evens out who leads how many
-  shards;
+  placement's version), has damaged replicas made anew (cluster/healing.py), says who is
+  dead (vigil.py), and evens out who leads how many shards;
 * each shard's leader compares its own configuration with the placement, makes
   the next legal change, and reports the outcome to the meta shard; it carries out
   splits that were decided (splitting.py).
@@ -17,7 +17,8 @@ Rules:
   one of *them* is missing, the shard would be left with fewer copies than it has. A
   node that is missing elsewhere is nobody's business; one that was declared dead is not
   waited for, because the planner puts another in its place.
-* Nothing is moved for the planner's sake during an outage (cluster/liveness.py).
+* Nothing is moved for the planner's sake, nor made anew, during an outage
+  (cluster/liveness.py).
 * What people have paused or held stays as it is, but for what a move that was taken
   back has left: learners that nobody wants are let go. The meta shard is never paused.
 * A shard that is being copied keeps its leader: the next one would begin anew.
@@ -34,6 +35,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from krita.codec import encode_body
 from krita.operations import Op
 from kritad.buggify import buggify
+from kritad.cluster.healing import rebuilds
 from kritad.cluster.leaders import TRANSFERS_AT_ONCE, leader_transfers
 from kritad.cluster.membership import wanted_members
 from kritad.cluster.model import ShardRecord
@@ -84,6 +86,7 @@ class Steward:
         leadable: Callable[[], Collection[int]],
         *,
         vigil: Vigil,
+        damaged: Callable[[], Collection[tuple[int, int]]] = frozenset,
         zones: Sequence[str] = (),
         shard_bytes_max: int = 0,
     ) -> None:
@@ -95,6 +98,7 @@ class Steward:
         self._reachable = reachable
         self._leadable = leadable
         self._vigil = vigil
+        self._damaged = damaged
         self._zones = zones
         self._shard_bytes_max = shard_bytes_max
         self._split_asked_ms: dict[int, float] = {}  # by shard: of those that outgrow it
@@ -129,6 +133,9 @@ class Steward:
         present = self._reachable()
         # Who takes no leadership is out of room on its disk, or about to stop.
         full = set(present) - set(self._leadable())
+        for lost in rebuilds(view, self._damaged(), present, full):
+            body = encode_body(Op.META_REBUILD, lost.shard, lost.expected_version, lost.replica)
+            self._propose(("place", lost.shard), Op.META_REBUILD, body)
         wanted = [plan for plan in placements(view, full) if is_safe(view, plan, present)]
         for placement in admissible(view, wanted):
             body = encode_body(
@@ -152,6 +159,7 @@ class Steward:
             self._leadable(),
             zones=self._zones,
             limit=TRANSFERS_AT_ONCE + len(copied),
+            damaged=self._damaged(),
         )
         may = [(shard, node) for shard, node in transfers if shard not in copied]
         for shard, node in may[:TRANSFERS_AT_ONCE]:

@@ -7,7 +7,7 @@ Rules:
   reported, newer than the newest one that the replica is in, does not have it.
   (What the meta shard *wants* proves nothing: the replica may be needed for the
   very majority that will let it go. raft.md 4.4, B27.) One that does not know of its own
-  membership needs no proof: see ``was_let_go``.
+  membership needs no proof: see ``was_let_go``. Nor does one that is damaged.
 * Its log goes first and leaves a tombstone, durably, then its state. A crash in
   between leaves rows that nothing refers to, which are swept.
 """
@@ -48,6 +48,18 @@ def was_let_go(view: MetaView, replica: Replica) -> bool:
     if replica.id in known.members:
         return record.report.conf_version > known.version
     return replica.id < view.replica_next
+
+
+def is_unnamed(view: MetaView, shard: int, replica: int) -> bool:
+    """Whether a replica is neither wanted nor reported any more: one that is damaged, and so
+    of no use to any majority, goes on that. (Not while the view is older than its id.)"""
+    record = view.shards.get(shard)
+    return (
+        record is not None
+        and replica < view.replica_next
+        and all(wanted.replica != replica for wanted in record.replicas)
+        and all(member.replica != replica for member in record.report.replicas)
+    )
 
 
 class Upkeep:
@@ -112,10 +124,9 @@ class Upkeep:
 
         self._log_worker.submit(self._raft_db.maybe_checkpoint, done)
 
-    def remove(self, replica: Replica, then: Callable[[], None]) -> None:
+    def remove(self, shard: int, replica: int, then: Callable[[], None]) -> None:
         """Delete what the disk has of a replica that nobody uses any more, behind
         everything that was submitted for it; then call ``then``."""
-        shard = replica.shard
         self.leaving.add(shard)
 
         def dropped(finished: Finished[None]) -> None:
@@ -131,4 +142,4 @@ class Upkeep:
                 return
             self._data_worker.submit(lambda: self._data_db.drop(shard), dropped)
 
-        self._log_worker.submit(lambda: self._raft_db.remove_replica(shard, replica.id), removed)
+        self._log_worker.submit(lambda: self._raft_db.remove_replica(shard, replica), removed)

@@ -46,7 +46,7 @@ _SCAN_SESSIONS = (
     "SELECT id, blob, digest FROM sessions WHERE generation=? AND id>? ORDER BY id LIMIT ?"
 )
 NO_LIMIT = -1
-_REBUILD = "remove this replica; the cluster rebuilds it from the others"
+_REBUILD = "the cluster makes this replica anew while most of the others are well"
 
 
 class DataReader:

@@ -47,7 +47,7 @@ def _verify_state(path: Path, at: Applied) -> None:
         raise Corrupt(
             at.shard,
             f"the cells of shard {at.shard} in {path} are not what its rows add up to",
-            "remove this replica; the cluster rebuilds it from the others",
+            "the cluster makes this replica anew while most of the others are well",
         )
 
 

@@ -18,7 +18,7 @@ from kritad.storage.database import failure
 from kritad.storage.errors import Corrupt, StorageError
 from kritad.storage.runs import LogIndex
 
-_REBUILD = "remove this replica; the cluster rebuilds it from the others"
+_REBUILD = "the cluster makes this replica anew while most of the others are well"
 
 
 class LogReader:

@@ -163,7 +163,7 @@ class SnapshotReader:
                 self.applied.shard,
                 f"the rows of shard {self.applied.shard} in {self._path} do not add up to its "
                 f"state hash at index {self.applied.index}",
-                "remove this replica; the cluster rebuilds it from the others",
+                "the cluster makes this replica anew while most of the others are well",
             )
         self._number += 1
         self._positions[self._number :] = [behind]

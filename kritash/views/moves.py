@@ -72,9 +72,11 @@ def step_text(move: Move) -> str:
 def move_text(move: Move) -> str:
     """``shard 3: copying from 1 to 4, 40.0 % of 1.0 GiB, 3 min left``."""
     parts = [step_text(move)]
-    if move.sources:
+    if move.in_place:
+        parts.append(f"anew on {cell(move.targets)}")
+    elif move.sources:
         parts.append(f"from {cell(move.sources)}")
-    if move.targets:
+    if move.targets and not move.in_place:
         parts.append(f"to {cell(move.targets)}")
     line = f"shard {move.shard}: {' '.join(parts)}"
     if move.share is not None:

@@ -84,6 +84,7 @@ class Op(enum.IntEnum):
     META_REPORT = 132
     META_NODE_DEAD = 133
     META_SPLIT_DONE = 134
+    META_REBUILD = 135
 
 
 class Access(enum.IntEnum):
@@ -281,8 +282,9 @@ _ROWS = (
     Operation(Op.RAFT, "raft", Access.PEER, Route.LOCAL, False,
               ("heartbeats", "messages"), (), "Raft messages of all shards; one-way"),
     Operation(Op.LEADERS, "leaders", Access.PEER, Route.LOCAL, False,
-              ("leaders", "unwilling"), (),
-              "what the sender leads, [shard, term], and whether it takes no more; one-way"),
+              ("leaders", "unwilling", "damaged"), (),
+              "what the sender leads, [shard, term], whether it takes no more, and which of its "
+              "replicas are damaged, [shard, replica]; one-way"),
     Operation(Op.SNAPSHOT_OPEN, "snapshot_open", Access.PEER, Route.LOCAL, False,
               ("shard", "replica", "sender", "term", "transfer", "meta"), ("next_chunk",),
               "offer a snapshot; the answer says from which chunk on"),
@@ -310,6 +312,9 @@ _ROWS = (
     Operation(Op.META_SPLIT_DONE, "meta_split_done", Access.LOG, Route.META, True,
               ("shard", "shard_new", "at", "version", "conf_version", "term"), (),
               "a shard's log has cut the shard in two, as its leader says; at 0: it cannot be cut"),
+    Operation(Op.META_REBUILD, "meta_rebuild", Access.LOG, Route.META, True,
+              ("shard", "expected_version", "replica"), ("version",),
+              "a damaged replica shall be made anew where it is, under a new id"),
 )  # fmt: skip
 
 OPERATIONS: dict[int, Operation] = {row.code: row for row in _ROWS}

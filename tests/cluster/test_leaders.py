@@ -108,6 +108,21 @@ def test_a_node_that_cannot_be_reached_gets_no_leadership() -> None:
     assert leader_transfers(view, leaders, {1}) == []
 
 
+def test_a_damaged_replica_and_one_that_is_being_replaced_get_no_leadership() -> None:
+    view = placed([[1, 2, 3]] * 8)
+    leaders = dict.fromkeys(range(1, 9), 1)
+    on_two = {(n, r.replica) for n in leaders for r in view.shards[n].replicas if r.node == 2}
+    for _, node in leader_transfers(view, leaders, view.nodes, limit=9, damaged=on_two):
+        assert node == 3
+    for shard in leaders:
+        record = view.shards[shard]
+        anew = [attrs.evolve(r, replica=r.replica + 500 * (r.node == 2)) for r in record.replicas]
+        record = attrs.evolve(record, replicas=tuple(anew))
+        view = attrs.evolve(view, shards={**view.shards, shard: record})
+    for _, node in leader_transfers(view, leaders, view.nodes, limit=9):
+        assert node == 3
+
+
 def test_shards_without_a_known_leader_are_left_alone() -> None:
     view = placed([[1, 2, 3]] * 4)
     assert leader_transfers(view, {1: 0, 2: 0, 99: 1}, view.nodes) == []

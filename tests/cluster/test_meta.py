@@ -75,6 +75,7 @@ def test_a_second_bootstrap_is_refused_and_changes_nothing() -> None:
         (Op.META_REPORT, [1, 1, 1, []]),
         (Op.META_NODE_DEAD, [1, True, 0]),
         (Op.META_SPLIT_DONE, [1, 2, 5, 1, 1, 1]),
+        (Op.META_REBUILD, [1, 1, 2]),
         (Op.NODE_SET, [1, 1, None]),
         (Op.NODE_LABEL, [1, "a", None]),
         (Op.SHARD_MOVE, [1, 1, 2]),

@@ -39,6 +39,38 @@ def shard(records: DictRecords, number: int = 1) -> ShardRecord:
     return records.view.shards[number]
 
 
+# -- Damaged replicas ----------------------------------------------------------------
+
+
+def test_a_damaged_replica_gets_a_new_id_where_it_is() -> None:
+    records = cluster()
+    before, given = shard(records), records.view.replica_next
+    assert records.call(Op.META_REBUILD, 1, 2, before.replicas[1].replica) == [3]
+    after = shard(records)
+    assert after.replicas == (before.replicas[0], ReplicaRecord(given, 2), before.replicas[2])
+    assert after.in_motion
+    assert after.arriving == (2,)
+    assert records.view.replica_next == given + 1
+
+
+def test_what_is_wanted_anew_stays_wanted_when_the_shard_is_placed_elsewhere() -> None:
+    records = cluster()
+    damaged = shard(records).replicas[1].replica
+    records.call(Op.META_REBUILD, 1, 2, damaged)
+    records.call(Op.META_PLACE, 1, 3, [1, 2, 4])
+    assert damaged not in {replica.replica for replica in shard(records).replicas}
+
+
+def test_a_rebuild_is_refused_when_the_placement_has_moved_on_or_the_shard_is_being_split() -> None:
+    records = cluster()
+    damaged = shard(records).replicas[1].replica
+    refused(records, ConditionFailed, "version 2", Op.META_REBUILD, 1, 1, damaged)
+    refused(records, ConditionFailed, "not wanted", Op.META_REBUILD, 1, 2, 999)
+    refused(records, BadRequest, "meta shard", Op.META_REBUILD, 0, 1, 1)
+    records.call(Op.SHARD_SPLIT, 1)
+    refused(records, ConditionFailed, "being split", Op.META_REBUILD, 1, 2, damaged)
+
+
 # -- Moves by hand -------------------------------------------------------------------
 
 

@@ -209,6 +209,17 @@ def test_at_every_moment_of_a_big_change_no_node_is_asked_for_more_than_two_each
     assert all(1 not in record.nodes for record in view.data_shards)
 
 
+def test_a_replica_that_is_made_anew_counts_as_a_move_onto_its_node() -> None:
+    view = view_of({1: [1, 2, 3], 2: [1, 2, 3], 3: [1, 2, 4]}, ZONES)
+    for shard in (1, 2):
+        record = view.shards[shard]
+        replicas = (*record.replicas[:2], attrs.evolve(record.replicas[2], replica=77 + shard))
+        view = with_shard(view, shard, replicas=replicas)
+    assert begun(view, [place(view, 3, 1, 2, 3)]) == []
+    dead = with_node(view, 3, dead=True)
+    assert begun(dead, [place(dead, 1, 1, 2, 5)]) == [1], "it cannot get there any more"
+
+
 # -- What people have moved ----------------------------------------------------------
 
 

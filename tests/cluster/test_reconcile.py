@@ -110,6 +110,27 @@ def test_the_next_change_is_the_one_that_the_situation_asks_for(
     assert next_change(wanted(*voters), wanted(*learners), now, matches, LAST, leader) == changes
 
 
+def test_a_replica_that_is_made_anew_on_its_node_comes_when_the_damaged_one_has_gone() -> None:
+    """Of the two on node 3 the disk can hold one. The log is short: a learner that has
+    nothing of it would count as close."""
+    places = {1: 1, 2: 2, 3: 3, 9: 3}
+    voters = {1: 1, 2: 2, 9: 3}
+    now = attrs.evolve(configuration({1, 2, 3}), nodes=places)
+    steps: list[list[Change]] = []
+    while changes := next_change(voters, {}, now, {1: 7, 2: 7}, 7, 1):
+        steps.append(changes)
+        now = leave_joint(enter_joint(now, changes))
+        if now.members == {1, 2, 9}:
+            break
+    assert steps == [learner(9), learner(3), remove(3)]
+    assert next_change(voters, {}, now, {1: 7, 2: 7, 9: 7}, 7, 1) == voter(9)
+
+
+def test_a_damaged_replica_is_not_let_go_while_another_does_not_answer() -> None:
+    now = attrs.evolve(configuration({1, 2, 3}, {9}), nodes={1: 1, 2: 2, 3: 3, 9: 3})
+    assert next_change({1: 1, 2: 2, 9: 3}, {}, now, {}, 7, 1, reachable={1, 3, 9}) is None
+
+
 def test_nothing_is_proposed_while_the_configuration_is_joint() -> None:
     joint = enter_joint(configuration({1, 2, 3}, {4}), voter(4) + learner(3))
     assert next_change(wanted(1, 2, 5), {}, joint, {}, LAST) is None

@@ -50,6 +50,12 @@ def test_a_replica_that_lags_saves_nothing() -> None:
     assert tolerance(view, {1, 2, 3}, behind={(1, 3)}) == (1, 1)
 
 
+def test_a_damaged_replica_is_neither_a_vote_nor_a_copy() -> None:
+    view = plain(1, 3)
+    assert tolerance(view, {1, 2, 3}, damaged={(1, 3)}) == (0, 1)
+    assert tolerance(view, {1, 2}, damaged={(1, 3)}) == (0, 1), "the same node, counted once"
+
+
 def test_the_meta_shard_counts_too() -> None:
     view = view_of({1: [1, 2, 3]}, dict.fromkeys(range(1, 6), ""))
     assert tolerance(view, {1, 2, 3}) == (0, 2)  # five vote in the meta shard

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 
+from krita.codec import encode_body
 from krita.errors import Status
+from krita.operations import Op
+from kritad.host.bootstrap import META_SHARD
 from kritad.storage.errors import Corrupt, StoreFailed
-from tests.host.cluster import Grow, key_in, write_some
+from tests.host.cluster import (
+    Cluster,
+    Grow,
+    Node,
+    check_written,
+    grown_cluster,
+    key_in,
+    write_some,
+)
 
 
 def test_a_damaged_row_poisons_its_replica_and_the_node_serves_the_others(
@@ -129,3 +144,121 @@ def test_when_all_disks_are_full_leadership_does_not_go_round_in_circles(grow: G
         moves, before = moves + (now is not before), now
     assert moves <= 4
     assert cluster.read(cluster.nodes[0], b"k") is None, "reads go on"
+
+
+# --- made anew -------------------------------------------------------------------------------
+
+
+def damage(node: Node, shard: int) -> None:
+    node.host.on_damage(node.replica(shard), Corrupt(shard, "a row is damaged"))
+
+
+def is_rebuilt(cluster: Cluster, node: Node, shard: int, old: int) -> bool:
+    """Whether the shard has a sound voter on the node, another than it was."""
+    record = cluster.nodes[0].host.view.shards[shard]
+    voters = {member.replica for member in record.report.replicas if member.voter}
+    found = node.host.replicas.get(shard)
+    return (
+        not record.in_motion
+        and old not in voters
+        and found is not None
+        and found.id in voters
+        and shard not in node.host.damaged
+    )
+
+
+def test_a_damaged_replica_is_made_anew_on_its_node_under_another_id(grow: Grow) -> None:
+    cluster = grow()
+    write_some(cluster, 20)
+    victim = cluster.leader(1)
+    assert victim is not None
+    old = victim.replica(1).id
+    damage(victim, 1)
+    cluster.run_until(lambda: is_rebuilt(cluster, victim, 1, old))
+    cluster.run_until(cluster.converged)
+    check_written(cluster, victim, 20)
+    assert victim.host.residence.remade == {1: 1}
+    cluster.run(3000)
+    assert victim.host.residence.remade == {1: 1}, "it is made anew again and again"
+
+
+def test_one_that_is_found_damaged_at_a_start_is_made_anew_too(grow: Grow) -> None:
+    cluster = grow()
+    write_some(cluster, 20)
+    victim = cluster.nodes[2]
+    old = victim.replica(1).id
+    cluster.crash(victim)
+    with closing(sqlite3.connect(victim.path / "raft.db")) as connection, connection:
+        connection.execute("UPDATE hard SET vote=vote+1 WHERE shard=1")
+    victim.restart()
+    cluster.run_until(lambda: 1 in victim.host.damaged)
+    cluster.run_until(lambda: is_rebuilt(cluster, victim, 1, old) and cluster.converged())
+    check_written(cluster, victim, 20)
+
+
+def test_one_that_seems_well_after_a_restart_is_replaced_nevertheless(grow: Grow) -> None:
+    """The row that was damaged is still there, and nobody may read it for long."""
+    cluster = grow()
+    write_some(cluster, 20)
+    victim = cluster.nodes[2]
+    old = victim.replica(1).id
+    damage(victim, 1)
+    cluster.run_until(lambda: cluster.nodes[0].host.view.shards[1].in_motion)
+    cluster.crash(victim)
+    victim.restart()
+    assert victim.host.damaged == {}
+    cluster.run_until(lambda: is_rebuilt(cluster, victim, 1, old) and cluster.converged())
+    check_written(cluster, victim, 20)
+
+
+def test_nothing_is_let_go_while_another_of_the_shards_nodes_is_down(grow: Grow) -> None:
+    cluster = grow()
+    write_some(cluster, 20)
+    victim, other = cluster.nodes[2], cluster.nodes[1]
+    old = victim.replica(1).id
+    cluster.crash(other)
+    damage(victim, 1)
+    cluster.run(20_000)
+    assert old in {row.replica for row in victim.raft_db.replicas()}
+    assert not cluster.nodes[0].host.view.shards[1].in_motion
+    other.restart()
+    cluster.run_until(lambda: is_rebuilt(cluster, victim, 1, old) and cluster.converged())
+
+
+def test_of_two_replicas_neither_is_made_anew(tmp_path: Path) -> None:
+    cluster = grown_cluster(tmp_path, 2)
+    damage(cluster.nodes[1], 1)
+    cluster.run(10_000)
+    assert not cluster.nodes[0].host.view.shards[1].in_motion
+    assert 1 in cluster.nodes[1].host.damaged
+    cluster.close()
+
+
+def test_an_id_that_is_wanted_and_dead_here_is_replaced_by_another(grow: Grow) -> None:
+    """Nobody else can know that the node will never have it."""
+    cluster = grow()
+    victim = cluster.nodes[2]
+    old = victim.replica(1).id
+    victim.raft_db.remove_replica(1, old)
+    cluster.crash(victim)
+    victim.restart()
+    cluster.run_until(lambda: (1, old) in victim.host.residence.unsound())
+    cluster.run_until(lambda: is_rebuilt(cluster, victim, 1, old) and cluster.converged())
+
+
+def test_a_damaged_replica_that_moves_away_leaves_nothing_behind(grow: Grow) -> None:
+    cluster = grow(4)
+    record = cluster.nodes[0].host.view.shards[1]
+    victim = next(
+        n for n in cluster.nodes if n.number in record.nodes and n is not cluster.nodes[0]
+    )
+    old = victim.replica(1).id
+    spare = next(node.number for node in cluster.nodes if node.number not in record.nodes)
+    body = encode_body(Op.SHARD_MOVE, 1, victim.number, spare)
+    moved = cluster.submit(cluster.nodes[0], Op.SHARD_MOVE, body, META_SHARD)
+    damage(victim, 1)
+    cluster.run_until(lambda: bool(moved.all) and cluster.grown_shard(1, 3))
+    cluster.run_until(lambda: 1 not in victim.host.damaged)
+    cluster.run(1000)
+    assert old not in {row.replica for row in victim.raft_db.replicas()}
+    assert victim.number not in cluster.nodes[0].host.view.shards[1].nodes

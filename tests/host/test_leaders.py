@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from krita.codec import encode
 from krita.errors import ProtocolError
-from kritad.host.leaders import NO_NODE, LeaderTable, decode_leaders, encode_leaders
+from kritad.host.leaders import NO_NODE, LeaderTable, Word
 
 
 def test_a_higher_term_wins_whoever_says_it() -> None:
@@ -58,19 +59,37 @@ def test_all_known_are_listed_by_shard() -> None:
 
 
 def test_a_frame_of_leaders_comes_back_as_it_was() -> None:
-    led = [(0, 3), (7, 12)]
-    assert decode_leaders(encode_leaders(led, False)) == (led, False)
-    assert decode_leaders(encode_leaders(led, True)) == (led, True)
+    for word in (
+        Word([(0, 3), (7, 12)]),
+        Word([(0, 3)], unwilling=True),
+        Word([], damaged=[(3, 17)]),
+    ):
+        assert Word.decode(word.encode()) == attrs.evolve(word, damaged=list(word.damaged))
 
 
-def test_a_newer_nodes_longer_rows_are_understood() -> None:
-    assert decode_leaders(encode([[[1, 2, "more"]]])) == ([(1, 2)], False)
-    assert decode_leaders(encode([[[1, 2, "more"]], True, "more"])) == ([(1, 2)], True)
+def test_a_newer_nodes_longer_rows_and_an_older_ones_shorter_frames_are_understood() -> None:
+    assert Word.decode(encode([[[1, 2, "more"]]])) == Word([(1, 2)])
+    assert Word.decode(encode([[[1, 2]], True])) == Word([(1, 2)], unwilling=True)
+    longer = [[[1, 2, "more"]], True, [[3, 4, "more"]], "more"]
+    assert Word.decode(encode(longer)) == Word([(1, 2)], True, [(3, 4)])
 
 
 @pytest.mark.parametrize(
-    "item", [None, [], [[1, 2]], [[[1]]], [[["a", 2]]], [[[-1, 2]]], [[[1, -2]]], 7]
+    "item",
+    [
+        None,
+        [],
+        [[1, 2]],
+        [[[1]]],
+        [[["a", 2]]],
+        [[[-1, 2]]],
+        [[[1, -2]]],
+        7,
+        [[], 1],
+        [[], False, 3],
+        [[], False, [[1]]],
+    ],
 )
 def test_a_malformed_frame_of_leaders_is_a_protocol_error(item: object) -> None:
     with pytest.raises(ProtocolError):
-        decode_leaders(encode(item))
+        Word.decode(encode(item))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kritad.host.leaders import Word
 from kritad.host.leadership import _SILENT_MS
 from tests.host.cluster import Cluster, Grow, Node, grown_cluster
 
@@ -125,3 +126,17 @@ def test_a_node_that_only_keeps_its_connections_is_not_present(cluster: Cluster)
     cluster.run(int(_SILENT_MS) + 1500)
     assert hung.number in watcher.host.transport.reachable()
     assert hung.number not in watcher.host.leadership.present()
+
+
+def test_what_a_node_says_to_be_damaged_counts_while_the_node_can_be_counted_on(
+    cluster: Cluster,
+) -> None:
+    one, two = cluster.nodes[0], cluster.nodes[1]
+    leadership = one.host.leadership
+    leadership.hear(two.number, Word([], damaged=[(1, 77)]).encode())
+    assert leadership.damaged() == {(1, 77)}
+    cluster.cut(two, *[node for node in cluster.nodes if node is not two])
+    assert leadership.damaged() == set()
+    cluster.heal()
+    cluster.run(2000)
+    assert leadership.damaged() == set(), "it was well again when it spoke next"

@@ -48,6 +48,7 @@ class Bench:
     replicas: dict[int, Replica]
     present: set[int]  # the nodes that answer
     unwilling: set[int]  # and of these those that take no leadership
+    damaged: set[tuple[int, int]]  # (shard, replica), as nodes have said
 
     def ops(self) -> Counter[int]:
         return Counter(request.op for request in self.routed)
@@ -78,6 +79,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     replicas = {META: node.replicas[2], DATA: node.replicas[DATA]}
     present = {1, 2, 3, 4, 5, 6}
     unwilling: set[int] = set()
+    damaged: set[tuple[int, int]] = set()
     steward = Steward(
         replicas,
         leaders,
@@ -87,8 +89,9 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         lambda: present,
         lambda: present - unwilling,
         vigil=Vigil(DEAD_AFTER_MS, node.clock, lambda: present),
+        damaged=lambda: damaged,
     )
-    yield Bench(node, leaders, routed, steward, replicas, present, unwilling)
+    yield Bench(node, leaders, routed, steward, replicas, present, unwilling, damaged)
     node.close()
 
 
@@ -133,6 +136,21 @@ def test_the_meta_leader_asks_for_missing_replicas_once_until_it_is_answered(ben
     bench.answer_all(Status.CONDITION_FAILED)
     bench.steward.step(view(wanted=(1,)))
     assert bench.ops()[Op.META_PLACE] == 1, "it is asked again when the answer was no"
+
+
+def test_the_meta_leader_has_a_damaged_replica_made_anew(bench: Bench) -> None:
+    bench.damaged.add((DATA, 3))
+    bench.steward.step(view())
+    assert bench.ops()[Op.META_REBUILD] == 0, "only the meta shard's leader decides"
+    bench.lead_meta()
+    for _ in range(3):
+        bench.steward.step(view())
+    (rebuild,) = [r for r in bench.routed if r.op == Op.META_REBUILD]
+    assert decode_body(Op.META_REBUILD, rebuild.body) == [DATA, 1, 3]
+    bench.answer_all()
+    bench.present.remove(2)
+    bench.steward.step(view())
+    assert bench.ops()[Op.META_REBUILD] == 0, "two are left, and one of them is damaged"
 
 
 def test_a_placement_that_stands_is_not_asked_for_again(bench: Bench) -> None:

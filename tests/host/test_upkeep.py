@@ -97,7 +97,7 @@ def test_a_removed_replica_leaves_a_tombstone_and_nothing_else(node: LoneNode) -
     keeper, _, failures = upkeep(node)
     node.data_db.flush([node.replica.state.freeze()])
     then: list[str] = []
-    keeper.remove(node.replica, lambda: then.append("gone"))
+    keeper.remove(node.replica.shard, node.replica.id, lambda: then.append("gone"))
     assert keeper.leaving == {SHARD}
     node.log.run_all()
     assert node.raft_db.replicas() == []
@@ -113,7 +113,7 @@ def test_a_removal_waits_for_the_saves_that_were_submitted_before(node: LoneNode
     entries = [Entry(1, 1, EntryKind.NOOP, b"")]
     node.step(Append(SHARD, 2, 1, 1, 0, 0, 0, 0, entries))
     node.drive.turn()  # a save is on its way
-    keeper.remove(node.replica, lambda: None)
+    keeper.remove(node.replica.shard, node.replica.id, lambda: None)
     node.log.run_all()
     assert node.world.failures == []
     assert failures == []
@@ -122,7 +122,7 @@ def test_a_removal_waits_for_the_saves_that_were_submitted_before(node: LoneNode
 def test_a_disk_that_fails_a_removal_ends_the_node(node: LoneNode) -> None:
     keeper, _, failures = upkeep(node)
     node.log.fails_with = StoreFailed("I/O error")
-    keeper.remove(node.replica, lambda: pytest.fail("it is not gone"))
+    keeper.remove(node.replica.shard, node.replica.id, lambda: pytest.fail("it is not gone"))
     node.log.run_all()
     assert len(failures) == 1
 
@@ -185,7 +185,7 @@ def test_a_cut_of_a_replica_that_has_left_ends(
     node.raft.compact(18)
     keeper.cut([(node.replica, meta)])
     del replicas[SHARD]
-    keeper.remove(node.replica, lambda: None)
+    keeper.remove(node.replica.shard, node.replica.id, lambda: None)
     node.log.run_all()
     node.data.run_all()
     assert failures == []

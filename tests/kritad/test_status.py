@@ -17,6 +17,7 @@ from krita.operations import Op
 from kritad import __version__
 from kritad.admin.nodes import memory_bytes, node_document, role_of
 from kritad.admin.status import Status
+from kritad.storage.errors import Corrupt
 from tests.host.cluster import Cluster, Node, grown_cluster, key_in
 from tests.host.lone import Replies
 from tests.host.network import MemoryTransport
@@ -84,7 +85,8 @@ async def test_a_node_tells_what_it_knows_of_itself(cluster: Cluster) -> None:
         document = await ask(Op.NODE_STATUS)
     assert document.keys() == {
         "node", "address", "version", "uptime_s", "boot_counter", "cluster_id", "clock_ms",
-        "replicas", "transfers", "damaged", "disk_free_bytes", "disk_low", "memory_bytes", "vigil",
+        "replicas", "transfers", "damaged", "remade", "disk_free_bytes", "disk_low", "memory_bytes",
+        "vigil",
     }  # fmt: skip
     host = cluster.nodes[0].host
     assert document["node"] == 1
@@ -224,6 +226,19 @@ async def test_a_node_that_answers_nonsense_counts_as_silent(
     async with status_of(cluster, answer) as ask:
         document = await ask(Op.CLUSTER_STATUS)
     assert [node["reachable"] for node in document["nodes"]] == [True, False, True]
+
+
+async def test_damage_on_another_node_is_no_health(cluster: Cluster) -> None:
+    victim = cluster.nodes[2]
+    victim.host.on_damage(victim.replica(1), Corrupt(1, "a row is damaged"))
+    async with status_of(cluster, truth) as ask:
+        document = await ask(Op.CLUSTER_STATUS)
+    assert document["health"] == "degraded"
+    assert "shard 1 is damaged on node 3: a row is damaged" in document["problems"]
+    assert document["tolerates"] == {"availability": 0, "data": 1}
+    assert document["failures_tolerated"] == 0
+    roles = {r["node"]: r["role"] for r in document["shards"][1]["replicas"]}
+    assert roles[3] == "damaged"
 
 
 async def test_a_lonely_nodes_documents_ask_nobody(tmp_path: Path) -> None:

@@ -209,6 +209,39 @@ def test_a_damaged_copy_is_found_in_its_node_s_document() -> None:
     assert "shard 3 on node 2 is damaged: a row's checksum is wrong" in finding.what
 
 
+@pytest.mark.parametrize(("change", "mend", "what_to_do"), [
+    (lambda _: None, "kritash shard show 3", "about to be made anew"),
+    (lambda s: s["moves"].append(samples.move(3, 2, 2)), "kritash shard show 3",
+     "nothing: shard 3: copying anew on 2, 40.0 % of 10.0 MiB, 3 s left"),
+    (lambda s: s.update(paused=True), "kritash move resume", "when moves go on"),
+    (lambda s: s["shards"][3].update(held=True), "kritash move resume 3", "moves go on"),
+    (lambda s: s["shards"][3].update(replicas=[replica(1), replica(2, "damaged")]), "",
+     "start the nodes that are down"),
+])  # fmt: skip
+def test_what_becomes_of_a_damaged_copy_is_told(change: Change, mend: str, what_to_do: str) -> None:
+    status = samples.status()
+    change(status)
+    documents = {2: samples.node_status(damaged={"3": "a row's checksum is wrong"})}
+    findings = diagnose(status, documents)
+    (finding,) = [finding for finding in findings if finding.code == "replica-damaged"]
+    assert finding.mend == mend
+    assert what_to_do in finding.what_to_do
+
+
+def test_a_node_s_copy_of_the_meta_shard_is_mended_by_replacing_the_node() -> None:
+    documents = {2: samples.node_status(damaged={"0": "a row's checksum is wrong"})}
+    (finding,) = diagnose(samples.status(), documents)
+    assert finding.mend == "kritash node replace 2 NEW"
+
+
+def test_a_disk_that_has_lost_copies_is_suspect_though_they_were_made_anew() -> None:
+    documents = {2: samples.node_status(remade={"3": 1, "1": 2})}
+    (finding,) = diagnose(samples.status(), documents)
+    assert (finding.code, finding.urgency) == ("disk-suspect", Urgency.SOON)
+    assert "node 2 has had 3 damaged copies" in finding.what
+    assert finding.mend == "kritash node replace 2 NEW"
+
+
 @pytest.mark.parametrize(
     ("document", "code"),
     [

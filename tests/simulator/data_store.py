@@ -38,7 +38,7 @@ from tests.simulator.transactions import Journal, Undo, put_back, roll_back
 
 # There is none. Nothing that is inherited does more than hand it on.
 _NO_CONNECTION = cast(sqlite3.Connection, None)
-_REBUILD = "remove this replica; the cluster rebuilds it from the others"
+_REBUILD = "the cluster makes this replica anew while most of the others are well"
 
 
 class MemoryDataDatabase(DataDatabase):

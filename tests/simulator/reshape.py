@@ -148,7 +148,10 @@ class Reshaper:
         view = self._world.view()
         if moves(view) or placements(view) or any(record.split for record in view.data_shards):
             return False
-        here = {node.number for node in self._world.members if node.alive}
+        alive = [node for node in self._world.members if node.alive]
+        if any(node.host.damaged for node in alive):
+            return False  # it has to be made anew
+        here = {node.number for node in alive}
         return not any(
             (node.dead and node.node in here)
             or (node.state is NodeState.REMOVING and not view.holds_data(node.node))

@@ -1,13 +1,16 @@
-"""A node whose raft.db is damaged as a whole does not start, and says what to do."""
+"""Damage on real disks: a node's as a whole ends it, a replica's is made good by the others."""
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.system.conftest import MakeCluster
-from tests.system.node import Node
+from tests.system.conftest import TOKEN, MakeCluster
+from tests.system.node import Node, wait_until
+from tests.system.shell import kritash
 
 pytestmark = pytest.mark.slow
 
@@ -59,3 +62,30 @@ def test_a_database_that_sqlite_cannot_read_is_left_as_it_is(make_cluster: MakeC
     assert str(path) in said
     assert "the file is damaged; let the cluster rebuild this node's replicas" in said
     assert path.read_bytes() == damaged
+
+
+def test_a_replica_that_is_damaged_on_the_disk_is_made_anew_by_the_others(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = make_cluster(count=3, extra={"KRITA_ADMIN_TOKEN": TOKEN})
+    cluster.start()
+    with cluster.client() as client:
+        for number in range(50):
+            client.put(b"%d" % number, b"x" * 1000)
+    victim = cluster.nodes[2]
+    assert victim.terminate() == 0
+    with closing(sqlite3.connect(victim.data_dir / "raft.db")) as database, database:
+        database.execute("UPDATE hard SET vote=vote+1 WHERE shard=1")
+    victim.restart()
+    victim.wait_logged("shard 1 is damaged here")
+
+    def made_anew() -> bool:
+        own = cluster.node_status(victim)
+        return bool(own["remade"]) and not own["damaged"]
+
+    wait_until("the damaged replica has been let go", made_anew)
+    cluster.wait_grown(3)
+    cluster.settle(3)
+    findings = kritash(cluster, "doctor", expected=1)
+    assert [found["code"] for found in findings] == ["disk-suspect"]
+    cluster.check_logs()
