@@ -129,7 +129,7 @@ async def _announce(host: Host, service: Service) -> bool:
         if status == Status.FOREIGN:
             refusal = from_wire(status, reply)
             if isinstance(refusal, Foreign):
-                host.refused(refusal)
+                host.belonging.refused(refusal)
             else:
                 host.fail(refusal)
             return False

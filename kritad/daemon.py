@@ -32,11 +32,12 @@ from kritad.arrival import arrive, identify
 from kritad.config import Config, ConfigError
 from kritad.gauges import register_gauges
 from kritad.host import loop
-from kritad.host.host import Host, Workers
+from kritad.host.host import Host
 from kritad.host.opening import HostSettings
 from kritad.host.snapshots import SnapshotReceiver, SnapshotSender
 from kritad.host.surroundings import MACHINE, Surroundings
 from kritad.host.transport import Transport
+from kritad.host.writer import Workers
 from kritad.metrics import Metrics
 from kritad.notify import notify
 from kritad.recover import record_line

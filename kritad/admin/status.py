@@ -107,7 +107,7 @@ class Status:
         """Why nobody should come here for long, though this node serves; or ""."""
         host = self._host
         own = host.view.nodes.get(host.node)
-        if host.removed or (own is not None and own.state in LEAVING):
+        if host.belonging.removed or (own is not None and own.state in LEAVING):
             return "this node is draining: it is being removed from the cluster"
         if own is not None and own.state is NodeState.DRAINING:
             return "this node is draining"

@@ -26,10 +26,11 @@ from collections.abc import Callable, Mapping, Sequence
 from krita.operations import Op
 from kritad.buggify import buggify
 from kritad.host.clock import Clock
-from kritad.host.leaders import LeaderTable, Word
+from kritad.host.leaders import NO_NODE, LeaderTable, Word
 from kritad.host.replica import Replica
 from kritad.host.transport import Transport
 from kritad.raft.errors import ProposalRefused
+from kritad.raft.types import Role
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,18 @@ class Leadership:
         self._damaged: dict[int, frozenset[tuple[int, int]]] = {}
         self._spoken_ms: dict[int, float] = {}  # when each node was last heard
         self._asked: dict[int, list[int]] = {}  # shard -> heirs that were asked in vain
+
+    def note_role(self, replica: Replica) -> bool:
+        """The role or the leader of a replica here has changed; whether one is known now."""
+        raft = replica.raft
+        node = raft.configuration.nodes.get(raft.leader, NO_NODE) if raft.leader else NO_NODE
+        if raft.role is Role.LEADER:
+            log.info("shard %d: this node leads in term %d", replica.shard, raft.term)
+        if node:
+            self._leaders.learn(replica.shard, node, raft.term)
+        else:
+            self._leaders.lost(replica.shard, raft.term)
+        return bool(node)
 
     def tell(self) -> None:
         """Tell every node what is led here, whether it could be more, and what is damaged."""

@@ -49,7 +49,7 @@ class Wake:
 
 async def drive(host: Host, wake: Wake, snapshots: SnapshotSender) -> None:
     """Turn the drive loop until the node has failed, or is no member any more."""
-    while host.failure is None and not host.removed:
+    while host.failure is None and not host.belonging.removed:
         await wake.wait()
         host.turn()
         snapshots.start_wanted()

@@ -101,7 +101,7 @@ class SnapshotReceiver:
                 raise ProtocolError("a malformed snapshot_open")
         replica = self._replica(shard, replica_id)
         applied = parse_meta(meta, replica.state.applied)
-        installing = any(applied.shard == shard for applied in self._host.received.values())
+        installing = any(applied.shard == shard for applied in self._host.effects.received.values())
         if installing or buggify("snapshots.busy"):
             raise Unavailable(f"shard {shard} is about to install a snapshot", hint="ask again")
         self._make_room(shard)
@@ -176,7 +176,7 @@ class SnapshotReceiver:
         if self._host.replicas.get(replica.shard) is not replica:
             return  # removed meanwhile, and with it whatever was received
         applied = writer.applied
-        self._host.received[applied.generation] = applied
+        self._host.effects.received[applied.generation] = applied
         meta = SnapshotMeta(
             applied.index,
             applied.term,
@@ -188,7 +188,7 @@ class SnapshotReceiver:
         )
         if replica.raft.log.snapshot.generation != applied.generation:
             # The log has overtaken it, or the replica is poisoned.
-            del self._host.received[applied.generation]
+            del self._host.effects.received[applied.generation]
             self._do(writer.abandon, lambda _: None, lambda _status, _body: None)
         self._host.drive.mark(replica)
 

@@ -27,6 +27,7 @@ from kritad.cluster.model import ShardRecord
 from kritad.cluster.view import MetaView
 from kritad.host.births import Births, complete, is_due
 from kritad.host.bootstrap import birth_arc
+from kritad.host.drive import Drive
 from kritad.host.flush import Flusher
 from kritad.host.opening import Opener, needs_arc
 from kritad.host.replica import Replica
@@ -47,8 +48,7 @@ class Residence:
     """See the module's docstring. For the loop's thread.
 
     ``replicas`` holds those that are open, by shard; ``damaged`` says of the others why not.
-    ``make`` makes a Replica of its parts, ``silence`` has one take part in nothing any
-    more. A failure of the disk goes to ``on_failure``.
+    ``make`` makes a Replica of its parts. A failure of the disk goes to ``on_failure``.
     """
 
     def __init__(
@@ -64,8 +64,7 @@ class Residence:
         *,
         replicas: dict[int, Replica],
         make: Callable[[Raft, ShardState], Replica],
-        silence: Callable[[Replica, str], None],
-        mark: Callable[[Replica], None],
+        drive: Drive,
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self.replicas = replicas
@@ -79,7 +78,7 @@ class Residence:
             is_here=self.has,
             opened=self._open_born,
             ended=self.create_wanted,
-            mark=mark,
+            mark=drive.mark,
             on_failure=on_failure,
         )
         self._node = node
@@ -89,8 +88,7 @@ class Residence:
         self._flusher = flusher
         self._upkeep = upkeep
         self._make = make
-        self._silence = silence
-        self._mark = mark
+        self._drive = drive
         self._on_failure = on_failure
         self._view = MetaView()
         self._waiting: dict[int, int] = {}  # shard -> replica, until the view says its arc
@@ -117,6 +115,24 @@ class Residence:
         """The shard's replica cannot be used, for this reason."""
         self.damaged[shard] = str(damage)
         log.error("shard %d is damaged here and not served: %s", shard, damage)
+
+    def on_damage(self, replica: Replica, problem: StorageError) -> None:
+        """What the storage said when a replica here could not be served. Damage costs the
+        replica its life, a disk that fails the node."""
+        if not isinstance(problem, Corrupt):
+            self._on_failure(problem)
+            return
+        self.note_damage(replica.shard, problem)
+        self._silence(replica, "the replica that had the request was found damaged")
+
+    def _silence(self, replica: Replica, why: str) -> None:
+        """The replica takes part in nothing any more. It is not flushed either: half
+        an entry may stand in its memory."""
+        replica.raft.poison(why)
+        self._flusher.forget(replica)
+        self._drive.forget([replica])  # also what this very turn was about to send
+        replica.abandon(why)
+        self._drive.mark(replica)  # its role has changed
 
     def open_all(self) -> None:
         """Open everything that is on the disk; a damaged shard is left out. Raises
@@ -203,7 +219,7 @@ class Residence:
         raft, state = self._opener.open(shard, replica_id, applied, arc)
         replica = self.replicas[shard] = self._make(raft, state)
         self._flusher.adopt(replica, state.index)
-        self._mark(replica)
+        self._drive.mark(replica)
         return replica
 
     def _try_open(self, shard: int, replica_id: int) -> Replica | None:

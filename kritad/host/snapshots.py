@@ -123,7 +123,7 @@ class SnapshotSender:
 
     def start_wanted(self) -> None:
         """Start what was asked for since the last call."""
-        wanted, self._host.snapshots_wanted = self._host.snapshots_wanted, []
+        wanted, self._host.effects.snapshots_wanted = self._host.effects.snapshots_wanted, []
         for replica, recipient in wanted:
             self._nursery.start_soon(self._send_one, replica, recipient)
 

@@ -52,6 +52,14 @@ class Worker(Protocol):
         """Do ``work`` after all that was submitted before, then ``done``."""
 
 
+@attrs.define
+class Workers:
+    """One for each database: a slow flush must not delay the log."""
+
+    log: Worker
+    data: Worker
+
+
 class WorkerThread:
     """A Worker that is a thread. ``close`` waits for all submitted work."""
 

@@ -25,11 +25,12 @@ from kritad.host.bootstrap import (
     next_boot,
     store_of,
 )
-from kritad.host.host import Host, Workers
+from kritad.host.host import Host
 from kritad.host.opening import HostSettings
 from kritad.host.replica import Replica
 from kritad.host.request import Request
 from kritad.host.snapshots import SnapshotReceiver, _Transfer
+from kritad.host.writer import Workers
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.raft_db import RaftDatabase
 from kritad.storage.snapshots import SnapshotReader
@@ -125,7 +126,7 @@ class Node:
         return log or data
 
     def _send_snapshots(self) -> None:
-        wanted, self.host.snapshots_wanted = self.host.snapshots_wanted, []
+        wanted, self.host.effects.snapshots_wanted = self.host.effects.snapshots_wanted, []
         for replica, recipient in wanted:
             self.cluster.snapshots.append((self, replica, recipient))
 

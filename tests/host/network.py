@@ -152,5 +152,5 @@ class Network:
                 frame.arrive(node.host)
             except Foreign as error:
                 frame.lost()
-                sender.host.refused(Expelled(error.message, detail=error.detail))
+                sender.host.belonging.refused(Expelled(error.message, detail=error.detail))
         return any_frame

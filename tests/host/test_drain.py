@@ -62,7 +62,7 @@ def at_rest(cluster: Cluster) -> bool:
 
 def admin(cluster: Cluster, op: Op, *fields: object, node: Node | None = None) -> object:
     """An operation that has to be granted; its reply."""
-    through = node or next(n for n in cluster.alive if not n.host.removed)
+    through = node or next(n for n in cluster.alive if not n.host.belonging.removed)
     replies = cluster.submit(through, op, encode_body(op, *fields), META_SHARD)
     cluster.run_until(lambda: bool(replies.all))
     status, body = replies.one
@@ -141,7 +141,7 @@ def test_a_successor_gets_what_its_predecessor_held(four: Cluster) -> None:
     new = four.join()
     set_state(four, old, NodeState.REMOVING, new)
     admin(four, Op.SHARD_HOLD, META_SHARD, False)
-    four.run_until(lambda: old.host.removed, SLOW_MS)
+    four.run_until(lambda: old.host.belonging.removed, SLOW_MS)
     assert held <= view_of(four).replicas_on(new.number).keys()
 
 
@@ -153,7 +153,7 @@ def test_a_node_that_was_removed_learns_it_and_is_known_to_nobody_any_more(
 ) -> None:
     leaving = four.nodes[1]
     set_state(four, leaving, NodeState.REMOVING)
-    four.run_until(lambda: leaving.host.removed, SLOW_MS)
+    four.run_until(lambda: leaving.host.belonging.removed, SLOW_MS)
     assert leaving.host.failure is None, "that is no failure"
     assert "this node has been removed from the cluster" in caplog.text
     view = view_of(four)
@@ -171,13 +171,13 @@ def test_a_node_that_was_removed_learns_it_and_is_known_to_nobody_any_more(
 def test_a_node_that_left_and_starts_again_is_told_so(four: Cluster) -> None:
     leaving = four.nodes[1]
     set_state(four, leaving, NodeState.REMOVING)
-    four.run_until(lambda: leaving.host.removed, SLOW_MS)
+    four.run_until(lambda: leaving.host.belonging.removed, SLOW_MS)
     four.crash(leaving)
     four.run(2000)
     with pytest.raises(Foreign, match="has been removed from this cluster"):
         four.nodes[0].host.admit_peer(leaving.identity)
     leaving.restart()
-    four.run_until(lambda: leaving.host.removed, 10_000)
+    four.run_until(lambda: leaving.host.belonging.removed, 10_000)
     assert leaving.host.failure is None
 
 
@@ -202,16 +202,16 @@ def test_a_node_that_has_left_goes_only_once_the_meta_shard_does_without_its_vot
     cluster.run_until(lambda: cluster.grown_shard(META_SHARD, 2))
     first = cluster.nodes[0]
     went: list[bool] = []
-    leave = leaving.host._leave
+    leave = leaving.host.belonging.leave
 
     def going() -> None:
         conf = first.replica(META_SHARD).raft.configuration
         went.append(conf.voters == {first.replica(META_SHARD).id})
         leave()
 
-    leaving.host._leave = going  # type: ignore[method-assign]
+    leaving.host.belonging.leave = going  # type: ignore[method-assign]
     set_state(cluster, leaving, NodeState.REMOVING)
-    cluster.run_until(lambda: leaving.host.removed, SLOW_MS)
+    cluster.run_until(lambda: leaving.host.belonging.removed, SLOW_MS)
     assert went[0]
     cluster.crash(leaving)
     admin(cluster, Op.NODE_LABEL, 1, "z", None)

@@ -42,6 +42,7 @@ class HostStandIn:
         self.on_turn: Callable[[], None] = lambda: None
         self.view = None
         self.steward = self
+        self.belonging = self
         self.spaces: list[tuple[int, bool]] = []
 
     def tick(self) -> None:
@@ -182,7 +183,7 @@ async def test_the_drive_loop_turns_when_it_is_woken_and_ends_with_the_node() ->
 
 async def test_the_drive_loop_ends_with_the_membership() -> None:
     host, wake = HostStandIn(), loop.Wake()
-    host.removed = True
+    host.belonging.removed = True
     with trio.fail_after(1):
         await loop.drive(host, wake, host)  # type: ignore[arg-type]
     assert host.turns == 0

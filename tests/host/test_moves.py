@@ -43,7 +43,7 @@ def test_a_follower_far_behind_is_restored_by_a_snapshot(grow: Grow) -> None:
     assert cluster.snapshots_sent == 1
     cluster.run(3000)
     assert cluster.snapshots_sent == 1, "the snapshot is sent again and again"
-    assert lagging.host.received == {}
+    assert lagging.host.effects.received == {}
 
 
 def test_a_restored_follower_serves_what_it_was_sent_after_a_crash(grow: Grow) -> None:

@@ -222,7 +222,7 @@ def _crawl(cluster: Cluster, follower: Node) -> None:
 
 
 def is_received(node: Node) -> bool:
-    return bool(node.host.received)
+    return bool(node.host.effects.received)
 
 
 def is_in_log(node: Node) -> bool:

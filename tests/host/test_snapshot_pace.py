@@ -120,7 +120,7 @@ class Bench:
             async with trio.open_nursery() as nursery:
                 sender = SnapshotSender(host, self.source.data_db, nursery, around)
                 replica.raft.snapshot_sent = partial(hear, sender)  # type: ignore[method-assign]
-                host.snapshots_wanted = [(replica, self.recipient)]
+                host.effects.snapshots_wanted = [(replica, self.recipient)]
                 began_s = trio.current_time()
                 sender.start_wanted()
             return trio.current_time() - began_s
@@ -257,7 +257,7 @@ def test_failures_are_told_later_and_later_so_that_the_core_does_not_spin(
         assert not sent
         times.append(trio.current_time())
         if len(times) < 7:
-            bench.source.host.snapshots_wanted = [(bench.source.replica(SHARD), recipient)]
+            bench.source.host.effects.snapshots_wanted = [(bench.source.replica(SHARD), recipient)]
             sender.start_wanted()
 
     bench.run_sender(again)

@@ -117,7 +117,7 @@ def test_a_transfer_installs_the_senders_state_at_its_index(bench: Bench) -> Non
     bench.cluster.settle()
     assert bench.recipient.state.index == bench.reader.applied.index
     assert bench.recipient.state.state_hash == bench.reader.applied.state_hash
-    assert bench.target.host.received == {}
+    assert bench.target.host.effects.received == {}
 
 
 def test_a_transfer_that_was_broken_off_goes_on_where_it_stopped(bench: Bench) -> None:
@@ -232,7 +232,7 @@ def test_no_other_transfer_begins_while_a_snapshot_waits_for_its_installation(
     for chunk in bench.chunks():
         bench.chunk(chunk)
     bench.cluster.settle()
-    assert bench.target.host.received, "it is in the log's queue, not installed"
+    assert bench.target.host.effects.received, "it is in the log's queue, not installed"
     with pytest.raises(KritaError, match="about to install"):
         bench.open(bench.another_transfer())
     bench.target.log.held = False
@@ -252,7 +252,7 @@ def test_a_snapshot_that_the_log_has_overtaken_leaves_nothing_behind(bench: Benc
     assert bench.chunk(chunks[-1]).one[0] == Status.OK
     bench.cluster.settle()
     assert bench.recipient.state.index == index
-    assert bench.target.host.received == {}
+    assert bench.target.host.effects.received == {}
     assert not is_receiving(bench)
 
 
@@ -266,7 +266,7 @@ def test_a_transfer_for_a_replica_that_leaves_meanwhile_ends_without_harm(bench:
     del bench.target.host.replicas[SHARD]
     bench.target.data.run_all()
     assert len(replies.all) == 1
-    assert bench.target.host.received == {}
+    assert bench.target.host.effects.received == {}
 
 
 def test_a_disk_that_fails_while_receiving_ends_the_node_and_answers(bench: Bench) -> None:
@@ -366,7 +366,7 @@ async def send(bench: Bench, service: Receiving, port: int) -> tuple[int, bool]:
     host.transport.address_of = lambda node: f"127.0.0.1:{port}"  # type: ignore[method-assign]  # noqa: ARG005
     told: list[tuple[int, bool]] = []
     replica.raft.snapshot_sent = lambda replica, ok: told.append((replica, ok))  # type: ignore[method-assign]
-    host.snapshots_wanted = [(replica, bench.recipient.id)]
+    host.effects.snapshots_wanted = [(replica, bench.recipient.id)]
     async with trio.open_nursery() as nursery:
         SnapshotSender(host, bench.source.data_db, nursery).start_wanted()
     (result,) = told

@@ -74,6 +74,6 @@ def test_a_node_that_a_recovery_has_given_up_is_not_let_in(grow: Grow) -> None:
     cluster = grow()
     host, other = cluster.nodes[0].host, cluster.nodes[1].identity
     host.admit_peer(other)
-    host.given_up = frozenset({other.node})
+    host.belonging.given_up = frozenset({other.node})
     with pytest.raises(Foreign, match="given up when this cluster was recovered"):
         host.admit_peer(other)

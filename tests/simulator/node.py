@@ -32,11 +32,12 @@ from kritad.host.bootstrap import (
     parse_membership,
     store_of,
 )
-from kritad.host.host import Host, Workers
+from kritad.host.host import Host
 from kritad.host.link import Expelled, after_welcome
 from kritad.host.replica import Replica
 from kritad.host.request import Request
 from kritad.host.snapshots import SnapshotReceiver
+from kritad.host.writer import Workers
 from kritad.metrics import Metrics
 from kritad.raft.messages import Message
 from kritad.service import Service
@@ -107,7 +108,7 @@ class SimNode:
             self._backlog.append((act, args))
             return
         act(*args)
-        if self.alive and (self.host.failure is not None or self.host.removed):
+        if self.alive and (self.host.failure is not None or self.host.belonging.removed):
             self.end()
             self.world.ended(self)
 
@@ -246,7 +247,7 @@ class SimNode:
             if status == Status.FOREIGN:
                 refusal = from_wire(status, reply)
                 assert isinstance(refusal, Foreign)
-                self.host.refused(refusal)
+                self.host.belonging.refused(refusal)
             elif status != Status.OK:
                 self.later(self.clock.real_us(_ANNOUNCE_MS), self._announce)
             else:
@@ -292,7 +293,7 @@ class SimNode:
     def _turn(self) -> None:
         self._turn_due = False
         self.host.turn()
-        if self.host.snapshots_wanted:
+        if self.host.effects.snapshots_wanted:
             self.sender.start_wanted()
         self.world.invariants.look(self)
         for connection in self.connections:
@@ -339,7 +340,7 @@ class SimNode:
         """A node of the cluster has ended the connection with these words."""
         meant = after_welcome(refusal)
         assert isinstance(meant, Expelled)
-        self.do(lambda: self.host.refused(meant))
+        self.do(lambda: self.host.belonging.refused(meant))
 
     def serve_peer(
         self,

@@ -41,7 +41,7 @@ class SnapshotSender:
     def start_wanted(self) -> None:
         """Take up what was asked for since the last call."""
         host = self.node.host
-        wanted, host.snapshots_wanted = host.snapshots_wanted, []
+        wanted, host.effects.snapshots_wanted = host.effects.snapshots_wanted, []
         self._waiting.extend(wanted)
         self._next()
 

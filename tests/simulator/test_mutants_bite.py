@@ -15,7 +15,7 @@ from krita.errors import BadRequest, Outcome, SessionExpired
 from krita.handshake import Identity
 from kritad.cluster.model import NodeRecord
 from kritad.cluster.view import MetaView
-from kritad.host import host
+from kritad.host import belonging
 from kritad.host.request import Request
 from kritad.raft.log import Log
 from kritad.raft.messages import Append, AppendReply, SnapshotInstalled
@@ -137,9 +137,9 @@ def test_another_disk_is_admitted() -> None:
         Identity(b"c" * 16, 1, b"s" * 16, 4, ""),
     ):
         with pytest.raises(Exception, match="node 1"):
-            vars(host)["check_member"](view, wrong)
+            vars(belonging)["check_member"](view, wrong)
         with planted("wiped-disk-is-admitted"):
-            vars(host)["check_member"](view, wrong)
+            vars(belonging)["check_member"](view, wrong)
 
 
 def test_a_poisoned_replica_acknowledges(tmp_path: Path) -> None:

@@ -38,12 +38,12 @@ def _stay(router: Router, address: str, now: float) -> None:
     """A node that does not answer in time is asked first the next time as well."""
 
 
-def _let_it_finish(host: Host, replica: Replica, why: str) -> None:
+def _let_it_finish(residence: Residence, replica: Replica, why: str) -> None:
     """A replica that is found damaged sends what it had ready in that turn."""
     replica.raft.poison(why)
-    host.flusher.forget(replica)
+    residence._flusher.forget(replica)
     replica.abandon(why)
-    host.drive.mark(replica)
+    residence._drive.mark(replica)
 
 
 def _route_by_the_map(service: Service, key: bytes) -> int:
@@ -83,7 +83,7 @@ MUTANTS = (
         "a poisoned replica is silent",
         "found here: docs/simulation.md",
         "poisoned-silent: a leader applies a write to a damaged row and appends in one turn",
-        ((Host, "_silence", _let_it_finish),),
+        ((Residence, "_silence", _let_it_finish),),
     ),
     Mutant(
         "new-half-is-found-by-the-map-alone",

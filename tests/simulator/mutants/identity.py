@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from krita.handshake import Identity
 from kritad.cluster import meta_nodes, meta_shards
 from kritad.cluster.model import ClusterRecord, NodeRecord, ShardRecord
-from kritad.host import admission, host, residence
+from kritad.host import admission, belonging, residence
 from kritad.host.admission import Twins
 from kritad.host.births import give_log
 from kritad.raft.types import SnapshotMeta
@@ -126,7 +126,7 @@ MUTANTS = (
         hint="the part: whom a life has removed is not started again",
         patches=(
             (meta_nodes, "_check_member", _take_back_whoever_left),
-            (host, "has_gone", _nobody_has_gone),
+            (belonging, "has_gone", _nobody_has_gone),
         ),
     ),
     Mutant(
@@ -134,6 +134,6 @@ MUTANTS = (
         rule="who was given up by a recovery never comes back",
         source="host/admission.py, kritad/recover.py",
         hint="the part: no life is recovered by hand",
-        patches=((host, "check_kept", _remember_every_copy),),
+        patches=((belonging, "check_kept", _remember_every_copy),),
     ),
 )

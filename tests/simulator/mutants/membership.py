@@ -8,7 +8,7 @@ import attrs
 
 from krita.handshake import Identity
 from kritad.cluster.view import MetaView
-from kritad.host import host, replica, residence
+from kritad.host import belonging, replica, residence
 from kritad.raft import election, log, quorum, reads, replication, state
 from kritad.raft import membership as product
 from kritad.raft.configuration import Change, IllegalChange, leave_joint, simple_change, with_nodes
@@ -210,7 +210,7 @@ MUTANTS = (
         source="raft.md B26",
         hint="acknowledged write lost, one vote per term; needs a disk that is rolled back, or "
         "wiped under the node's old number",
-        patches=((host, "check_member", _know_everybody),),
+        patches=((belonging, "check_member", _know_everybody),),
     ),
     Mutant(
         name="replica-leaves-on-a-wish",
