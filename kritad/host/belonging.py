@@ -6,6 +6,8 @@ Rules:
   node may still come.
 * A node that people remove stops when nobody counts on it any more (departure.py). It may
   not hear its own last entry, so those who know tell it when it speaks to them.
+* Whoever has left is dialled no more, once it votes in nothing. It finds out when it
+  dials us.
 * For a node that is not about to leave, to be refused is the end: the others are right,
   or it is in another cluster than it believes.
 """
@@ -76,9 +78,18 @@ class Belonging:
             raise removed_from_cluster(node)
 
     def look(self) -> None:
-        """Stop if this node has left. Called at each tick; costs a look at its record."""
+        """Stop if this node has left, forget others that have. Called at each tick; costs a
+        look at the record of each."""
+        for node in list(self._transport.peers):
+            if self._has_gone(node):
+                self._transport.forget(node)
         if self._has_gone(self._node):
             self.leave()
+
+    def addresses(self) -> dict[int, str]:
+        """Where to find the nodes that we have to do with, as far as is known."""
+        nodes = self._view().nodes
+        return {node: nodes[node].address for node in nodes if not self._has_gone(node)}
 
     def refused(self, error: Foreign) -> None:
         """The others take us for no member of the cluster. For a node that is about to

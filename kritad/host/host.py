@@ -254,7 +254,7 @@ class Host:
         if view.version == self.view.version:
             return
         self.view = view
-        self.transport.set_peers({n.node: n.address for n in view.nodes.values()})
+        self.transport.set_peers(self.belonging.addresses())
         self.residence.follow(view)
         self.shard_map = self.build_shard_map()
         self.router.retry_parked()

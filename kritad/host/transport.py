@@ -128,6 +128,12 @@ class Transport:
         peer = self._peers[node] = Peer(node, text, links, trio.CancelScope())
         self._start(peer)
 
+    def forget(self, node: int) -> None:
+        """The node has left for good: it is dialled no more."""
+        gone = self._peers.pop(node, None)
+        if gone is not None:
+            gone.scope.cancel()
+
     def _link(self, node: int, lane: str, address: Address) -> Link:
         return Link(
             node,

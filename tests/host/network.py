@@ -61,6 +61,9 @@ class MemoryTransport:
         if node != self.identity.node:
             self._peers.setdefault(node, PeerStandIn(text))
 
+    def forget(self, node: int) -> None:
+        self._peers.pop(node, None)
+
     def check_single(self, newcomer: Identity) -> None:
         """There is one process for each node here."""
 

@@ -165,7 +165,39 @@ def test_a_node_that_was_removed_learns_it_and_is_known_to_nobody_any_more(
     assert leader is not None
     conf = leader.replica(META_SHARD).raft.configuration
     assert leaving.number not in {conf.nodes[member] for member in conf.members}
+    assert all(leaving.number not in node.host.transport.peers for node in four.alive)
     check_written(four, four.nodes[0], 12)
+    set_label = encode_body(Op.NODE_LABEL, four.nodes[0].number, "zone", None)
+    four.submit(four.nodes[0], Op.NODE_LABEL, set_label, META_SHARD)
+    four.run_until(lambda: view_of(four).nodes[four.nodes[0].number].zone == "zone")
+    four.run(1000)
+    assert all(leaving.number not in node.host.transport.peers for node in four.alive), "by a view"
+    four.crash(four.nodes[2])
+    four.nodes[2].restart()
+    four.run(1000)
+    assert leaving.number not in four.nodes[2].host.transport.peers, "by a restart"
+
+
+def test_who_has_left_and_votes_still_is_not_forgotten(tmp_path: Path) -> None:
+    """Of two voters each is needed to let the other go."""
+    cluster = Cluster(tmp_path, shards=1, factor=1)
+    leaving = cluster.join()
+    cluster.run_until(lambda: cluster.grown_shard(META_SHARD, 2))
+    first = cluster.nodes[0]
+    seen: list[bool] = []
+    forget = first.host.transport.forget
+
+    def forgetting(node: int) -> None:
+        conf = first.replica(META_SHARD).raft.configuration
+        seen.append(conf.voters == {first.replica(META_SHARD).id})
+        forget(node)
+
+    first.host.transport.forget = forgetting  # type: ignore[method-assign]
+    set_state(cluster, leaving, NodeState.REMOVING)
+    cluster.run_until(lambda: leaving.host.belonging.removed, SLOW_MS)
+    cluster.run(1000)
+    assert seen == [True]
+    cluster.close()
 
 
 def test_a_node_that_left_and_starts_again_is_told_so(four: Cluster) -> None:

@@ -454,6 +454,24 @@ async def test_links_follow_a_node_that_has_moved_and_keep_one_that_an_older_vie
         assert transport.address_of(US.node) == US.address
 
 
+async def test_a_node_that_is_forgotten_is_dialled_no_more() -> None:
+    """Nobody is there: a link tries for ever, until it is told that nobody will be."""
+    transport = make_transport(MemoryService())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(transport.run)
+        transport.set_peers({1: f"127.0.0.1:{free_port()}", 3: f"127.0.0.1:{free_port()}"})
+        link = transport.peers[1].links[URGENT]
+        await until(lambda: link.attempts >= 2)
+        tasks = transport._nursery
+        assert tasks is not None
+        assert len(tasks.child_tasks) == 2
+        transport.forget(1)
+        await until(lambda: len(tasks.child_tasks) == 1)
+        assert set(transport.peers) == {3}
+        transport.forget(1)  # and again
+        nursery.cancel_scope.cancel()
+
+
 @asynccontextmanager
 async def fixed_elsewhere(service: MemoryService) -> AsyncIterator[int]:
     service.metrics = Metrics()
