@@ -1,0 +1,4 @@
+// What a program imports.
+
+export { Client } from "./client.js";
+export { Problem } from "./errors.js";
