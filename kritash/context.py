@@ -44,6 +44,9 @@ class Display(Protocol):
     def result(self, text: str) -> None:
         """The first part of a result, ahead of the reply that ends the command."""
 
+    def data(self, text: str) -> None:
+        """A piece of a result that is too long for a reply, as it is. Raises OSError."""
+
 
 def nobody(_question: str) -> bool | None:
     """The ear of a script: nobody can be asked."""

@@ -59,6 +59,7 @@ class Option:
     default: object = None
     short: str = ""  # one letter
     repeated: bool = False  # its value is a list
+    choices: tuple[str, ...] = ()  # of a TEXT: all that it may be; none: anything
 
 
 @attrs.frozen
@@ -119,6 +120,12 @@ class Invocation:
         """The argument of that name, which is bytes by its kind."""
         value = self._value(name)
         assert isinstance(value, bytes), name
+        return value
+
+    def text(self, name: str) -> str | None:
+        """The argument or option of that name, which is text by its kind, if it was given."""
+        value = self._value(name)
+        assert value is None or isinstance(value, str), name
         return value
 
     def flag(self, name: str) -> bool:

@@ -91,6 +91,11 @@ class Output:
             self.progress_done()
             self._write(f"{visible(text)}\n".encode("utf-8", "backslashreplace"))
 
+    def data(self, text: str) -> None:
+        """A piece of a long result, as it is. Raises OSError as stdout does."""
+        self.progress_done()
+        self._write(text.encode("utf-8"))
+
     def _write(self, data: bytes) -> None:
         self.stdout.flush()
         self.stdout.buffer.write(data)

@@ -154,6 +154,10 @@ def _take_option(
     else:
         raise ParseError(f"{name} needs a value: {option.metavar}", word.column)
     converted = convert(value, option.kind, f"--{option.name}")
+    if option.choices and converted not in option.choices:
+        choices = ", ".join(option.choices)
+        message = f"--{option.name} must be one of {choices}, not {value.text!r}"
+        raise ParseError(message, value.column, nearest(value.text, option.choices))
     if option.repeated:
         so_far = given.setdefault(option.name, [])
         assert isinstance(so_far, list)

@@ -81,6 +81,7 @@ def _candidates(
     behind = done[width:]
     awaited = _awaiting(behind, options)
     if awaited is not None:
+        yield from ((choice, "") for choice in awaited.choices)
         yield from _values(awaited.kind, recent)
         return
     if typed.data.startswith(b"-") and not typed.quoted:

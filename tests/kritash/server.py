@@ -19,7 +19,15 @@ from typing import Any
 
 from krita.codec import decode
 from krita.connection import FLAG_FORWARDED, Connection, HelloReceived, Request, ServerConnection
-from krita.errors import ERRORS, KritaError, NotLeader, Status, Unauthenticated, to_wire
+from krita.errors import (
+    ERRORS,
+    ConditionFailed,
+    KritaError,
+    NotLeader,
+    Status,
+    Unauthenticated,
+    to_wire,
+)
 from krita.handshake import Identity
 from krita.limits import VALUE_BYTES_MAX_DEFAULT, frame_bytes_max
 from krita.operations import OPERATIONS, Access, Op
@@ -293,6 +301,10 @@ class Cluster:
         if session and (session, sequence) in self.applied:
             self.repeated += 1
         self.applied.add((session, sequence))
+        revision = found[1] if found else 0
+        if fields[-1] not in (None, revision):
+            detail = {"revision": revision}
+            raise ConditionFailed(f"the key is at revision {revision}", detail=dict(detail))
         self.revision += 1
         if op == Op.PUT:
             assert isinstance(fields[4], bytes)

@@ -102,6 +102,7 @@ def test_a_negative_number_is_a_value_and_no_option() -> None:
         ("bench put --seconds 0", 20, "--seconds must be a number of seconds above 0", ""),
         ("bench mixed --read-ratio 1.5", 25, "--read-ratio must be a number from 0 to 1", ""),
         ("shard transfer one 2", 15, "SHARD must be a whole number from 0 on, not 'one'", ""),
+        ("key import f --format jsno", 22, "--format must be one of jsonl, csv,", "'jsonl'?"),
         ("shard transfer 1 0", 17, "NODE must be a whole number from 1 on, not '0'", ""),
     ],
 )

@@ -188,6 +188,9 @@ class Shown:
     def result(self, text: str) -> None:
         raise AssertionError(text)
 
+    def data(self, text: str) -> None:
+        raise AssertionError(text)
+
 
 class Waiting:
     """``follow`` with a clock that only pauses move."""

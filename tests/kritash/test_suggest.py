@@ -36,7 +36,7 @@ def offered(line: str) -> list[Suggestion]:
     [
         ("clu|", ["cluster"]),
         ("CLU|", ["cluster"]),
-        ("key |", ["get", "put", "delete"]),
+        ("key |", ["get", "put", "delete", "import", "export"]),
         ("key g|", ["get"]),
         ("shard tr|", ["transfer"]),
         ("get us|", ["user:2", "user:1"]),
@@ -63,6 +63,9 @@ def offered(line: str) -> list[Suggestion]:
         ("bench put --connections |", []),
         ("bench put --connections 8 --conn|", []),
         ("bench put --in_flight 3 --in|", []),
+        ("key import f --format |", ["jsonl", "csv", "consul", "etcd"]),
+        ("key export --format c|", ["csv"]),
+        ("key import --prefix us|", ["user:2", "user:1"]),
         ("help key g|", ["get"]),
         ("help clu|", ["cluster"]),
         ("nonsense |", []),
@@ -77,7 +80,7 @@ def test_the_cursor_is_offered_what_may_stand_there(line: str, texts: list[str])
 
 def test_the_menu_shows_what_each_word_means() -> None:
     metas = {found.text: found.meta for found in offered("|")}
-    assert metas["key"] == "get, put, delete"
+    assert metas["key"] == "get, put, delete, import, export"
     assert metas["get"] == "read a key"
     assert metas["ping"].startswith("ask a node")
     assert [found.meta for found in offered("shard transfer |")] == [
