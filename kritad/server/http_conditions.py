@@ -8,6 +8,7 @@ a write on condition that nothing has changed since, again if something has.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -23,6 +24,8 @@ _TRIES_MAX = 16
 _TAGS_MAX = 64
 
 _ANY = b"*"
+# One of the list, with the comma behind it. A comma may stand in a tag (§8.8.3), too.
+_LISTED = re.compile(rb'[ \t]*(W/)?"([^"]*)"[ \t]*(?:,|$)')
 
 
 @frozen
@@ -80,17 +83,17 @@ def _tags(name: str, header: bytes, *, weak_matches: bool) -> Tags:
     if header.strip() == _ANY:
         return Tags(any=True)
     revisions: set[int] = set()
-    tags = header.split(b",")
-    for tag in tags:
-        tag = tag.strip()
-        weak = tag.startswith(b"W/")
-        opaque = tag[2:] if weak else tag
-        if len(tags) > _TAGS_MAX or len(opaque) < 2 or opaque[:1] != b'"' or opaque[-1:] != b'"':
+    at = count = 0
+    while at < len(header) or not count:  # an empty header is no list of tags
+        found = _LISTED.match(header, at)
+        count += 1
+        if found is None or count > _TAGS_MAX:
             raise BadRequest(
                 f"{name} is neither * nor a list of at most {_TAGS_MAX} entity tags",
                 hint=f'send back the ETag of an earlier answer, quotes included: {name}: "17"',
             )
-        digits = opaque[1:-1]
+        at = found.end()
+        weak, digits = found.groups()
         if digits.isdigit() and len(digits) < 20 and (weak_matches or not weak):
             revisions.add(int(digits))
     return Tags(any=False, revisions=frozenset(revisions))

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from kritad.server import http_kv, http_node, http_plain
+from kritad.server.http_answers import json_bytes
 from kritad.server.http_exchange import Exchange
 from kritad.server.http_wire import HttpRefusal
+from kritad.server.openapi.document import document
 
 Handler = Callable[[Exchange], None]
 Methods = Mapping[bytes, Handler]
@@ -37,6 +39,9 @@ class Routes:
             b"/livez": _reads(http_node.livez),
             b"/readyz": _reads(http_node.readyz),
             b"/metrics": _reads(http_node.metrics),
+            b"/openapi.json": _reads(
+                partial(http_node.openapi, text=json_bytes(document(value_bytes_max)))
+            ),
             # A PUT there is one to the key without a name, and refused as such.
             b"/": {**named, **_reads(http_node.welcome)},
             b"/key": {
@@ -50,6 +55,12 @@ class Routes:
             b"PUT": partial(http_kv.put, value_bytes_max=value_bytes_max),
             b"DELETE": http_kv.delete,
         }
+
+    @property
+    def templates(self) -> dict[str, Methods]:
+        """Every address, as OpenAPI writes them, with its methods."""
+        known = {path.decode(): methods for path, methods in self._paths.items()}
+        return {**known, "/{name}": self._named, "/v1/kv/{key}": self._kv}
 
     def handle(self, exchange: Exchange) -> None:
         """Hand the exchange to its handler. Raises HttpRefusal (404, 405)."""
