@@ -7,7 +7,8 @@ import pytest
 
 from tests.protocol.node_agent import Agent, Refused, needs_node, run_node
 from tests.system.cluster import Cluster
-from tests.system.conftest import TOKEN
+from tests.system.conftest import TOKEN, MakeCluster
+from tests.system.node import wait_until
 
 pytestmark = [pytest.mark.slow, needs_node]
 
@@ -69,6 +70,26 @@ def test_every_write_happens_once_while_the_busiest_leader_is_killed(cluster: Cl
             assert db.finish(call)["existed"] is False
         victim.restart()
         assert db.call("get", f"once:{WRITES - 1}")["data"] == {"hex": b"v".hex()}
+
+
+def test_every_write_happens_once_while_all_shards_are_split(make_cluster: MakeCluster) -> None:
+    """Keys move to new shards with their sessions, and the client finds them there."""
+    cluster = make_cluster(extra={"KRITA_ADMIN_TOKEN": TOKEN})
+    cluster.start()
+    shards = list(cluster.leaders())
+    with Agent(cluster.addresses, token=TOKEN) as db, cluster.client(token=TOKEN) as admin:
+        calls = []
+        for number in range(WRITES):
+            calls.append(db.start("put", f"split:{number}", "v", {"ifRevision": 0}))
+            if number % 10 == 0:
+                db.call("ping")
+            if number % 100 == 50:
+                admin.call("shard_split", shards[number // 100])
+        for call in calls:
+            assert db.finish(call)["existed"] is False
+        wait_until("all are split", lambda: len(cluster.leaders()) == 2 * len(shards))
+        for number in range(WRITES):  # with a map that is older than the shards
+            assert db.call("put", f"split:{number}", "w")["existed"] is True
 
 
 def test_the_first_steps_are_shown(shared: Cluster) -> None:

@@ -168,13 +168,9 @@ export class Call {
   async mend(problem) {
     const { router } = this;
     switch (problem.status) {
-      case "SESSION_EXPIRED": {
-        const { session } = this.ticket;
-        this.ticket.settle();
-        this.ticket = null;
-        await this.sessions.expire(session);
+      case "SESSION_EXPIRED":
+        await this.leaveSession();
         return false;
-      }
       case "NOT_LEADER":
         this.avoid = null;
         if (this.row !== null && router.learnLeader(this.row, problem.detail)) {
@@ -193,6 +189,16 @@ export class Call {
       router.refresh(); // which the map's own fetch must not wait for: it would be itself
     }
     return true;
+  }
+
+  /** The shard has forgotten the session: the next attempt takes a place in another. */
+  async leaveSession() {
+    const { ticket } = this;
+    if (ticket !== null) {
+      this.ticket = null;
+      ticket.settle();
+      await this.sessions.expire(ticket.session);
+    }
   }
 
   /** Longer each time, and not the same for all who failed together. */

@@ -95,7 +95,8 @@ for (const { name, hex, read_as: readAs, error } of load("refused.json")) {
 for (const { key, tag, token, shard_of_16: shard } of load("ring.json")) {
   check(`ring.json: ${key}`, () => {
     const width = 2 ** 32 / 16;
-    const rows = Array.from({ length: 16 }, (_, at) => [at + 1, at * width, (at + 1) * width, 0, 0, []]);
+    const arc = (_, at) => [at + 1, at * width, (at + 1) * width, 0, 0, []];
+    const rows = Array.from({ length: 16 }, arc);
     const map = new ShardMap([1, rows, []]);
     return (
       differs("the tag", hexOf(tagOf(bytesOf(key))), tag) ||
