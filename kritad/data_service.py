@@ -16,6 +16,7 @@ from krita.limits import KEY_BYTES_MAX, TXN_OPERATIONS_MAX
 from krita.operations import OPERATIONS, Consistency, Op
 from krita.ring import META_SHARD, tag_of
 from kritad.cluster.model import SHARDS_MAX
+from kritad.coordinator import Coordinator
 from kritad.host.host import Host
 from kritad.host.nearest import nearest_voter
 from kritad.host.request import Request, Respond
@@ -42,6 +43,7 @@ class DataService:
     def __init__(self, host: Host, value_bytes_max: int) -> None:
         self._host = host
         self._value_bytes_max = value_bytes_max
+        self._coordinator = Coordinator(host)
         self.handlers: dict[int, Handler] = {
             Op.GET: self._get,
             Op.KEY_HISTORY: self._history,
@@ -55,6 +57,10 @@ class DataService:
             Op.SESSION_OPEN: self._to_shard,
             Op.SESSION_KEEPALIVE: self._to_shard,
             Op.LEASE_CHANGE: self._to_shard,
+            Op.TXN_PREPARE: self._to_shard,
+            Op.TXN_FINISH: self._to_shard,
+            Op.TXN_DECIDE: self._to_home,
+            Op.TXN_FORGET: self._to_home,
             Op.RETENTION_CHANGE: self._to_shard,
             Op.SHARD_SCAN: self._to_shard,
             Op.LEASE_STATE: self._to_shard,
@@ -188,11 +194,13 @@ class DataService:
         keys = [key, *_txn_keys(fields)]
         for one in keys:
             check_key(one)
-        check_one_group(keys)
         for row in rows:
             for item in row[1:] if isinstance(row, list) else ():
                 if type(item) is bytes:
                     self._check_value(item)
+        if len({tag_of(one) for one in keys}) > 1:
+            self._coordinator.begin([*fields[:-1], self._value_bytes_max], deadline_ms, respond)
+            return
         body = self._with_limit(op, body, fields)
         self._write(op, body, key, shard, deadline_ms, forwarded, respond)
 
@@ -224,6 +232,12 @@ class DataService:
                 f"the value has {len(value)} bytes, this cluster takes {self._value_bytes_max}",
                 hint="raise value_bytes_max on every node",
             )
+
+    def _to_home(
+        self, op: Op, body: bytes, deadline_ms: float, forwarded: bool, respond: Respond
+    ) -> None:
+        key = decode_body(op, body)[0]
+        self._write(op, body, key, self._shard_of(key), deadline_ms, forwarded, respond)
 
     # --- by shard ----------------------------------------------------------------------
 
@@ -268,7 +282,7 @@ def check_one_group(keys: Sequence[bytes]) -> None:
     groups = list(dict.fromkeys(tag_of(key) for key in keys))
     if len(groups) > 1:
         raise SeveralGroups(
-            f"the keys are of {len(groups)} groups, and a transaction is of one",
+            f"the keys are of {len(groups)} groups, and this is done within one",
             hint="give the keys the same text in braces: {shop}stock and {shop}orders are of one",
             detail={"groups": groups[:100]},
         )

@@ -23,11 +23,12 @@ GET, PUT = int(Op.GET), int(Op.PUT)
 
 VALUES = 16  # different values, so that nothing can compress them all into one
 
-# A put without a session, up to its key: an array of seven that begins 0, 0, 0.
+# A put without a session, up to its key: an array of seven that begins 0, 0, 0. The nulls
+# behind these may be left out.
 _PUT_HEAD = b"\x87\x00\x00\x00"
 # Behind the value: no content type, no condition.
 _PUT_TAIL = b"\xf6\xf6"
-assert OPERATIONS[Op.PUT].fields == (
+assert OPERATIONS[Op.PUT].fields[:7] == (
     "session", "sequence", "acked_to", "key", "value", "content_type", "if_revision",
 ), "the two constants above spell this"  # fmt: skip
 

@@ -38,6 +38,7 @@ from kritad.host.peer_codec import decode_messages
 from kritad.host.replica import Replica
 from kritad.host.request import Deadlines, Request
 from kritad.host.residence import Residence
+from kritad.host.resolver import Resolver
 from kritad.host.router import Router
 from kritad.host.steward import Steward
 from kritad.host.transfers import Transfers
@@ -112,6 +113,7 @@ class Host:
             self.residence.unsound,
         )
         self.reaper = Reaper(clock, self.drive.mark)
+        self.resolver = Resolver(clock, self.submit, self.shard_of)
         self.vigil = Vigil(settings.dead_after_ms, clock, self.leadership.present)
         self.steward = self._make_steward()
         transport.on_expelled = self.belonging.refused
@@ -326,6 +328,7 @@ class Host:
             if replica.raft.has_ready:
                 self.drive.mark(replica)
         self.reaper.step(self.replicas.values())
+        self.resolver.step(self.replicas.values())
         for shard in self.view.shards:
             if self.leaders.of(shard)[0]:
                 self.leader_known_ms[shard] = now

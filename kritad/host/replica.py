@@ -35,7 +35,7 @@ from kritad.raft.types import Entry, Role
 from kritad.state.command import pack_command
 from kritad.state.feed import NEWEST
 from kritad.state.machine import ShardState
-from kritad.state.reading import OF_SHARD, changes, history, read_key, read_then, upto_of
+from kritad.state.reading import OF_SHARD, changes, history, is_held, read_key, read_then, upto_of
 from kritad.state.results import Result
 from kritad.state.split import Offspring
 from kritad.storage.errors import StorageError
@@ -111,6 +111,7 @@ class Replica:
         self._read_rounds: dict[int, list[Request]] = {}  # by token
         self._readable: list[tuple[int, list[Request]]] = []  # (index to be applied, reads)
         self._read_token = 0
+        self._held: list[Request] = []  # reads of keys that a transaction holds
         self.polls = Polls()
         self._role_seen: tuple[Role, int, int] | None = None
 
@@ -187,6 +188,10 @@ class Replica:
         self.raft.applied(entries[-1].index)
         if self.polls.count:
             self._wake_polls(before)
+        if self._held:
+            held, self._held = self._held, []
+            for request in held:
+                self.answer_read(request, None)
 
     def _answer_writes(self, newest: Request, term: int, result: Result) -> None:
         """Answer all who have proposed something for the place of the entry of ``term``."""
@@ -257,6 +262,13 @@ class Replica:
             return
         if request.op in KEYED and not self.state.owns(request.key):
             self._misplaced(request)
+            return
+        if (
+            staleness_ms is None
+            and self.state.keys.intents.by_key
+            and is_held(self.state, request.op, request.key, request.fields)
+        ):
+            self._held.append(request)  # until it is known what the transaction does
             return
         try:
             if request.op == Op.GET and not request.fields:
@@ -331,5 +343,6 @@ class Replica:
         reads += [r for _, requests in self._readable for r in requests]
         self._read_rounds.clear()
         self._readable = []
-        for request in reads + self.polls.all():
+        held, self._held = self._held, []
+        for request in reads + held + self.polls.all():
             request.fail(Unavailable(why, hint="ask again", outcome=Outcome.NOT_APPLIED))

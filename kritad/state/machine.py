@@ -39,8 +39,8 @@ from kritad.raft.types import Entry, EntryKind
 from kritad.state.bonds import Bonds
 from kritad.state.command import BadCommand, unpack_command
 from kritad.state.feed import Feed
+from kritad.state.intents import Intents
 from kritad.state.keyspace import Keyspace
-from kritad.state.leases import Leases
 from kritad.state.notes import Notes
 from kritad.state.records import Records
 from kritad.state.results import Result, failure, success
@@ -51,6 +51,7 @@ from kritad.state.user_keys import KEY_PLACE, KEYED, UserKeys
 from kritad.state.versions import Versions
 from kritad.storage.digests import HASH_MODULUS
 from kritad.storage.extent import Extent
+from kritad.storage.places import stored_token
 from kritad.storage.rows import Applied, Row, ShardFlush
 from kritad.storage.table import Table
 
@@ -119,7 +120,7 @@ class ShardState:
         self._sessions, self._notes = inherited.sessions, inherited.notes
         self._keyspace = Keyspace(table, extent, inherited.bonds, Feed(applied.index), self._notes)
         self._keyspace.clock_ms = applied.clock_ms
-        self.keys = UserKeys(shard, self._keyspace, Leases(self._notes), self._sessions)
+        self.keys = UserKeys(shard, self._keyspace, self._notes, self._sessions)
         # By index: an entry's data and what it says (clock, operation, fields).
         self._prepared: dict[int, tuple[bytes, int, int, object]] = {}
         self._operations: dict[int, Callable[[list[Any], int], Result]] = {
@@ -325,12 +326,15 @@ class ShardState:
         behind = self.extent.cut(command.at)
         bonds = self._keyspace.bonds.cut(command.at)
         self.feed.split(index, command.shard_new, command.at)
+        notes = self._notes.copy()
+        Intents(notes).keep_only(lambda key: stored_token(key) >= command.at)
+        self.keys.cut(command.at)
         self.lineage = self.lineage.cut(command.shard_new, command.at)
         replica = command.replica_new(self._applied.replica)
         if replica:
             # Else this replica is one of those that came later and live through the log:
             # the other half of its rows is nobody's here, and swept away.
-            self.offspring = self._bear(command, replica, table, behind, bonds, index)
+            self.offspring = self._bear(command, replica, table, behind, bonds, notes, index)
         return success([self.lineage.version])
 
     def _bear(
@@ -340,6 +344,7 @@ class ShardState:
         table: Table,
         extent: Extent,
         bonds: Bonds,
+        notes: Notes,
         index: int,
     ) -> Offspring:
         sessions = self._sessions.copy()
@@ -351,7 +356,7 @@ class ShardState:
             index=index,
             term=self.term,
             clock_ms=self.clock_ms,
-            state_hash=(extent.rows_hash + sessions.hash + self._notes.hash) & _HASH_MASK,
+            state_hash=(extent.rows_hash + sessions.hash + notes.hash) & _HASH_MASK,
             configuration=configuration,
             rows=table.generation,
             hash_lo=extent.hash_lo,
@@ -359,7 +364,7 @@ class ShardState:
             cells=extent.encode(),
             lineage=Lineage(self.lineage.version, born=index).encode(),
         )
-        inherited = Inheritance(sessions, self._notes.copy(), bonds)
+        inherited = Inheritance(sessions, notes, bonds)
         state = ShardState(command.shard_new, table, applied, inherited=inherited)
         group = tuple((new, node) for _, new, node in command.replicas)
         return Offspring(command.shard_new, replica, configuration, group, state)

@@ -144,6 +144,22 @@ def _event_to_wire(event: Event, bare: bool) -> list[object]:
     return [int(kind), key, None, at, None, at]
 
 
+def is_held(state: ShardState, op: int, key: bytes, fields: Sequence[object]) -> bool:
+    """Whether a transaction over several shards holds what the read would see: it has to wait
+    for its outcome, or it might see one half of it."""
+    held = state.keys.intents.by_key
+    if op == Op.GET:
+        return key in held
+    if op != Op.SHARD_SCAN:
+        return False
+    start, stop = fields[:2]
+    return any(
+        (not isinstance(start, bytes) or one >= start)
+        and (not isinstance(stop, bytes) or one < stop)
+        for one in held
+    )
+
+
 def history(state: ShardState, key: bytes, fields: Sequence[object]) -> Answer:
     """``key_history``: the fields behind the key. Raises BadRequest, storage's errors."""
     limit, before = fields[:2]

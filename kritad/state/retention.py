@@ -19,6 +19,7 @@ from kritad.state.notes import Notes
 
 RULES_MAX = 1_000  # of a shard
 _FIRST = -2 * LEASE_LIMIT  # rules' notes are numbered from here down
+_LAST = -3 * LEASE_LIMIT
 
 
 @attrs.frozen
@@ -42,7 +43,7 @@ class Retention:
         self._notes = notes
         self.rules: list[Rule] = []  # longest prefix first, so the first that fits counts
         for number, blob in notes:
-            if number <= _FIRST:
+            if _LAST < number <= _FIRST:
                 self.rules.append(Rule(*decode(blob)))  # type: ignore[misc]
         self._sort()
 

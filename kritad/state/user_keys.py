@@ -17,18 +17,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from krita.errors import BadRequest, LeaseUnknown, Status, WrongShard
+from krita.errors import BadRequest, Busy, LeaseUnknown, Status, WrongShard
 from krita.limits import KEY_BYTES_MAX
 from krita.operations import OPERATIONS, Change, LeaseChange, Op
+from kritad.state.intents import Intents
 from kritad.state.keyspace import Keyspace
 from kritad.state.leases import TTL_MS_MAX, Leases
 from kritad.state.memos import Memo
+from kritad.state.notes import Notes
 from kritad.state.results import Result, answer, success
 from kritad.state.sessions import Sessions
 from kritad.state.transactions import Transaction
+from kritad.state.two_phase import TwoPhase
 from kritad.state.verbs import VERBS, Action, Effect, Reply, check_lease, check_ttl, decide
 from kritad.storage.extent import OUTSIDE
-from kritad.storage.places import INNER_PREFIX
+from kritad.storage.places import INNER_PREFIX, stored_token
 from kritad.storage.rows import Row, Stamp
 
 ENDED_MAX = 1_000  # keys that one entry ends by the clock
@@ -47,8 +50,10 @@ _NO_USERS_KEY = (b"", INNER_PREFIX)  # what no user's key begins with
 class UserKeys:
     """See the module's docstring. It is a verb's ``Sight`` as well."""
 
-    def __init__(self, shard: int, keyspace: Keyspace, leases: Leases, sessions: Sessions) -> None:
-        self.leases = leases
+    def __init__(self, shard: int, keyspace: Keyspace, notes: Notes, sessions: Sessions) -> None:
+        self.leases = Leases(notes)
+        self.intents = Intents(notes)
+        self.two_phase = TwoPhase(shard, self, keyspace, self.intents)
         self._shard = shard
         self._keyspace = keyspace
         self._sessions = sessions
@@ -62,12 +67,16 @@ class UserKeys:
         keyed: dict[int, Callable[[list[Any], int], Result]] = {
             int(op): partial(self._keyed, op) for op in (*map(Op, VERBS), Op.TXN)
         }
-        return keyed | {
-            Op.PUT: self._put,
-            Op.EXPIRE: self._expire,
-            Op.LEASE_CHANGE: self._lease_change,
-            Op.RETENTION_CHANGE: self._retention_change,
-        }
+        return (
+            keyed
+            | self.two_phase.operations
+            | {
+                Op.PUT: self._put,
+                Op.EXPIRE: self._expire,
+                Op.LEASE_CHANGE: self._lease_change,
+                Op.RETENTION_CHANGE: self._retention_change,
+            }
+        )
 
     def _put(self, fields: list[Any], index: int) -> Result:
         """What nearly all puts are, without detours: this runs on every replica."""
@@ -81,6 +90,7 @@ class UserKeys:
                 and (content_type is None or type(content_type) is str)
                 and key[:1] not in _NO_USERS_KEY
                 and key not in keyspace.bonds.by_key
+                and key not in self.intents.by_key
             ):
                 cell = keyspace.extent.cell_of(key)
                 if cell == OUTSIDE:
@@ -111,6 +121,8 @@ class UserKeys:
             _check_key(one)
             if not self.owns(one):
                 raise self._not_ours()
+        if self.intents.holders(keys):
+            raise Busy("a key is held by a transaction", hint="try again in a moment")
         in_session = session not in _NO_SESSION
         known = self._begun(session, sequence, acked_to, index) if in_session else None
         if known is None:
@@ -135,21 +147,25 @@ class UserKeys:
             if known is not None:
                 return known
         if self._keyspace.bonds.by_key:
-            for key in keys:  # what is over goes first, whatever becomes of the rest
-                if self.is_over(key):
-                    self._end(key, index)
+            for one in keys:  # what is over goes first, whatever becomes of the rest
+                self.end_if_over(one, index)
         if transaction is not None:
             effects, reply = transaction.decide(self, index)
         else:
             effect, reply = decide(VERBS[op], self, fields[3:], index)
             effects = [] if effect is None else [effect]
         for effect in effects:
-            self._do(effect, index)
+            self.do(effect, index)
         if memo is not None:
             memo.keep(reply, index)
         return reply
 
-    def _do(self, effect: Effect, index: int) -> None:
+    def end_if_over(self, key: bytes, index: int) -> None:
+        """End a key whose time is over and that has not been ended yet."""
+        if self.is_over(key) and self._keyspace.stamp(key) is not None:
+            self._end(key, index)
+
+    def do(self, effect: Effect, index: int) -> None:
         keyspace, key = self._keyspace, effect.key
         cell = keyspace.extent.cell_of(key)
         if effect.action is Action.PUT:
@@ -164,8 +180,14 @@ class UserKeys:
                 keyspace.delete(key, index, stamp, cell)
         else:
             row = keyspace.get(key)
-            assert row is not None, effect
+            if row is None:
+                return
             keyspace.touch(key, row, cell, effect.expires_ms, effect.lease)
+
+    def cut(self, at: int) -> None:
+        """The shard was split: what is at and behind ``at`` is not ours any more."""
+        self.intents.keep_only(lambda key: stored_token(key) < at)
+        self.two_phase.decisions.cut(at)
 
     # What is over: see bonds.py and leases.py.
 
@@ -192,15 +214,19 @@ class UserKeys:
         """As much of it as one entry may. Call it before the entry does anything."""
         budget = ENDED_MAX
         for key in self._keyspace.bonds.due(self._keyspace.clock_ms, budget):
-            self._end(key, index)
+            if key not in self.intents.by_key:  # it has been promised to stay for a moment
+                self._end(key, index)
             budget -= 1
         while budget and (lease := self.leases.over(self._keyspace.clock_ms)) is not None:
             keys = self._keyspace.bonds.leased(lease)
-            for key in keys[:budget]:
+            free = [key for key in keys if key not in self.intents.by_key]
+            for key in free[:budget]:
                 self._end(key, index)
-            if len(keys) <= budget:
+            if len(free) < len(keys):
+                return  # the lease waits for those that are promised to stay for a moment
+            if len(free) <= budget:
                 self.leases.end(lease)
-            budget -= min(budget, len(keys))
+            budget -= min(budget, len(free))
 
     def _expire(self, fields: list[Any], _index: int) -> Result:
         self._of_shard(fields, 1)

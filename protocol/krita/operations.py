@@ -53,6 +53,11 @@ class Op(enum.IntEnum):
     CHANGES = 25
     LEASE_STATE = 26
     RETENTION_STATE = 27
+    # A shard's part in a transaction over several.
+    TXN_PREPARE = 28
+    TXN_FINISH = 29
+    TXN_DECIDE = 30  # by key
+    TXN_FORGET = 31  # by key
     # Administration. Those that the meta shard decides are entries of its log as they are.
     LEADER_TRANSFER = 32
     NODE_SET = 33
@@ -166,8 +171,8 @@ _ROWS = (
               (*_SESSION, "key", "compare", "then", "otherwise", "idempotency",
                "value_bytes_max"),
               ("revision", "succeeded", "results"),
-              "do `then` if all comparisons hold, `otherwise` if not, in one step; all keys are "
-              "of one group, that of `key`"),
+              "do `then` if all comparisons hold, `otherwise` if not, in one step; `key` is one "
+              "of its keys. Over several groups the revisions in the results are null"),
     Operation(Op.KEY_HISTORY, "key_history", Access.DATA, Route.KEY, False,
               ("key", "limit", "before"),
               ("versions", "complete_from_ms"),
@@ -208,6 +213,19 @@ _ROWS = (
     Operation(Op.RETENTION_STATE, "retention_state", Access.DATA, Route.SHARD, False,
               ("shard",), ("rules",),
               "of which prefixes one shard keeps versions, [prefix, retention_ms, since_ms]"),
+    Operation(Op.TXN_PREPARE, "txn_prepare", Access.PEER, Route.SHARD, True,
+              ("shard", "txn", "attempt", "home", "keys", "hold_ms"), ("rows", "clock_ms"),
+              "hold keys for a transaction over several shards, and tell what they are"),
+    Operation(Op.TXN_FINISH, "txn_finish", Access.PEER, Route.SHARD, True,
+              ("shard", "attempt", "plan"), ("revision", "misplaced"),
+              "do the shard's part of it, or nothing (plan null), and let the keys go"),
+    Operation(Op.TXN_DECIDE, "txn_decide", Access.PEER, Route.KEY, True,
+              ("key", "txn", "attempt", "commit", "plan", "results", "begun_ms"),
+              ("verdict", "plan", "results", "revision"),
+              "let it have happened, or never happen, if that is not decided yet"),
+    Operation(Op.TXN_FORGET, "txn_forget", Access.PEER, Route.KEY, True,
+              ("key", "txn"), (),
+              "all shards have done their part of it"),
     Operation(Op.SCAN, "scan", Access.DATA, Route.LOCAL, False,
               ("start", "stop", "limit", "reverse", "what"),
               ("rows", "next"),
