@@ -4,6 +4,9 @@ All in memory, because every write has to know at once whether something is due:
 dict entries and one of a heap for each such key, about 300 bytes. Rebuilt from
 data.db's small indexes when the shard is opened (Table.bonds).
 
+The heap keeps what is not so any more until it comes to the top, or until there is more
+of it than of what is: a key that is kept alive for a year is not remembered for each time.
+
 Rules:
 * Deadlines are times of the shard's own clock, which only entries move, so what is due
   is the same on every replica (raft.md 6); they are part of the row and its digest.
@@ -21,6 +24,7 @@ from kritad.storage.places import stored_token
 from kritad.storage.rows import Bond
 
 NEVER_MS = 1 << 62  # later than any clock
+_STALE_MAX = 1_000  # in the heap, besides as many as there are keys
 
 
 class Bonds:
@@ -29,8 +33,7 @@ class Bonds:
 
     def __init__(self, bonds: Iterable[Bond] = ()) -> None:
         self.by_key = {bond.key: bond for bond in bonds}
-        self._heap = [(b.expires_ms, b.key) for b in self.by_key.values() if b.expires_ms]
-        heapq.heapify(self._heap)
+        self._heap = _heap_of(self.by_key.values())
         self._by_lease: dict[int, set[bytes]] = {}
         for bond in self.by_key.values():
             if bond.lease:
@@ -59,6 +62,8 @@ class Bonds:
             self.by_key[key] = Bond(key, expires_ms, lease)
         if expires_ms:
             heapq.heappush(self._heap, (expires_ms, key))
+            if len(self._heap) > 2 * len(self.by_key) + _STALE_MAX:
+                self._heap = _heap_of(self.by_key.values())
         if lease:
             self._by_lease.setdefault(lease, set()).add(key)
         self._settle()
@@ -67,7 +72,10 @@ class Bonds:
         """The next keys whose deadlines have passed. They stay here until their rows go."""
         found: list[tuple[int, bytes]] = []
         while self.next_ms <= clock_ms and len(found) < limit:
-            found.append(heapq.heappop(self._heap))
+            item = heapq.heappop(self._heap)
+            # One that got the same deadline twice is there twice, in a row.
+            if not found or found[-1] != item:
+                found.append(item)
             self._settle()
         for item in found:
             heapq.heappush(self._heap, item)
@@ -104,3 +112,9 @@ class Bonds:
                 return
             heapq.heappop(heap)
         self.next_ms = NEVER_MS
+
+
+def _heap_of(bonds: Iterable[Bond]) -> list[tuple[int, bytes]]:
+    heap = [(bond.expires_ms, bond.key) for bond in bonds if bond.expires_ms]
+    heapq.heapify(heap)
+    return heap

@@ -21,6 +21,7 @@ from kritad.state.notes import Notes
 
 LEASE_LIMIT = 1 << 60  # ids are below it
 LEASES_MAX = 100_000  # in a shard: what memory they take is bounded
+_STALE_MAX = 1_000  # deadlines that are not so any more, besides as many as there are leases
 TTL_MS_MAX = 100 * 366 * 86_400_000  # a hundred years: more is a mistake in the unit
 
 
@@ -79,6 +80,10 @@ class Leases:
     def _keep(self, lease: int, known: Lease) -> None:
         self._leases[lease] = known
         heapq.heappush(self._heap, (known.deadline_ms, lease))
+        if len(self._heap) > 2 * len(self._leases) + _STALE_MAX:
+            # Each keepalive has left one behind.
+            self._heap = [(each.deadline_ms, number) for number, each in self._leases.items()]
+            heapq.heapify(self._heap)
         self._settle()
 
     def _settle(self) -> None:

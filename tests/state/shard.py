@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from krita.codec import encode_body
-from krita.operations import Op
+from krita.errors import KritaError, from_wire
+from krita.operations import OPERATIONS, LeaseChange, Op
 from kritad.raft.configuration import encode_configuration
 from kritad.raft.types import Configuration, Entry, EntryKind
 from kritad.state.command import pack_command
 from kritad.state.machine import Handler, ShardState
 from kritad.state.results import Result
-from kritad.state.sessions import SESSIONS_MAX
 from kritad.storage.cache import RowCache
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.digests import HASH_MODULUS, row_digest, session_digest
@@ -23,10 +23,17 @@ from kritad.storage.table import Table
 
 SHARD = 1
 REPLICA = 7
+_BEFORE_ALL = -(1 << 63)
 # Of the group that the replica begins with.
 FIRST = encode_configuration(
     Configuration(3, voters=frozenset({7, 8, 9}), nodes={7: 1, 8: 2, 9: 3})
 )
+
+
+def error(result: Result) -> KritaError:
+    """The error that a refused command is answered with."""
+    assert not result.ok, f"expected an error, got {result}"
+    return from_wire(result.status, result.body)
 
 
 def empty_state(shard: int, generation: int, extent: Extent) -> Applied:
@@ -72,6 +79,29 @@ class Shard:
         """Apply an operation, stamped with ``clock_ms``."""
         return self.command(pack_command(self.clock_ms, op, encode_body(op, *fields)))
 
+    def do(self, op: Op, key: bytes, **fields: object) -> Result:
+        """Apply a write of a key, its other fields by their names; those left out are null."""
+        given = {"session": 0, "sequence": 0, "acked_to": 0, "key": key, **fields}
+        names = OPERATIONS[op].fields
+        assert set(given) <= set(names), f"{op.name} has only {names}"
+        return self.call(op, *[given.get(name) for name in names])
+
+    def pass_time(self, ms: int) -> Result:
+        """So much time passes, and an entry says so."""
+        self.clock_ms += ms
+        return self.call(Op.EXPIRE, self.shard)
+
+    def lease(self, lease: int, change: LeaseChange, ttl_ms: int | None = None) -> Result:
+        return self.call(Op.LEASE_CHANGE, self.shard, lease, int(change), ttl_ms)
+
+    def retain(self, prefix: bytes, retention_ms: int) -> Result:
+        return self.call(Op.RETENTION_CHANGE, self.shard, prefix, retention_ms)
+
+    def value(self, key: bytes) -> bytes | None:
+        """What a reader finds now."""
+        row = self.state.read(key)
+        return None if row is None else row.value
+
     def put(self, key: bytes, value: bytes, if_revision: int | None = None) -> Result:
         return self.call(Op.PUT, 0, 0, 0, key, value, None, if_revision)
 
@@ -106,13 +136,17 @@ class Shard:
         """The state hash of what is stored, computed from every byte of it."""
         applied = self.db.applied()[self.shard]
         rows = self.db.scan(applied.rows, None, 1 << 20, applied.arc)
-        total = sum(row_digest(key, r.revision, r.value, r.content_type) for key, r in rows)
+        total = sum(
+            row_digest(key, r.revision, r.value, r.content_type, r.expires_ms, r.lease)
+            for key, r in rows
+        )
         for session, blob in self.stored_sessions(applied.generation):
             total += session_digest(session, blob)
         return total % HASH_MODULUS
 
     def stored_sessions(self, generation: int) -> list[tuple[int, bytes]]:
-        return self.db.scan_sessions(generation, 0, SESSIONS_MAX)
+        """Notes among them."""
+        return self.db.scan_sessions(generation, _BEFORE_ALL, 1 << 20)
 
     def _restore(self) -> None:
         applied = self.db.applied()[self.shard]
