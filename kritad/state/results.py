@@ -9,6 +9,7 @@ from __future__ import annotations
 import attrs
 
 from krita.errors import (
+    BadRequest,
     ConditionFailed,
     Conflict,
     KritaError,
@@ -50,16 +51,30 @@ def failure(error: KritaError) -> Result:
 
 
 def answer(op: int, reply: Reply) -> Result:
-    """The reply in full, from what a session keeps of it."""
+    """The reply in full, from what a session keeps of it. Raises BadRequest for that of
+    another operation: what sent it has used a sequence twice."""
     status, values = reply
-    if status == _OK:
-        if op == Op.PUT or op == Op.DELETE:
-            revision, existed, *previous = values
-            return Result(_OK, [revision, bool(existed), *([previous] if previous else ())])
-        if op == Op.TXN:
-            return Result(_OK, [values[0], bool(values[1]), values[2]])
-        return Result(_OK, [values[0], bool(values[1]), *values[2:]])
-    return failure(_refusal(op, Status(status), values))
+    if status != _OK:
+        return failure(_refusal(op, Status(status), values))
+    if len(values) not in _VALUES[op]:
+        raise BadRequest("this sequence number was used for another operation")
+    first, second, *more = values
+    if more and op in (Op.PUT, Op.DELETE):
+        return Result(_OK, [first, bool(second), more])
+    return Result(_OK, [first, bool(second), *more])
+
+
+# How many values the reply to each has: revision, a flag and, of a put or a delete, the
+# three of before.
+_VALUES: dict[int, tuple[int, ...]] = {
+    Op.PUT: (2, 5),
+    Op.DELETE: (2, 5),
+    Op.ADD: (3,),
+    Op.APPEND: (3,),
+    Op.TOUCH: (2,),
+    Op.LOCK: (2,),
+    Op.TXN: (3,),
+}
 
 
 def _refusal(op: int, status: Status, values: list[object]) -> KritaError:
