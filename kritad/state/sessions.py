@@ -27,6 +27,7 @@ import attrs
 
 from krita.codec import decode, encode
 from krita.errors import BadRequest, SessionExpired
+from krita.limits import CBOR_ITEMS_MAX, FRAME_BYTES_MAX_PEER, FRAME_OVERHEAD_BYTES
 from kritad.state.verbs import Reply
 from kritad.storage.digests import HASH_MODULUS, session_digest
 
@@ -34,10 +35,12 @@ SESSIONS_MAX = 4096  # per shard
 SESSION_TTL_MS = 3_600_000  # after the last use, by the shard's clock
 SEQUENCE_WINDOW = 1024  # how far a sequence number may be ahead of acked_to
 # Per shard; the count that bounds the memory, about 200 bytes each: a reply that has values
-# counts for as many as it has such pieces. Clients that acknowledge as they should keep as
+# counts for as many as it has pieces. Clients that acknowledge as they should keep as
 # many as they have requests in flight.
 REPLIES_MAX = 1 << 18
-_PIECE_BYTES = 200
+# One session may have all of them, and is one item of a snapshot's chunk and one of CBOR.
+_PIECE_BYTES = 144
+_ITEM_BYTES = 40  # a number or a list among a reply's values, besides what is in it
 
 _HASH_MASK = HASH_MODULUS - 1
 
@@ -246,7 +249,9 @@ class Sessions:
 def _weight(reply: Reply) -> int:
     """For how many replies of numbers alone it counts. 0.1 µs for those."""
     values = reply[1]
-    return 1 if len(values) <= 2 else 1 + _bytes_of(values) // _PIECE_BYTES
+    if len(values) <= 2:  # nearly all: a put's
+        return 1
+    return 1 + _bytes_of(values) // _PIECE_BYTES
 
 
 def _weight_of_all(session: Session) -> int:
@@ -254,6 +259,13 @@ def _weight_of_all(session: Session) -> int:
 
 
 def _bytes_of(value: object) -> int:
-    if isinstance(value, (bytes, str)):
-        return len(value)
-    return sum(map(_bytes_of, value)) if isinstance(value, list) else 0
+    """In memory, about, and surely no less than when it is stored."""
+    if isinstance(value, bytes):
+        return _ITEM_BYTES + len(value)
+    if isinstance(value, str):
+        return _ITEM_BYTES + len(value.encode())
+    return _ITEM_BYTES + (sum(map(_bytes_of, value)) if isinstance(value, list) else 0)
+
+
+assert REPLIES_MAX * _PIECE_BYTES < FRAME_BYTES_MAX_PEER - FRAME_OVERHEAD_BYTES
+assert REPLIES_MAX * _PIECE_BYTES // _ITEM_BYTES < CBOR_ITEMS_MAX

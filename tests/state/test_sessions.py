@@ -199,3 +199,49 @@ def test_equal_sessions_are_equal_bytes_whatever_order_the_writes_came_in() -> N
     for sequence in (3, 1, 2):
         execute(right, 1, sequence)
     assert left.freeze() == right.freeze()
+
+
+# --- what replies weigh ---------------------------------------------------------------------
+
+
+def test_a_reply_of_numbers_alone_weighs_one() -> None:
+    assert module._weight((OK, [1 << 40, 1])) == 1
+    assert module._weight((OK, [1 << 40, 1, 5])) == 2
+
+
+def test_a_reply_with_a_value_weighs_as_much_as_the_value() -> None:
+    value = b"x" * (1 << 20)
+    assert module._weight((OK, [7, 1, value, 3, None])) >= len(value) // module._PIECE_BYTES
+
+
+def test_a_transaction_s_reply_of_many_small_results_is_not_weighed_as_nothing() -> None:
+    """A thousand results of two numbers are 100 kB of memory."""
+    results = [[1000, 1] for _ in range(1024)]
+    assert module._weight((OK, [1000, 1, results])) > 500
+
+
+def test_whatever_one_session_may_keep_can_be_stored_and_read_again() -> None:
+    """CBOR_ITEMS_MAX is what a reader takes: more, and the replica would not open again."""
+    sessions = opened(1)
+    results = [[1000, 1, 5] for _ in range(1024)]
+    reply: Reply = (OK, [1000, 1, results])
+    most = module.REPLIES_MAX // module._weight(reply)
+    assert most < SEQUENCE_WINDOW
+    for sequence in range(1, most + 1):
+        sessions.finish(1, sequence, reply)
+    kept = sessions.copy()
+    sessions.finish(1, most + 1, reply)
+    assert 1 not in sessions, "the session that keeps too much is ended"
+    ((number, blob),) = kept.freeze()
+    assert blob is not None
+    assert len(blob) < 36 << 20
+    assert Sessions([(number, blob)]).hash == kept.hash
+
+
+def test_weights_are_the_same_after_a_restart() -> None:
+    sessions = opened(1)
+    sessions.finish(1, 1, (OK, [3, 1, b"v" * 1000, 2, "text/plain"]))
+    sessions.finish(1, 2, (OK, [3, 1, [[1, 0], [b"v" * 500, 3, None]]]))
+    before = sessions._replies_count
+    again = Sessions([(number, blob) for number, blob in sessions.freeze() if blob])
+    assert again._replies_count == before > 10

@@ -24,15 +24,16 @@ def _execute_again(
     reply = _begin(sessions, session_id, sequence, acked_to, index, clock_ms)
     if reply is not None:
         del sessions._sessions[session_id].replies[sequence]
-        sessions._replies_count -= 1
+        sessions._replies_count -= product._weight(reply)
     return None
 
 
 def _forget_one_more(sessions: product.Sessions, session: product.Session, acked_to: int) -> None:
     """The reply right behind those that the client has is dropped too."""
     _forget(sessions, session, acked_to)
-    if session.replies.pop(acked_to + 1, None) is not None:
-        sessions._replies_count -= 1
+    reply = session.replies.pop(acked_to + 1, None)
+    if reply is not None:
+        sessions._replies_count -= product._weight(reply)
 
 
 def _acknowledge_one_more(
