@@ -191,9 +191,9 @@ class ShardState:
         """The older versions of the keys."""
         return self._keyspace.versions
 
-    def leased(self, lease: int) -> list[bytes]:
-        """The keys that end with a lease, in order."""
-        return self._keyspace.bonds.leased(lease)
+    def leased(self, lease: int, limit: int) -> list[bytes]:
+        """The first keys that end with a lease, in order."""
+        return self._keyspace.bonds.leased(lease, limit)
 
     def read(self, key: bytes) -> Row | None:
         """A key as of ``index``, one that the shard ``owns``; None: it is absent, or over.

@@ -191,7 +191,7 @@ def lease_state(state: ShardState, fields: Sequence[object]) -> Answer:
     known = leases.get(lease)
     if known is None or not leases.is_alive(lease, state.clock_ms):
         return [None, None, []]
-    keys = state.leased(lease)[: _bounded(limit, _LEASE_KEYS_MAX, "limit")]
+    keys = state.leased(lease, _bounded(limit, _LEASE_KEYS_MAX, "limit"))
     return [known.ttl_ms, known.deadline_ms - state.clock_ms, keys]
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from krita.operations import Change, Op
 from krita.ring import token
 from kritad.state.bonds import NEVER_MS, Bonds
 from kritad.state.user_keys import ENDED_MAX
+from kritad.storage.errors import Corrupt
 from kritad.storage.rows import Bond
 from tests.state.shard import Shard
 
@@ -56,7 +59,8 @@ def test_bonds_that_lived_through_changes_are_those_that_are_read_again() -> Non
         clock_ms, limit = chance.randrange(12), chance.randrange(1, 50)
         assert bonds.next_ms == again.next_ms
         assert bonds.due(clock_ms, limit) == again.due(clock_ms, limit)
-        assert [bonds.leased(1), bonds.leased(2)] == [again.leased(1), again.leased(2)]
+        assert bonds.leased(1, limit) == again.leased(1, limit)
+        assert bonds.leased_count(2) == again.leased_count(2)
         assert bonds.of(key) == bond
         assert bonds.is_over(key, clock_ms) == (0 < bond[0] <= clock_ms)
 
@@ -66,7 +70,7 @@ def test_each_half_of_a_shard_gets_the_bonds_of_its_keys() -> None:
     bonds = Bonds(Bond(key, 7, 1) for key in keys)
     behind = bonds.cut(1 << 31)
     assert bonds.due(7, 1_000) == sorted(key for key in keys if token(key) < 1 << 31)
-    assert behind.leased(1) == sorted(key for key in keys if token(key) >= 1 << 31)
+    assert behind.leased(1, 99) == sorted(key for key in keys if token(key) >= 1 << 31)
 
 
 def test_without_bonds_nothing_is_ever_due() -> None:
@@ -157,3 +161,19 @@ def test_deadlines_are_the_same_after_a_flush_and_a_crash(shard: Shard) -> None:
     shard.pass_time(10)
     shard.flush()
     assert shard.scanned_hash() == shard.state.state_hash == 0
+
+
+@pytest.mark.parametrize("column", ["expires_ms", "lease"])
+def test_a_flipped_bit_in_what_ends_a_stored_key_is_found_and_not_acted_upon(
+    shard: Shard, column: str
+) -> None:
+    shard.call(Op.LEASE_CHANGE, shard.shard, 2, 0, 1_000)
+    shard.call(Op.LEASE_CHANGE, shard.shard, 3, 0, 64)
+    shard.do(Op.PUT, b"k", value=b"v", ttl_ms=1 << 20, lease=2)
+    shard.flush()
+    flipped = {"expires_ms": 64, "lease": 3}[column]
+    with shard.db.transaction() as connection:
+        connection.execute(f"UPDATE kv SET {column}=? WHERE key=?", (flipped, b"k"))
+    shard.crash()
+    with pytest.raises(Corrupt):
+        shard.pass_time(64)
