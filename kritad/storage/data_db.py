@@ -166,12 +166,23 @@ class DataDatabase:
         shard: int | None = None,
         *,
         reverse: bool = False,
+        bytes_max: int | None = None,
     ) -> list[tuple[bytes, Row]]:
         """At most ``limit`` rows of an arc from ``start`` on and below ``stop``, if that is
-        not None; in ``reverse`` the last ones, the last first. Raises and costs as scan."""
+        not None; in ``reverse`` the last ones, the last first. None behind the one with which
+        their values have ``bytes_max`` together. Raises and costs as scan."""
         self._check()
         rows = self._rows.between(generation, start, stop, limit, arc, shard, reverse=reverse)
-        return list(rows)
+        if bytes_max is None:
+            return list(rows)
+        found: list[tuple[bytes, Row]] = []
+        with contextlib.closing(rows):
+            for item in rows:
+                found.append(item)
+                bytes_max -= len(item[1].value)
+                if bytes_max <= 0:
+                    break
+        return found
 
     def bonds(self, generation: int, arc: Arc) -> list[Bond]:
         """The rows of an arc that end by themselves, by key. Raises StoreFailed, Corrupt.

@@ -31,6 +31,7 @@ ROW_OVERHEAD_BYTES = 200
 # Rows fetched from SQLite at a time: few at first, since most scans want few.
 _SCAN_ROWS_MIN = 64
 _SCAN_ROWS_MAX = 1024
+_SCAN_BYTES = 1 << 20  # of values, and one more: what is fetched may not be wanted
 
 
 class _Missing(enum.Enum):
@@ -206,15 +207,20 @@ class Table:
         return list(islice(self.between(start, None), limit))
 
     def between(
-        self, start: bytes, stop: bytes | None, *, reverse: bool = False
+        self,
+        start: bytes,
+        stop: bytes | None,
+        *,
+        reverse: bool = False,
+        wanted: int = _SCAN_ROWS_MIN,
     ) -> Iterator[tuple[bytes, Row]]:
         """The rows from ``start`` on and below ``stop`` (None: all behind it), in key order
-        or in reverse. Use it up before the table changes.
+        or in reverse. Use it up before the table changes. So many are probably ``wanted``.
 
         Raises Corrupt, StoreFailed. ~5 µs a row, and what SortedKeys.between costs.
         """
         memory = self._in_memory(start, stop, reverse)
-        stored = self._stored(start, stop, reverse)
+        stored = self._stored(start, stop, reverse, wanted)
         held, found = next(memory, None), next(stored, None)
         while held is not None or found is not None:
             if found is None or (held is not None and _is_first(held[0], found[0], reverse)):
@@ -243,16 +249,16 @@ class Table:
             yield key, newer[key] if key in newer else older[key]
 
     def _stored(
-        self, start: bytes, stop: bytes | None, reverse: bool
+        self, start: bytes, stop: bytes | None, reverse: bool, count: int
     ) -> Iterator[tuple[bytes, Row]]:
         """The rows of a range in data.db, in order, a batch at a time."""
-        count = _SCAN_ROWS_MIN
         while True:
             batch = self._db.between(
-                self.generation, start, stop, count, self.arc, self.shard, reverse=reverse
-            )
+                self.generation, start, stop, count, self.arc, self.shard,
+                reverse=reverse, bytes_max=_SCAN_BYTES,
+            )  # fmt: skip
             yield from batch
-            if len(batch) < count:
+            if len(batch) < count and sum(len(row.value) for _, row in batch) < _SCAN_BYTES:
                 return
             if reverse:
                 stop = batch[-1][0]

@@ -171,6 +171,7 @@ class MemoryDataDatabase(DataDatabase):
         shard: int | None = None,
         *,
         reverse: bool = False,
+        bytes_max: int | None = None,
     ) -> list[tuple[bytes, Row]]:
         """See DataDatabase.between."""
         self._check()
@@ -189,6 +190,10 @@ class MemoryDataDatabase(DataDatabase):
                 if self.corrupt_keys or self.unreadable_keys:
                     self.check_row(generation, key, shard)
                 found.append((key, held.rows[key]))
+                if bytes_max is not None:
+                    bytes_max -= len(held.rows[key].value)
+                    if bytes_max <= 0:
+                        break
         return found
 
     def bonds(self, generation: int, arc: Arc) -> list[Bond]:
