@@ -153,7 +153,9 @@ class Keyspace:
             revision, value, content_type = row.revision, row.value, row.content_type
         else:
             newest = next(self.versions.newest(key), None)
-            revision = rule.since_index if newest is None else newest.until_index
+            # What was before the history is whole is not known, though some of it be left.
+            known = 0 if newest is None else newest.until_index
+            revision = max(rule.since_index, known)
             value, content_type = None, None
         if revision == until_index:
             return  # it was set by this very entry: nobody can ask for that moment

@@ -47,7 +47,6 @@ def read_then(state: ShardState, key: bytes, fields: Sequence[object]) -> Answer
     """``get`` of another time: ``fields`` from at_revision on. Raises Compacted, BadRequest,
     and storage's errors."""
     at_revision, at_ms = fields[:2]
-    current = state.read(key)
     found: Version | Row | None
     if at_revision is not None:
         if type(at_revision) is not int or not 0 < at_revision <= state.index:
@@ -55,9 +54,9 @@ def read_then(state: ShardState, key: bytes, fields: Sequence[object]) -> Answer
                 f"at_revision is a revision from 1 to the shard's {state.index}, not"
                 f" {at_revision!r}"
             )
-        found = state.versions.as_of(key, current, at_revision)
+        found = state.versions.as_of(key, at_revision)
     elif type(at_ms) is int:
-        found = state.versions.at(key, current, at_ms, state.clock_ms)
+        found = state.versions.at(key, at_ms, state.clock_ms)
     else:
         raise BadRequest("at_ms is a time in milliseconds")
     if found is None or found.value is None:

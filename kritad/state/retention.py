@@ -63,16 +63,16 @@ class Retention:
         known = next((rule for rule in self.rules if rule.prefix == prefix), None)
         if retention_ms == 0:
             if known is not None:
-                self.rules.remove(known)
-                self._notes.remove(_number(prefix))
-            return
-        if known is None:
+                self._remove(known, clock_ms)
+        elif known is None:
             if len(self.rules) >= RULES_MAX:
                 raise Busy(f"there are {RULES_MAX} retention rules already", hint="remove some")
             self._keep(Rule(prefix, retention_ms, clock_ms, index))
         else:
-            # What the shorter of the two times has kept is what there is.
-            since_ms = known.whole_from_ms(clock_ms)
+            # What is kept already goes when the shorter time has said: a longer one
+            # is whole only for what changes from now on.
+            longer = retention_ms > known.retention_ms
+            since_ms = clock_ms if longer else known.since_ms
             self._keep(attrs.evolve(known, retention_ms=retention_ms, since_ms=since_ms))
 
     def forgot(self, key: bytes, until_index: int) -> None:
@@ -81,10 +81,31 @@ class Retention:
         if rule is not None and until_index > rule.since_index:
             self._keep(attrs.evolve(rule, since_index=until_index))
 
+    def _remove(self, rule: Rule, clock_ms: int) -> None:
+        self.rules.remove(rule)
+        self._notes.remove(_number(rule.prefix))
+        around = self.of(rule.prefix)
+        if around is None:
+            return
+        # From now on it speaks for these keys too. They have no more than the removed
+        # rule kept, and what that kept of late will go sooner.
+        since_ms = clock_ms if around.retention_ms > rule.retention_ms else rule.since_ms
+        self._keep(
+            attrs.evolve(
+                around,
+                since_ms=max(around.since_ms, since_ms),
+                since_index=max(around.since_index, rule.since_index),
+            )
+        )
+
     def _keep(self, rule: Rule) -> None:
-        self.rules = [known for known in self.rules if known.prefix != rule.prefix]
-        self.rules.append(rule)
-        self._sort()
+        for place, known in enumerate(self.rules):
+            if known.prefix == rule.prefix:
+                self.rules[place] = rule
+                break
+        else:
+            self.rules.append(rule)
+            self._sort()
         self._notes.put(_number(rule.prefix), encode(list(attrs.astuple(rule))))
 
     def _sort(self) -> None:
