@@ -54,10 +54,13 @@ class Feed:
         """A key was deleted, or has ended."""
         self._events.append((at, kind, key, None))
         self._size_bytes += _EVENT_BYTES + len(key)
+        if self._size_bytes > FEED_BYTES_MAX:
+            self._trim()
 
     def split(self, at: int, shard_new: int, place: int) -> None:
         """The keys from ``place`` on are another shard's."""
         self._events.append((at, Change.SPLIT, b"", (shard_new, place)))
+        self._size_bytes += _EVENT_BYTES
 
     def behind(
         self,
@@ -72,8 +75,7 @@ class Feed:
         back that far.
 
         About ``limit`` of them and ``bytes_max`` in keys and values: those of one entry are
-        not separated. 0.3 µs for each event
-        that is looked at.
+        not separated. 0.3 µs for each event that is looked at.
         """
         if after < self.oldest:
             return None
