@@ -16,7 +16,8 @@ only promises that the bytes were exactly one well-formed item.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterable
 from io import BytesIO
 from typing import Never
 
@@ -64,6 +65,14 @@ _END_BYTES = b"\x1b" + _END.to_bytes(8)
 _SMALL_BYTES_MAX = 64 << 10
 
 
+# How many parts `decode_each` decodes together: their number fits two bytes.
+_TOGETHER_MAX = 4096
+
+_two_bytes = struct.Struct(">BH").pack
+_four_bytes = struct.Struct(">BI").pack
+_eight_bytes = struct.Struct(">BQ").pack
+
+
 def encode(item: object) -> bytes:
     """The item's bytes, integers in their shortest form. About 1 µs if small.
 
@@ -100,6 +109,59 @@ def decode(data: bytes) -> object:
     # What is wrong is said by the slow way: what the fast one complains of may be
     # the end mark, which has been read as part of a truncated item.
     return _decode_from_stream(data)
+
+
+def decode_each(parts: list[bytes]) -> Iterable[object]:
+    """Each part's one item, as ``decode`` gives it. 0.3 µs for each of many small parts,
+    0.7 if there is but one. What is wrong with a part is raised when it is its turn.
+    """
+    count = len(parts)
+    if 1 < count <= _TOGETHER_MAX and sum(map(len, parts)) <= _SMALL_BYTES_MAX:
+        # One array of them all, with the end mark behind each: every part is checked
+        # to be exactly one item as in `decode`, and what all calls cost is paid once.
+        together = b"\x99" + (2 * count).to_bytes(2) + _END_BYTES.join(parts) + _END_BYTES
+        try:
+            items = cbor2.loads(
+                together,
+                tag_hook=_refuse_tag,
+                semantic_decoders=_TAGS,
+                max_depth=CBOR_DEPTH_MAX + 1,
+                allow_indefinite=False,
+                allow_duplicate_keys=False,
+                strict_hashable_types=True,
+            )
+        except cbor2.CBORError:
+            pass  # one of them is wrong: see which
+        else:
+            if items[1::2] == [_END] * count:
+                found: list[object] = items[::2]
+                return found
+    return map(decode, parts)
+
+
+_NUMBERS = [encode(number) for number in range(256)]
+
+
+def encode_number(number: int) -> bytes:
+    """A whole number from nought up to 2**64. 0.15 µs, a third of what ``encode`` takes."""
+    if number < 256:
+        return _NUMBERS[number]
+    if number < 65536:
+        return _two_bytes(0x19, number)
+    if number < 1 << 32:
+        return _four_bytes(0x1A, number)
+    return _eight_bytes(0x1B, number)
+
+
+def encode_head(length: int) -> bytes:
+    """What stands before a byte string of that length."""
+    if length < 24:
+        return bytes((0x40 | length,))
+    if length < 256:
+        return bytes((0x58, length))
+    if length < 65536:
+        return _two_bytes(0x59, length)
+    return _four_bytes(0x5A, length) if length < 1 << 32 else _eight_bytes(0x5B, length)
 
 
 def encode_body(op: int, *fields: object) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterable
 
 import cbor2
 import pytest
@@ -11,7 +12,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from krita import codec
-from krita.codec import CodecError, decode, decode_body, encode, encode_body
+from krita.codec import (
+    CodecError,
+    decode,
+    decode_body,
+    decode_each,
+    encode,
+    encode_body,
+    encode_head,
+    encode_number,
+)
 from krita.limits import CBOR_DEPTH_MAX, CBOR_ITEMS_MAX
 from krita.operations import Op
 
@@ -34,6 +44,45 @@ _LARGE = b"x" * (codec._SMALL_BYTES_MAX + 1)
 @given(_ITEMS)
 def test_what_is_encoded_decodes_to_the_same(item: object) -> None:
     assert decode(encode(item)) == item
+
+
+def _drained(items: Iterable[object]) -> list[object]:
+    """All of them, and behind those what the next was refused for, if it was."""
+    said: list[object] = []
+    try:
+        said.extend(items)
+    except CodecError as error:
+        said.append(error.message)
+    return said
+
+
+@given(st.lists(_ITEMS.map(encode) | st.binary(max_size=12), max_size=6))
+@example([b"\x82\x01", b"\x02", b"\x03\x04"])  # together they would be three items
+@example([b"\x01\x02", b"\x03"])
+@example([b"\x81", encode(codec._END)])
+@example([b"\x44ab", b"cd", b"\x01"])
+@example([b"\x01", _LARGE, b"\x02"])
+def test_parts_decoded_together_are_what_each_is_by_itself(parts: list[bytes]) -> None:
+    """Also where only their sum would be well formed, and up to the first that is not."""
+    assert _drained(decode_each(parts)) == _drained(map(decode, parts))
+
+
+@given(st.integers(0, (1 << 64) - 1))
+@example(23)
+@example(24)
+@example(255)
+@example(256)
+@example(65535)
+@example(65536)
+@example((1 << 32) - 1)
+@example(1 << 32)
+def test_numbers_by_themselves_are_encoded_as_in_an_item(number: int) -> None:
+    assert encode_number(number) == encode(number)
+
+
+@pytest.mark.parametrize("length", [0, 1, 23, 24, 255, 256, 65535, 65536])
+def test_the_head_of_a_byte_string_is_as_in_an_item(length: int) -> None:
+    assert encode_head(length) + bytes(length) == encode(bytes(length))
 
 
 @given(st.binary(max_size=200))
