@@ -31,6 +31,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import trio
 from attrs import asdict, define, field, frozen
@@ -212,7 +213,7 @@ class Loop:
         self.on_finished()
 
 
-def mixed(keys: int, value_bytes: int, seed: int) -> Iterator[Request]:
+def mixed(keys: int, value_bytes: int, seed: int) -> Iterator[Request[Any]]:
     """Puts and gets, evenly, for ever."""
     chance = random.Random(seed)
     values = make_values(value_bytes)

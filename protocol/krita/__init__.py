@@ -3,23 +3,35 @@
 ``krita.errors`` has everything that can be caught, all under ``KritaError``.
 """
 
+from krita import steps
+from krita.blocking.elections import Election
+from krita.blocking.leases import Lease
+from krita.blocking.locks import Lock
+from krita.blocking.scans import Scan
+from krita.blocking.watches import Watch
 from krita.client import Client, connect
 from krita.errors import (
     BadRequest,
     Busy,
+    Compacted,
     ConditionFailed,
+    Conflict,
     ConnectionFailed,
     DeadlineExceeded,
     Forbidden,
     Foreign,
     InternalError,
     KritaError,
+    LeaseUnknown,
+    Locked,
+    LockLost,
     NoSpace,
     NotLeader,
     Outcome,
     OutcomeUnknown,
     ProtocolError,
     SessionExpired,
+    SeveralGroups,
     Status,
     TooLarge,
     Unauthenticated,
@@ -27,26 +39,57 @@ from krita.errors import (
     Unsupported,
     WrongShard,
 )
-from krita.operations import Consistency
-from krita.values import DeleteResult, Pong, PutResult, Value
+from krita.items import Difference, Explanation, Item, LeaseInfo, Pong, RetentionRule
+from krita.operations import KEEP_TTL, Consistency
+from krita.values import (
+    AddResult,
+    AppendResult,
+    DeleteResult,
+    History,
+    Leader,
+    PutResult,
+    TouchResult,
+    TxnResult,
+    Value,
+    Version,
+)
+from krita.watching import Event
 
 # The same as kritad.__version__, which tests/protocol compares: the client may
 # be installed where the daemon is not.
 __version__ = "0.2.0"
 
 __all__ = [
+    "KEEP_TTL",
+    "AddResult",
+    "AppendResult",
     "BadRequest",
     "Busy",
     "Client",
+    "Compacted",
     "ConditionFailed",
+    "Conflict",
     "ConnectionFailed",
     "Consistency",
     "DeadlineExceeded",
     "DeleteResult",
+    "Difference",
+    "Election",
+    "Event",
+    "Explanation",
     "Forbidden",
     "Foreign",
+    "History",
     "InternalError",
+    "Item",
     "KritaError",
+    "Leader",
+    "Lease",
+    "LeaseInfo",
+    "LeaseUnknown",
+    "Lock",
+    "LockLost",
+    "Locked",
     "NoSpace",
     "NotLeader",
     "Outcome",
@@ -54,14 +97,22 @@ __all__ = [
     "Pong",
     "ProtocolError",
     "PutResult",
+    "RetentionRule",
+    "Scan",
     "SessionExpired",
+    "SeveralGroups",
     "Status",
     "TooLarge",
+    "TouchResult",
+    "TxnResult",
     "Unauthenticated",
     "Unavailable",
     "Unsupported",
     "Value",
+    "Version",
+    "Watch",
     "WrongShard",
     "__version__",
     "connect",
+    "steps",
 ]

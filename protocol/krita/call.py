@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from krita.errors import OutcomeUnknown, Unavailable
+from krita.errors import Outcome, OutcomeUnknown, Unavailable
 
 if TYPE_CHECKING:
     from krita.errors import KritaError
     from krita.link import Link
-    from krita.requests import Request
+    from krita.request import Request
     from krita.retry import Trial
     from krita.session import Ticket
 
@@ -35,7 +35,7 @@ class CallState(enum.Enum):
 class Call:
     """See the module. Made and changed by ``krita.dispatch`` alone."""
 
-    request: Request
+    request: Request[Any]
     started: float  # seconds on the client's clock, like all times here
     deadline: float
     due: float
@@ -80,3 +80,14 @@ class Call:
         if self.in_doubt:
             return OutcomeUnknown(f"{why}; the write may have been applied")
         return Unavailable(why)
+
+
+def errand_failed(error: KritaError, need: Need) -> KritaError:
+    """What a failed errand means for the call that needed it: that was not sent, so it
+    was surely not applied, whatever became of the errand. Nor is the errand's hint
+    one for the caller."""
+    if error.outcome is Outcome.NOT_APPLIED:
+        return error
+    kind, shard = need
+    lacking = f"a session in shard {shard}" if kind == "session" else "the shard map"
+    return Unavailable(f"nothing was sent for want of {lacking}: {error.message}")

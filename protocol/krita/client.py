@@ -25,14 +25,20 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from krita import requests
 from krita.address import parse, parse_many
+from krita.blocking.cluster import Cluster
+from krita.blocking.groups import Groups
+from krita.blocking.holding import Holding
+from krita.blocking.keeper import Keeper
+from krita.blocking.keys import Keys
+from krita.blocking.mailbox import Mailbox
+from krita.blocking.past import Past
+from krita.blocking.ranges import Ranges
 from krita.dispatch import Dispatcher
 from krita.errors import BadRequest
-from krita.operations import Consistency
 from krita.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -40,15 +46,15 @@ if TYPE_CHECKING:
 
     from krita.call import Call
     from krita.link import Link
-    from krita.requests import Request
+    from krita.request import Request
     from krita.ring import ShardMap
-    from krita.values import DeleteResult, Pong, PutResult, Value
 
+T = TypeVar("T")
 TIMEOUT_MS = 5000.0
 RECEIVE_BYTES = 1 << 16
 
 
-class Client:
+class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
     """A client of one cluster. Nothing is connected before the first call.
 
     ``nodes``: any of the cluster's nodes, ``"host:port,host"`` or a list; the others
@@ -56,6 +62,8 @@ class Client:
     the admin token or a user's. ``sessions=False`` spares the first write to each
     shard a round trip and ends retries of writes in doubt. ``zone``: where the caller
     is, as nodes name it (the setting ``zone``); stale reads stay there if they can.
+
+    Its operations are in the classes that it is made of.
 
     Raises AddressError (a BadRequest) for a bad address, BadRequest for a bad zone.
     """
@@ -83,78 +91,69 @@ class Client:
         self._unsent: dict[Link, bytes] = {}  # what a full socket did not take
         self._closed = False
 
-    # Operations
+    # What the surface is made of
 
-    def get(
+    def run(self, request: Request[T], timeout_ms: float | None = None) -> T:
+        """Carry out a request made by ``krita.requests``. Raises KritaError."""
+        timeout_s = self._timeout_s(timeout_ms)
+        with self._lock:
+            self._wake()
+            call = self._dispatcher.start(request, timeout_s, time.monotonic())
+            try:
+                while not call.finished:
+                    self._turn()
+            finally:
+                # Only when something else than our own errors ended the loop, such
+                # as KeyboardInterrupt.
+                self._cancel([call])
+            return cast("T", call.value())
+
+    def submit(
         self,
-        key: str | bytes,
-        *,
-        consistency: Consistency | str = Consistency.LINEARIZABLE,
+        request: Request[Any],
+        done: Callable[[Call], None],
         timeout_ms: float | None = None,
-    ) -> Value | None:
-        """The key's value, or None when it has none.
+    ) -> Call:
+        """Start a request made by ``krita.requests``, without waiting for it: that is done
+        by ``turn``. ``done(call)`` is called once, perhaps before this returns."""
+        timeout_s = self._timeout_s(timeout_ms)
+        with self._lock:
+            self._wake()
+            return self._dispatcher.start(request, timeout_s, time.monotonic(), done)
 
-        ``consistency="stale"`` asks the nearest replica, one in the client's ``zone``
-        if the shard has one there, and may miss recent writes, by as much as the
-        value's ``staleness_ms`` says. Raises KritaError; never in doubt.
-        """
-        return cast("Value | None", self._run(requests.get(key, consistency), timeout_ms))
+    def turn(self) -> None:
+        """Send what there is to send, then wait until something happens."""
+        with self._lock:
+            if self._closed:
+                raise BadRequest("the client is closed")
+            self._turn()
 
-    def put(
-        self,
-        key: str | bytes,
-        value: str | bytes | bytearray | memoryview,
-        *,
-        content_type: str | None = None,
-        if_revision: int | None = None,
-        timeout_ms: float | None = None,
-    ) -> PutResult:
-        """Set the key. It is on the disks of a majority when this returns.
-
-        ``if_revision``: only if the key's revision is this; 0 asks that it be absent.
-        Raises ConditionFailed, TooLarge, NoSpace, OutcomeUnknown, or another
-        KritaError whose ``outcome`` is NOT_APPLIED.
-        """
-        request = requests.put(key, value, content_type, if_revision)
-        return cast("PutResult", self._run(request, timeout_ms))
-
-    def delete(
-        self,
-        key: str | bytes,
-        *,
-        if_revision: int | None = None,
-        timeout_ms: float | None = None,
-    ) -> DeleteResult:
-        """Remove the key; ``existed`` says whether there was anything to remove.
-        Raises as ``put`` does."""
-        return cast("DeleteResult", self._run(requests.delete(key, if_revision), timeout_ms))
-
-    def ping(self, node: int | str | None = None, *, timeout_ms: float | None = None) -> Pong:
-        """Ask a node, or any, who it is. One round trip; the log is not involved."""
-        return cast("Pong", self._run(requests.ping(node), timeout_ms))
-
-    def shard_map(self, *, timeout_ms: float | None = None) -> ShardMap:
-        """Which shard owns which arc of the ring and who leads it, freshly fetched."""
-        return cast("ShardMap", self._run(requests.shard_map(), timeout_ms))
-
-    def call(
-        self,
-        operation: str | int,
-        *fields: object,
-        node: int | str | None = None,
-        timeout_ms: float | None = None,
-    ) -> list[Any]:
-        """Any operation of ``krita.operations`` by name or code; its reply's elements.
-
-        ``fields`` are positional as in the table, without the session fields. With
-        ``node``, an id or address, that node and no other is asked.
-        """
-        request = requests.any_operation(operation, fields, node)
-        return cast("list[Any]", self._run(request, timeout_ms))
+    def cancel(self, call: Call) -> None:
+        """Forget a submitted call: ``done`` is not called any more."""
+        with self._lock:
+            self._cancel([call])
 
     def pipeline(self, *, timeout_ms: float | None = None) -> Pipeline:
         """Many operations in flight at once; see ``krita.pipeline``."""
         return Pipeline(self, timeout_ms)
+
+    def mailbox(self) -> Mailbox:
+        """Calls in flight whose outcomes are taken one by one."""
+        return Mailbox(self)
+
+    def keeper(self, renew: Callable[[], object], ttl_ms: int) -> Keeper:
+        """What would keep a lease or a lock alive, if there were tasks."""
+        del renew, ttl_ms
+        return Keeper()
+
+    def pause(self, seconds: float) -> None:
+        """Wait for a while."""
+        time.sleep(seconds)
+
+    @property
+    def map_known(self) -> ShardMap | None:
+        """The newest shard map that calls have brought; None: none yet."""
+        return self._dispatcher.router.map
 
     # Life
 
@@ -201,20 +200,6 @@ class Client:
                     self._turn()
             finally:
                 self._cancel(batch.calls)
-
-    def _run(self, request: Request, timeout_ms: float | None) -> object:
-        timeout_s = self._timeout_s(timeout_ms)
-        with self._lock:
-            self._wake()
-            call = self._dispatcher.start(request, timeout_s, time.monotonic())
-            try:
-                while not call.finished:
-                    self._turn()
-            finally:
-                # Only when something else than our own errors ended the loop, such
-                # as KeyboardInterrupt.
-                self._cancel([call])
-            return call.value()
 
     def _cancel(self, calls: Sequence[Call]) -> None:
         for call in calls:

@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from krita import requests
-from krita.call import Call, CallState, Need
+from krita.call import Call, CallState, Need, errand_failed
 from krita.codec import encode
 from krita.connection import Event, Goodbye, Reply, Welcomed
 from krita.errors import (
@@ -31,7 +31,6 @@ from krita.errors import (
     Outcome,
     OutcomeUnknown,
     ProtocolError,
-    Unavailable,
     WrongShard,
     from_wire,
 )
@@ -46,7 +45,7 @@ from krita.session import Session, Sessions
 if TYPE_CHECKING:
     import random
 
-    from krita.requests import Request
+    from krita.request import Request
 
 ATTEMPT_TIMEOUT_S = 2.0  # without an answer; then another node is tried
 DIAL_TIMEOUT_S = 1.0  # until a new connection must be usable
@@ -89,14 +88,14 @@ class Dispatcher:
 
     def start(
         self,
-        request: Request,
+        request: Request[Any],
         timeout_s: float,
         now: float,
         done: Callable[[Call], None] | None = None,
     ) -> Call:
         """Begin a call. ``done`` is called once, perhaps before this returns, and
         may start further calls. After ``close`` every call fails at once."""
-        call = self._begin(request, timeout_s, now)
+        call = self._begin(request, timeout_s + request.patience_s, now)
         call.done = done
         if self._closed:
             self._finish(call, now, error=call.interrupted("the client is closed"))
@@ -176,7 +175,7 @@ class Dispatcher:
 
     # A call on its way
 
-    def _begin(self, request: Request, timeout_s: float, now: float) -> Call:
+    def _begin(self, request: Request[Any], timeout_s: float, now: float) -> Call:
         deadline = now + timeout_s
         call = Call(request, now, deadline, deadline)
         self._calls[call] = None
@@ -281,7 +280,9 @@ class Dispatcher:
         if need in self._fetching:
             return
         kind, shard = need
-        request = requests.shard_map() if kind == "map" else requests.session_open(shard)
+        request: Request[Any] = (
+            requests.shard_map() if kind == "map" else requests.session_open(shard)
+        )
         call = self._begin(request, FETCH_TIMEOUT_S, now)
         call.fetches = need
         self._fetching[need] = call
@@ -306,7 +307,7 @@ class Dispatcher:
         for parked in self._parking.release(need):
             if useless:
                 assert call.error is not None
-                self._failed(parked, _as_not_applied(call.error, need), None, now)
+                self._failed(parked, errand_failed(call.error, need), None, now)
             else:
                 self._advance(parked, now)
 
@@ -374,7 +375,8 @@ class Dispatcher:
             self._advance(call, now)
             return
         link, sent_at = call.link, call.sent_at
-        silent = call.state is CallState.SENT and now >= sent_at + self._attempt_timeout_s
+        attempt_s = self._attempt_timeout_s + call.request.patience_s
+        silent = call.state is CallState.SENT and now >= sent_at + attempt_s
         if now >= call.deadline:
             if link is not None and call.state is CallState.SENT:
                 # Or every call whose time is shorter than an attempt's would go there.
@@ -457,7 +459,7 @@ class Dispatcher:
             assert fetch.trial.error is not None
             trial.tries = fetch.trial.tries
             assert call.needs is not None
-            trial.error = _as_not_applied(fetch.trial.error, call.needs)
+            trial.error = errand_failed(fetch.trial.error, call.needs)
         return trial.expire(now, waiting=call.state is CallState.SENT)
 
     def _detach(self, call: Call) -> None:
@@ -483,14 +485,3 @@ class Dispatcher:
     def _wake_at(self, when: float) -> None:
         if when < self.due:
             self.due = when
-
-
-def _as_not_applied(error: KritaError, need: Need) -> KritaError:
-    """What a failed errand means for the call that needed it: that was not sent, so it
-    was surely not applied, whatever became of the errand. Nor is the errand's hint
-    one for the caller."""
-    if error.outcome is Outcome.NOT_APPLIED:
-        return error
-    kind, shard = need
-    lacking = f"a session in shard {shard}" if kind == "session" else "the shard map"
-    return Unavailable(f"nothing was sent for want of {lacking}: {error.message}")

@@ -253,6 +253,11 @@ class ConnectionFailed(Unavailable):
     sent by a server (on the wire it would be Unavailable)."""
 
 
+class LockLost(ConditionFailed):
+    """The lock is not held any more: its time was over, or somebody has deleted it. A
+    client's own finding: on the wire it is ConditionFailed."""
+
+
 class ProtocolError(KritaError):
     """The other side broke the protocol; the connection is of no more use."""
 

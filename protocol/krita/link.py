@@ -117,7 +117,8 @@ class Link:
         call.link = self
         call.state = CallState.SENT
         call.sent_at = now
-        call.due = min(call.deadline, now + self.attempt_timeout_s)
+        due = now + self.attempt_timeout_s + call.request.patience_s
+        call.due = min(call.deadline, due)
         self.calls[call.id] = call
         self._write(data)
 

@@ -19,28 +19,29 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 from krita import requests
 from krita.call import Call
 from krita.errors import BadRequest, KritaError
-from krita.operations import Consistency
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from krita.requests import Request
+    from krita.operations import Consistency
+    from krita.request import Request
+    from krita.steps import Step
 
-Start = Callable[["Request", Callable[[Call], None]], Call]
+Start = Callable[["Request[Any]", Callable[[Call], None]], Call]
 
 
 @attrs.define(eq=False)
 class Item:
     """One operation of a pipeline, and what became of it after ``execute``."""
 
-    request: Request
+    request: Request[Any]
     finished: bool = False
     result: object = None
     error: KritaError | None = None
@@ -71,7 +72,7 @@ class Batch:
         self,
         key: str | bytes,
         *,
-        consistency: Consistency | str = Consistency.LINEARIZABLE,
+        consistency: Consistency | str | None = None,
     ) -> Item:
         """Queue a get; see ``Client.get``. Raises BadRequest at once."""
         return self._add(requests.get(key, consistency))
@@ -90,6 +91,10 @@ class Batch:
     def delete(self, key: str | bytes, *, if_revision: int | None = None) -> Item:
         """Queue a delete; see ``Client.delete``. Raises BadRequest at once."""
         return self._add(requests.delete(key, if_revision))
+
+    def step(self, step: Step) -> Item:
+        """Queue what ``krita.steps`` has made. Raises BadRequest at once."""
+        return self._add(step.request())
 
     @property
     def results(self) -> list[object]:
@@ -130,7 +135,7 @@ class Batch:
                 behind.append(item)
         self._start_ready()
 
-    def _add(self, request: Request) -> Item:
+    def _add(self, request: Request[Any]) -> Item:
         if self._start is not None:
             raise BadRequest("the pipeline has been executed", hint="make a new one")
         item = Item(request)

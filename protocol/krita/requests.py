@@ -1,164 +1,228 @@
-"""Requests: what a caller wants, checked, and how its reply is read.
+"""Requests that concern one key: one function each, for both clients and their pipelines.
 
-One function per operation, for both clients and their pipelines. A write's
-session fields are not here: ``krita.dispatch`` puts them in front.
+What ranges, shards and the whole cluster are asked for is in ``krita.wide_requests``.
+A field that is not used is left out at the end of a body, so that what is sent for a plain
+put is what it has always been, and the node's shortest way through.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
 
-import attrs
-
-from krita import values
+from krita import checks, values
 from krita.errors import BadRequest
-from krita.operations import (
-    OPERATIONS,
-    OPERATIONS_BY_NAME,
-    Access,
-    Consistency,
-    Op,
-    Operation,
-    Route,
-)
-from krita.ring import META_SHARD, ShardMap
+from krita.operations import KEEP_TTL, Consistency, Op
+from krita.request import IN_SESSION, Request, any_operation
+from krita.wide_requests import ping, session_open, shard_map
 
-# The log executes these once per (session, sequence).
-IN_SESSION = frozenset(code for code, row in OPERATIONS.items() if row.fields[:1] == ("session",))
-_SESSION_FIELDS = ("session", "sequence", "acked_to")
-# Writes outside a session whose repetition does no harm: a session too many, which
-# expires, or what is the same when it is said twice. (Not SHARD_SPLIT: asked for again
-# when it is done, it would split the half that is left.)
-_HARMLESS = frozenset(
-    {
-        Op.SESSION_OPEN,
-        Op.SESSION_KEEPALIVE,
-        Op.NODE_SET,
-        Op.NODE_LABEL,
-        Op.SHARD_MOVE,
-        Op.SHARD_HOLD,
-        Op.MOVE_CANCEL,
-    }
-)
+if TYPE_CHECKING:
+    from krita.checks import Data, HasId, HasToken, Key
+    from krita.steps import Comparison, Step
 
-assert all(OPERATIONS[code].fields[:3] == _SESSION_FIELDS for code in IN_SESSION)
+__all__ = [
+    "IN_SESSION", "Request", "add", "any_operation", "append", "delete", "get", "history",
+    "lock", "ping", "put", "session_open", "shard_map", "touch", "txn",
+]  # fmt: skip
 
 
-@attrs.define(eq=False)
-class Request:
-    """One operation, ready to be routed; immutable by convention."""
-
-    op: int
-    fields: tuple[object, ...]  # without the session fields
-    read: Callable[[object], object]  # a good reply's body -> what the caller gets
-    key: bytes | None = None  # routes by key
-    shard: int | None = None  # routes by shard
-    node: int | str | None = None  # goes to this node and no other
-    spread: bool = False  # any replica of the shard will do
-
-    @property
-    def in_session(self) -> bool:
-        """Whether the body begins with the session fields."""
-        return self.op in IN_SESSION
-
-    @property
-    def write(self) -> bool:
-        """Whether an attempt without an answer leaves a doubt."""
-        return OPERATIONS[self.op].write
-
-    @property
-    def harmless(self) -> bool:
-        """Whether it may be sent twice even without a session."""
-        return not self.write or self.op in _HARMLESS
-
-
-def get(key: str | bytes, consistency: Consistency | str = Consistency.LINEARIZABLE) -> Request:
+def get(
+    key: Key,
+    consistency: Consistency | str | None = None,
+    *,
+    staleness_ms_max: int | None = None,
+    revision_min: int | None = None,
+    at_revision: int | None = None,
+    at: datetime | int | None = None,
+) -> Request[values.Value | None]:
     """-> Value | None"""
-    key = values.key_bytes(key)
-    level = values.consistency_code(consistency)
+    key = checks.key_bytes(key)
+    bounds = (
+        checks.count(staleness_ms_max, "staleness_ms_max"),
+        checks.count(revision_min, "revision_min"),
+    )
+    bounded = bounds != (None, None)
+    then = (
+        checks.count(at_revision, "at_revision", 1),
+        None if at is None else checks.time_ms(at),
+    )
+    past = then != (None, None)
+    if (bounded and past) or None not in then:
+        raise BadRequest("a read is of one moment: bounded, at_revision or at")
+    if consistency is None:
+        level = Consistency.STALE if bounded else Consistency.LINEARIZABLE
+    else:
+        level = checks.consistency_code(consistency)
     stale = level is Consistency.STALE
-    return Request(Op.GET, (key, int(level)), values.read_value, key, spread=stale)
+    if bounded and not stale:
+        raise BadRequest("a linearizable read misses nothing, and needs no bounds")
+    fields = _trimmed((key, int(level), *bounds, *then), 2)
+    return Request(Op.GET, fields, values.read_value, key, spread=stale and not past)
 
 
 def put(
-    key: str | bytes,
-    value: str | bytes | bytearray | memoryview,
+    key: Key,
+    value: Data,
     content_type: str | None = None,
     if_revision: int | None = None,
-) -> Request:
+    *,
+    if_absent: bool = False,
+    ttl_ms: int | None = None,
+    lease: int | HasId | None = None,
+    if_lock: tuple[Key, int] | HasToken | None = None,
+    idempotency: str | bytes | None = None,
+    previous: bool = False,
+) -> Request[values.PutResult]:
     """-> PutResult"""
-    key = values.key_bytes(key)
+    key = checks.key_bytes(key)
+    revision = checks.condition(if_revision, if_absent)
+    fields = (key, checks.value_bytes(value), _content_type(content_type), revision)
+    more = (*_life(ttl_ms, lease), *_guard(if_lock, idempotency), previous or None)
+    return Request(Op.PUT, _trimmed((*fields, *more), 4), values.read_put, key)
+
+
+def delete(
+    key: Key,
+    if_revision: int | None = None,
+    *,
+    if_lock: tuple[Key, int] | HasToken | None = None,
+    idempotency: str | bytes | None = None,
+    previous: bool = False,
+) -> Request[values.DeleteResult]:
+    """-> DeleteResult"""
+    key = checks.key_bytes(key)
+    revision = checks.check_revision(if_revision)
+    fields = (key, revision, *_guard(if_lock, idempotency), previous or None)
+    return Request(Op.DELETE, _trimmed(fields, 2), values.read_delete, key)
+
+
+def add(
+    key: Key,
+    delta: int,
+    *,
+    if_revision: int | None = None,
+    ttl_ms: int | None = KEEP_TTL,
+    lease: int | HasId | None = None,
+    if_lock: tuple[Key, int] | HasToken | None = None,
+    idempotency: str | bytes | None = None,
+) -> Request[values.AddResult]:
+    """-> AddResult"""
+    key = checks.key_bytes(key)
+    revision = checks.check_revision(if_revision)
+    more = (*_life(ttl_ms, lease), *_guard(if_lock, idempotency))
+    fields = (key, whole(delta), revision, *more)
+    return Request(Op.ADD, _trimmed(fields, 2), values.read_add, key)
+
+
+def append(
+    key: Key,
+    data: Data,
+    *,
+    if_revision: int | None = None,
+    ttl_ms: int | None = KEEP_TTL,
+    lease: int | HasId | None = None,
+    if_lock: tuple[Key, int] | HasToken | None = None,
+    idempotency: str | bytes | None = None,
+) -> Request[values.AppendResult]:
+    """-> AppendResult"""
+    key = checks.key_bytes(key)
+    revision = checks.check_revision(if_revision)
+    more = (*_life(ttl_ms, lease), *_guard(if_lock, idempotency))
+    fields = (key, checks.value_bytes(data), revision, *more)
+    return Request(Op.APPEND, _trimmed(fields, 2), values.read_append, key)
+
+
+def touch(
+    key: Key,
+    ttl_ms: int | None,
+    *,
+    if_revision: int | None = None,
+    lease: int | HasId | None = None,
+    if_lock: tuple[Key, int] | HasToken | None = None,
+    idempotency: str | bytes | None = None,
+) -> Request[values.TouchResult]:
+    """-> TouchResult"""
+    key = checks.key_bytes(key)
+    revision = checks.check_revision(if_revision)
+    fields = (key, revision, *_life(ttl_ms, lease), *_guard(if_lock, idempotency))
+    return Request(Op.TOUCH, _trimmed(fields, 2), values.read_touch, key)
+
+
+def lock(
+    key: Key,
+    owner: str | bytes,
+    ttl_ms: int | None,
+    *,
+    lease: int | HasId | None = None,
+    idempotency: str | bytes | None = None,
+) -> Request[values.LockResult]:
+    """-> LockResult"""
+    key, name = checks.key_bytes(key), checks.value_bytes(owner)
+    if not name:
+        raise BadRequest("a lock's owner has a name")
+    if ttl_ms is None and lease is None:
+        raise BadRequest(
+            "a lock without a ttl_ms or a lease would outlive its owner",
+            hint="give it a ttl_ms, and renew it",
+        )
+    fields = (key, name, *_life(ttl_ms, lease), checks.idempotency_bytes(idempotency))
+    return Request(Op.LOCK, _trimmed(fields, 4), values.read_lock, key)
+
+
+def txn(
+    compare: Sequence[Comparison],
+    then: Sequence[Step],
+    otherwise: Sequence[Step],
+    *,
+    idempotency: str | bytes | None = None,
+) -> Request[values.TxnResult]:
+    """-> TxnResult"""
+    keys = [one.key for one in compare] + [one.key for one in (*then, *otherwise)]
+    if not keys:
+        raise BadRequest("the transaction names no key")
+    compared = [one.to_wire() for one in compare]
+    steps = [[one.to_wire() for one in part] for part in (then, otherwise)]
+    fields = (keys[0], compared, *steps, checks.idempotency_bytes(idempotency))
+    read = values.txn_reader([one.read for one in then], [one.read for one in otherwise])
+    return Request(Op.TXN, _trimmed(fields, 4), read, keys[0])
+
+
+def history(
+    key: Key, limit: int | None = None, before: int | None = None
+) -> Request[values.History]:
+    """-> History: at most ``limit`` versions, those that ended at or before ``before``."""
+    key = checks.key_bytes(key)
+    fields = (key, checks.count(limit, "limit", 1), checks.count(before, "before"))
+    return Request(Op.KEY_HISTORY, _trimmed(fields, 1), values.read_history, key)
+
+
+def whole(delta: int) -> int:
+    """What is added. Raises BadRequest for what is no whole number of 63 bits."""
+    if type(delta) is not int or not -(1 << 63) < delta < 1 << 63:
+        raise BadRequest(f"what is added is a whole number of 63 bits, not {delta!r}")
+    return delta
+
+
+def _content_type(content_type: str | None) -> str | None:
     if content_type is not None and not isinstance(content_type, str):
         raise BadRequest(f"content_type is text, not {type(content_type).__name__}")
-    revision = values.check_revision(if_revision)
-    fields = (key, values.value_bytes(value), content_type, revision)
-    return Request(Op.PUT, fields, values.read_put, key)
+    return content_type
 
 
-def delete(key: str | bytes, if_revision: int | None = None) -> Request:
-    """-> DeleteResult"""
-    key = values.key_bytes(key)
-    fields = (key, values.check_revision(if_revision))
-    return Request(Op.DELETE, fields, values.read_delete, key)
+def _life(ttl_ms: int | None, lease: int | HasId | None) -> tuple[int | None, int | None]:
+    return checks.ttl(ttl_ms), checks.lease_id(lease)
 
 
-def ping(node: int | str | None = None) -> Request:
-    """-> Pong"""
-    return Request(Op.PING, (), values.read_pong, node=node)
+def _guard(
+    if_lock: tuple[Key, int] | HasToken | None, idempotency: str | bytes | None
+) -> tuple[object, object]:
+    return checks.held_lock(if_lock), checks.idempotency_bytes(idempotency)
 
 
-def shard_map() -> Request:
-    """-> ShardMap"""
-    return Request(Op.SHARD_MAP, (), ShardMap.from_wire)
-
-
-def session_open(shard: int) -> Request:
-    """-> the session's id"""
-    return Request(Op.SESSION_OPEN, (shard,), values.read_session, shard=shard)
-
-
-def any_operation(
-    operation: str | int, fields: tuple[object, ...], node: int | str | None = None
-) -> Request:
-    """Any operation that clients may call -> its reply's elements.
-
-    ``fields`` are those of the row in ``krita.operations`` without the session
-    fields; trailing ones may be left out. Raises BadRequest for an operation that
-    does not exist, is not for clients, or has fewer fields.
-    """
-    row = _row(operation)
-    in_session = row.code in IN_SESSION
-    names = row.fields[len(_SESSION_FIELDS) :] if in_session else row.fields
-    if len(fields) > len(names):
-        raise BadRequest(
-            f"{row.name} has the fields {', '.join(names) or 'none'}; {fields!r} given"
-        )
-    given = dict(zip(names, fields, strict=False))
-    key: bytes | None = None
-    shard: int | None = None
-    if row.route is Route.KEY:
-        name_key = given.get("key")
-        if not isinstance(name_key, (str, bytes)):
-            raise BadRequest(f"{row.name} needs a key")
-        key = values.key_bytes(name_key)
-        fields = tuple(key if name == "key" else field for name, field in given.items())
-    elif row.route is Route.SHARD:
-        number = given.get("shard")
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise BadRequest(f"{row.name} needs a shard's number, not {number!r}")
-        shard = number
-    elif row.route is Route.META:
-        shard = META_SHARD
-    return Request(row.code, fields, values.read_list, key, shard, node)
-
-
-def _row(operation: str | int) -> Operation:
-    if isinstance(operation, str):
-        row = OPERATIONS_BY_NAME.get(operation)
-    else:
-        row = OPERATIONS.get(operation)
-    if row is None:
-        raise BadRequest(f"there is no operation {operation!r}")
-    if row.access in (Access.PEER, Access.LOG):
-        raise BadRequest(f"{row.name} is not for clients")
-    return row
+def _trimmed(fields: tuple[object, ...], least: int) -> tuple[object, ...]:
+    """Without the nulls at the end, which mean the same; but that many fields."""
+    last = len(fields)
+    while last > least and fields[last - 1] is None:
+        last -= 1
+    return fields[:last]

@@ -1,18 +1,18 @@
-"""What a client returns, and what it checks before anything is sent.
+"""What becomes of a key: what reads and writes of it return, and how their replies are read.
 
-The checks repeat the server's: a mistake of the caller's is best reported where
-he made it, without a round trip and while the stack still shows the line.
+The readers raise ProtocolError for anything malformed: what comes from the network is
+checked before anybody relies on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
 
 import attrs
 
-from krita.errors import BadRequest, ProtocolError, TooLarge
-from krita.limits import KEY_BYTES_MAX, VALUE_BYTES_MAX_CEILING
-from krita.operations import Consistency
+from krita.errors import ProtocolError
 
 
 @attrs.frozen
@@ -24,6 +24,8 @@ class Value:
     content_type: str | None
     shard_revision: int  # how far the shard had come when it was read
     staleness_ms: int  # 0 for a linearizable read
+    expires_in_ms: int | None = None  # None: it has no deadline of its own
+    lease: int | None = None  # with which it ends
 
     def text(self) -> str:
         """The data as UTF-8 text. Raises UnicodeDecodeError if it is none."""
@@ -36,6 +38,7 @@ class PutResult:
 
     revision: int  # the key's revision from now on
     existed: bool  # whether the key had a value before
+    previous: Value | None = None  # that value, if it was asked for
 
 
 @attrs.frozen
@@ -44,76 +47,99 @@ class DeleteResult:
 
     revision: int  # at which the key went; the shard's revision
     existed: bool  # whether there was anything to remove
+    previous: Value | None = None  # what was removed, if it was asked for
 
 
 @attrs.frozen
-class Pong:
-    """What a node says of itself."""
+class AddResult:
+    """What an add did."""
 
-    node: int
-    cluster_id: str  # hexadecimal
-    version: str
-    clock_ms: int  # its wall clock, milliseconds since 1970
-
-
-def key_bytes(key: str | bytes) -> bytes:
-    """The key as bytes; text is UTF-8. Raises BadRequest or TooLarge."""
-    if isinstance(key, str):
-        key = key.encode()
-    elif not isinstance(key, bytes):
-        raise BadRequest(f"a key is str or bytes, not {type(key).__name__}")
-    if not key:
-        raise BadRequest("the key is empty", hint=f"a key has 1 to {KEY_BYTES_MAX} bytes")
-    if len(key) > KEY_BYTES_MAX:
-        raise TooLarge(
-            f"the key has {len(key)} bytes, the limit is {KEY_BYTES_MAX}",
-            detail={"key_bytes": len(key), "key_bytes_max": KEY_BYTES_MAX},
-        )
-    return key
+    revision: int
+    existed: bool
+    number: int  # the sum
 
 
-def value_bytes(value: str | bytes | bytearray | memoryview) -> bytes:
-    """The value as bytes; text is UTF-8. Raises BadRequest or TooLarge.
+@attrs.frozen
+class AppendResult:
+    """What an append did."""
 
-    The cluster's own limit may be lower than the one checked here.
-    """
-    if isinstance(value, str):
-        value = value.encode()
-    elif isinstance(value, (bytearray, memoryview)):
-        value = bytes(value)
-    elif not isinstance(value, bytes):
-        raise BadRequest(
-            f"a value is str or bytes, not {type(value).__name__}",
-            hint="encode it, for instance with json.dumps",
-        )
-    if len(value) > VALUE_BYTES_MAX_CEILING:
-        raise TooLarge(
-            f"the value has {len(value)} bytes, the limit is {VALUE_BYTES_MAX_CEILING}",
-            detail={"value_bytes": len(value), "value_bytes_max": VALUE_BYTES_MAX_CEILING},
-        )
-    return value
+    revision: int
+    existed: bool
+    value_bytes: int  # how long the value is now
 
 
-def check_revision(if_revision: int | None) -> int | None:
-    """Raises BadRequest for what cannot be a revision."""
-    if if_revision is None:
-        return None
-    if not isinstance(if_revision, int) or isinstance(if_revision, bool) or if_revision < 0:
-        raise BadRequest(
-            f"if_revision is a revision or 0 for absent, not {if_revision!r}",
-        )
-    return if_revision
+@attrs.frozen
+class TouchResult:
+    """What a touch did."""
+
+    revision: int  # the key's, which stays; 0: there is no such key
+    existed: bool
 
 
-def consistency_code(consistency: Consistency | str) -> Consistency:
-    """``"stale"`` and ``"linearizable"`` in the form that is sent. Raises BadRequest."""
-    if isinstance(consistency, Consistency):
-        return consistency
-    try:
-        return Consistency[consistency.upper()]
-    except (KeyError, AttributeError):
-        names = " or ".join(each.name.lower() for each in Consistency)
-        raise BadRequest(f"consistency is {names}, not {consistency!r}") from None
+@attrs.frozen
+class LockResult:
+    """What a lock did."""
+
+    token: int  # the lock's revision: higher than any of an earlier holder
+    acquired: bool  # False: it was held by the same owner, and is for longer now
+
+
+@attrs.frozen
+class Leader:
+    """Who has been elected."""
+
+    name: bytes
+    token: int  # of its leadership: higher than that of any leader before
+
+    def text(self) -> str:
+        """The name as UTF-8 text. Raises UnicodeDecodeError if it is none."""
+        return self.name.decode()
+
+
+# What an operation of a transaction or a bulk has done.
+StepResult: TypeAlias = "Value | PutResult | DeleteResult | AddResult | AppendResult | TouchResult"
+
+
+@attrs.frozen
+class TxnResult:
+    """What a transaction did."""
+
+    revision: int
+    succeeded: bool  # whether all comparisons held: `then` was done, else `otherwise`
+    results: tuple[StepResult | None, ...]  # of each of its steps; a get's is a Value or None
+
+
+@attrs.frozen
+class Version:
+    """What a key was for some time."""
+
+    revision: int  # of the write that set it; of an absence: where that began
+    data: bytes | None  # None: the key was absent
+    content_type: str | None
+    until_revision: int | None  # the revision that ended it; None: it is what the key is now
+    until_ms: int | None  # when that was, milliseconds since 1970 by the shard's clock
+
+    @property
+    def until(self) -> datetime | None:
+        """``until_ms`` as a moment."""
+        return None if self.until_ms is None else moment(self.until_ms)
+
+    def text(self) -> str | None:
+        """The data as UTF-8 text, None for an absence. Raises UnicodeDecodeError."""
+        return None if self.data is None else self.data.decode()
+
+
+@attrs.frozen
+class History:
+    """The versions of a key that are kept, the newest first."""
+
+    versions: tuple[Version, ...]
+    complete_from_ms: int | None  # every change behind this moment is known; None: none is kept
+
+
+def moment(time_ms: int) -> datetime:
+    """Milliseconds since 1970 as a moment."""
+    return datetime.fromtimestamp(time_ms / 1000, UTC)
 
 
 def read_value(body: object) -> Value | None:
@@ -123,45 +149,142 @@ def read_value(body: object) -> Value | None:
             return None
         case [
             bytes(data), int(revision), str() | None as content_type,
-            int(shard_revision), int() | None as staleness_ms, *_,
+            int(shard_revision), int() | None as staleness_ms, *more,
         ]:  # fmt: skip
-            return Value(data, revision, content_type, shard_revision, staleness_ms or 0)
+            if not more:
+                return Value(data, revision, content_type, shard_revision, staleness_ms or 0)
+            match [*more, None][:2]:
+                case [int() | None as expires_in_ms, int() | None as lease]:
+                    return Value(
+                        data, revision, content_type, shard_revision, staleness_ms or 0,
+                        expires_in_ms, lease,
+                    )  # fmt: skip
     raise ProtocolError("the reply to get is malformed")
 
 
 def read_put(body: object) -> PutResult:
     """The reply of ``put``. Raises ProtocolError."""
     match body:
-        case [int(revision), bool(existed), *_]:
+        case [int(revision), bool(existed)]:
             return PutResult(revision, existed)
+        case [int(revision), bool(existed), previous, *_]:
+            return PutResult(revision, existed, _previous(previous, revision))
     raise ProtocolError("the reply to put is malformed")
 
 
 def read_delete(body: object) -> DeleteResult:
     """The reply of ``delete``. Raises ProtocolError."""
     match body:
-        case [int(revision), bool(existed), *_]:
+        case [int(revision), bool(existed)]:
             return DeleteResult(revision, existed)
+        case [int(revision), bool(existed), previous, *_]:
+            return DeleteResult(revision, existed, _previous(previous, revision))
     raise ProtocolError("the reply to delete is malformed")
 
 
-def read_pong(body: object) -> Pong:
-    """The reply of ``ping``. Raises ProtocolError."""
+def _previous(item: object, shard_revision: int) -> Value | None:
+    match item:
+        case None:
+            return None
+        case [bytes(data), int(revision), str() | None as content_type, *_]:
+            return Value(data, revision, content_type, shard_revision, 0)
+    raise ProtocolError("the previous value is malformed")
+
+
+def read_add(body: object) -> AddResult:
+    """The reply of ``add``. Raises ProtocolError."""
     match body:
-        case [int(node), bytes(cluster_id), str(version), int(clock_ms), *_]:
-            return Pong(node, cluster_id.hex(), version, clock_ms)
-    raise ProtocolError("the reply to ping is malformed")
+        case [int(revision), bool(existed), int(number), *_]:
+            return AddResult(revision, existed, number)
+    raise ProtocolError("the reply to add is malformed")
 
 
-def read_session(body: object) -> int:
-    """The reply of ``session_open``. Raises ProtocolError."""
+def read_append(body: object) -> AppendResult:
+    """The reply of ``append``. Raises ProtocolError."""
     match body:
-        case [int(session), *_] if session > 0:
-            return session
-    raise ProtocolError("the reply to session_open is malformed")
+        case [int(revision), bool(existed), int(value_bytes), *_]:
+            return AppendResult(revision, existed, value_bytes)
+    raise ProtocolError("the reply to append is malformed")
 
 
-def read_list(body: object) -> Sequence[object]:
+def read_touch(body: object) -> TouchResult:
+    """The reply of ``touch``. Raises ProtocolError."""
+    match body:
+        case [int(revision), bool(existed), *_]:
+            return TouchResult(revision, existed)
+    raise ProtocolError("the reply to touch is malformed")
+
+
+def read_lock(body: object) -> LockResult:
+    """The reply of ``lock``. Raises ProtocolError."""
+    match body:
+        case [int(token), bool(acquired), *_]:
+            return LockResult(token, acquired)
+    raise ProtocolError("the reply to lock is malformed")
+
+
+def txn_reader(
+    then: Sequence[Callable[[object], StepResult | None]],
+    otherwise: Sequence[Callable[[object], StepResult | None]],
+) -> Callable[[object], TxnResult]:
+    """The reader of a transaction's reply, given those of its steps."""
+
+    def read_txn(body: object) -> TxnResult:
+        match body:
+            case [int(revision), bool(succeeded), list(results), *_]:
+                readers = then if succeeded else otherwise
+                if len(results) == len(readers):
+                    read = tuple(
+                        reader(_whole(result, revision))
+                        for reader, result in zip(readers, results, strict=True)
+                    )
+                    return TxnResult(revision, succeeded, read)
+        raise ProtocolError("the reply to txn is malformed")
+
+    return read_txn
+
+
+def _whole(result: object, revision: int) -> object:
+    """A step's result as a reply of its own: a log keeps 0 and 1 for its booleans, and what
+    a get has of the shard is the transaction's."""
+    match result:
+        case [bytes() | None, int(), _]:
+            return [*result, revision, None]
+        case [int(), 0 | 1 as existed, *rest]:
+            return [result[0], bool(existed), *rest]
+    return result
+
+
+def read_history(body: object) -> History:
+    """The reply of ``key_history``. Raises ProtocolError."""
+    match body:
+        case [list(versions), int() | None as complete_from_ms, *_]:
+            return History(tuple(map(_version, versions)), complete_from_ms)
+    raise ProtocolError("the reply to key_history is malformed")
+
+
+def _version(item: object) -> Version:
+    match item:
+        case [
+            int(revision), bytes() | None as data, str() | None as content_type,
+            int() | None as until_revision, int() | None as until_ms, *_,
+        ]:  # fmt: skip
+            return Version(revision, data, content_type, until_revision, until_ms)
+    raise ProtocolError("a version of the reply to key_history is malformed")
+
+
+def read_leader(body: object) -> tuple[Leader | None, int]:
+    """The reply of ``get`` of an election's key, and how far its shard was. Raises
+    ProtocolError."""
+    match body:
+        case [None, int(), _, int(shard_revision), *_]:
+            return None, shard_revision
+        case [bytes(name), int(token), _, int(shard_revision), *_]:
+            return Leader(name, token), shard_revision
+    raise ProtocolError("the reply to get is malformed")
+
+
+def read_list(body: object) -> list[Any]:
     """Any reply, as its elements. Raises ProtocolError."""
     if isinstance(body, list):
         return body

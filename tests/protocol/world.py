@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 
@@ -45,7 +46,7 @@ class World:
     closed: list[Link] = attrs.field(factory=list)
 
     def start(
-        self, request: requests.Request, timeout_s: float = 5.0,
+        self, request: requests.Request[Any], timeout_s: float = 5.0,
         done: Callable[[Call], None] | None = None,
     ) -> Call:  # fmt: skip
         call = self.dispatcher.start(request, timeout_s, self.now, done)

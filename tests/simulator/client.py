@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from krita import values
 from krita.call import Call
@@ -135,7 +135,7 @@ class SimClient:
     def call(
         self,
         operation: Operation,
-        request: ClientRequest,
+        request: ClientRequest[Any],
         timeout_s: float,
         then: Callable[[], None],
     ) -> None:

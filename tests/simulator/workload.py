@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from krita import requests
 from tests.simulator.client import SimClient
@@ -50,6 +50,7 @@ class Person:
             value if kind is Kind.PUT else None,
             condition,
         )
+        request: requests.Request[Any]
         if kind is Kind.GET:
             request = requests.get(key)
         elif kind is Kind.PUT:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import trio
 
@@ -66,7 +67,7 @@ class Client:
                 self.dispatcher.tick(trio.current_time())
                 self._follow_up()
 
-    async def call(self, request: Request, timeout_s: float) -> Call:
+    async def call(self, request: Request[Any], timeout_s: float) -> Call:
         """Carry a request out; the call that has finished."""
         finished = trio.Event()
         call = self.dispatcher.start(
@@ -175,7 +176,7 @@ class Caller:
         return await self._carry_out(operation, requests.delete(key, if_revision), timeout_s)
 
     async def _carry_out(
-        self, operation: Operation, request: Request, timeout_s: float
+        self, operation: Operation, request: Request[Any], timeout_s: float
     ) -> Operation:
         request.read = values.read_list  # everything the reply says, not what people get
         call = await self.client.call(request, timeout_s)

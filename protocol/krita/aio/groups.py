@@ -1,0 +1,67 @@
+"""Operations on several keys: in one step if they are of one group, side by side if not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from krita import requests
+from krita.aio.runner import AsyncRunner
+from krita.operations import Consistency
+
+if TYPE_CHECKING:
+    from krita.errors import KritaError
+    from krita.steps import Comparison, Step
+    from krita.values import StepResult, TxnResult, Value
+
+K = TypeVar("K", str, bytes)
+
+
+class AsyncGroups(AsyncRunner):
+    """See the module."""
+
+    async def get_many(
+        self,
+        keys: Iterable[K],
+        *,
+        consistency: Consistency | str | None = None,
+        timeout_ms: float | None = None,
+    ) -> dict[K, Value | None]:
+        """The values of many keys, each read for itself: there is no moment that they share.
+        Raises the first error, if any of them fails."""
+        batch = self.pipeline(timeout_ms=timeout_ms)
+        wanted = list(dict.fromkeys(keys))
+        found = [batch.get(key, consistency=consistency) for key in wanted]
+        await batch.execute()
+        return {
+            key: cast("Value | None", item.value()) for key, item in zip(wanted, found, strict=True)
+        }
+
+    async def bulk(
+        self, steps: Iterable[Step], *, timeout_ms: float | None = None
+    ) -> list[StepResult | KritaError | None]:
+        """Many independent operations, made by ``krita.steps``, side by side; those on one
+        key in the order given. Each succeeds, fails and is retried for itself: what became
+        of each is in the list, an error as a value. ``timeout_ms`` counts for each."""
+        batch = self.pipeline(timeout_ms=timeout_ms)
+        for step in steps:
+            batch.step(step)
+        return cast("list[StepResult | KritaError | None]", await batch.execute())
+
+    async def txn(
+        self,
+        *,
+        compare: Sequence[Comparison] = (),
+        then: Sequence[Step] = (),
+        otherwise: Sequence[Step] = (),
+        idempotency: str | bytes | None = None,
+        timeout_ms: float | None = None,
+    ) -> TxnResult:
+        """Do ``then`` if all comparisons hold, ``otherwise`` if not, all in one step.
+
+        Comparisons and steps are made by ``krita.steps``. Their keys are of one group: they
+        have the same text in braces. If a step cannot be done, none is. Raises
+        SeveralGroups, Conflict, and as ``put`` does.
+        """
+        request = requests.txn(compare, then, otherwise, idempotency=idempotency)
+        return await self.run(request, timeout_ms)

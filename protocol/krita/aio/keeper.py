@@ -1,0 +1,93 @@
+"""What keeps a lease or a lock alive while a block runs, and ends the block when it is lost.
+
+    keeper.start()                    # in front of the block
+    swallowed = keeper.stop(...)      # behind it
+
+A task of the client's renews it three times in its time to live. When it is surely gone,
+because the cluster says so or because the time has passed without an answer, the block is
+cancelled, and ``stop`` raises why.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import anyio
+
+from krita.errors import ConditionFailed, KritaError, LeaseUnknown
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from anyio.abc import TaskGroup
+
+LAST_WORD_S = 2.0  # for giving something up, when the block has ended
+
+
+class AsyncKeeper:
+    """See the module. Made by ``AsyncClient.keeper``. ``start`` and ``stop`` are called in
+    one task, around the block."""
+
+    def __init__(
+        self, tasks: TaskGroup, renew: Callable[[], Awaitable[object]], ttl_ms: int
+    ) -> None:
+        self._tasks = tasks
+        self._renew = renew
+        self._ttl_s = ttl_ms / 1000
+        self._block = anyio.CancelScope()
+        self._work = anyio.CancelScope()
+        self._lost: KritaError | None = None
+
+    def start(self) -> None:
+        """It was granted or renewed just now."""
+        self._block.__enter__()
+        self._tasks.start_soon(self._keep, time.monotonic())
+
+    def stop(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """The block has ended so; whether its error is dealt with. Raises why it was lost."""
+        self._work.cancel()
+        swallowed = bool(self._block.__exit__(kind, error, traceback))
+        if self._lost is not None and (swallowed or error is None):
+            raise self._lost
+        return swallowed
+
+    async def last_word(self, action: Callable[[], Awaitable[object]]) -> None:
+        """Give it up, also when the task is being cancelled. If that fails, time does it."""
+        with anyio.move_on_after(LAST_WORD_S, shield=True), suppress(KritaError):
+            await action()
+
+    async def _keep(self, renewed_at: float) -> None:
+        with self._work:
+            while self._lost is None:
+                await anyio.sleep(self._ttl_s / 3)
+                asked_at = time.monotonic()
+                left_s = renewed_at + self._ttl_s - asked_at
+                with anyio.move_on_after(left_s) as scope:
+                    await self._renew_once()
+                    renewed_at = asked_at
+                if scope.cancelled_caught:
+                    self._lose(LeaseUnknown("it could not be kept alive in time"))
+
+    async def _renew_once(self) -> None:
+        while True:
+            try:
+                await self._renew()
+            except (LeaseUnknown, ConditionFailed) as error:
+                self._lose(error)
+                return
+            except KritaError:
+                await anyio.sleep(self._ttl_s / 30)
+            else:
+                return
+
+    def _lose(self, error: KritaError) -> None:
+        self._lost = error
+        self._block.cancel()

@@ -1,0 +1,110 @@
+# Made from krita/aio/elections.py by tests/client_sources.py: change it there.
+"""An election: a lock whose value says who leads, and those who look at it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from krita import checks
+from krita.blocking.locks import Lock
+from krita.blocking.watches import Watch
+from krita.errors import BadRequest
+from krita.operations import Op
+from krita.request import Request
+from krita.values import Leader, read_leader
+from krita.watching import Range
+
+if TYPE_CHECKING:
+    from krita.blocking.runner import Runner
+    from krita.checks import Key
+
+
+class Election:
+    """Made by ``Client.election``."""
+
+    def __init__(self, client: Runner, key: Key, *, ttl_ms: int, timeout_ms: float | None) -> None:
+        self._client = client
+        self.key = checks.key_bytes(key)
+        self.ttl_ms = ttl_ms
+        self._timeout_ms = timeout_ms
+        self._lock: Lock | None = None
+
+    def lead(self, candidate: str | bytes, *, wait_ms: float | None = None) -> Lock:
+        """What to be leader in: a lock whose ``with`` block begins when ``candidate`` has
+        been elected and resigns at its end. Candidates have different names: two of one
+        name would both lead."""
+        return Lock(
+            self._client,
+            self.key,
+            ttl_ms=self.ttl_ms,
+            owner=candidate,
+            wait_ms=wait_ms,
+            timeout_ms=self._timeout_ms,
+        )
+
+    def campaign(self, candidate: str | bytes, *, wait_ms: float | None = None) -> int:
+        """Wait until ``candidate`` leads, without a block; the fencing token of its
+        leadership. Raises Locked after ``wait_ms``. It leads for ``ttl_ms``, and for as long
+        again with each ``renew``."""
+        lock = self.lead(candidate)
+        token = lock.acquire(wait_ms=wait_ms)
+        self._lock = lock
+        return token
+
+    def renew(self) -> None:
+        """Lead for ``ttl_ms`` from now on. Raises LockLost."""
+        self._held().renew()
+
+    def resign(self) -> bool:
+        """Lead no more. False: somebody else did, or nobody, already."""
+        lock, self._lock = self._held(), None
+        return lock.release()
+
+    def leader(self) -> Leader | None:
+        """Who leads now; None: nobody."""
+        return (self.look())[0]
+
+    def observe(self) -> Observation:
+        """Who leads, and who does whenever that changes, as an iterator of Leader or None."""
+        return Observation(self)
+
+    def watch(self) -> Watch:
+        """The events of the election's key."""
+        keys = Range(self.key, self.key + b"\0")
+        return Watch(self._client, keys, token=None, progress=False, timeout_ms=self._timeout_ms)
+
+    def look(self) -> tuple[Leader | None, int]:
+        """Who leads, and as of which revision of the shard."""
+        request = Request(Op.GET, (self.key, 0), read_leader, self.key)
+        return self._client.run(request, self._timeout_ms)
+
+    def _held(self) -> Lock:
+        if self._lock is None:
+            raise BadRequest("there was no campaign", hint="`campaign` begins one")
+        return self._lock
+
+
+class Observation:
+    """An iterator of who leads; made by ``Election.observe``."""
+
+    def __init__(self, election: Election) -> None:
+        self._election = election
+        self._watch = election.watch()
+        self._seen = -1  # the revision of the shard that was looked at in the beginning
+
+    def __iter__(self) -> Observation:
+        return self
+
+    def __next__(self) -> Leader | None:
+        if self._seen < 0:
+            self._watch.begin()
+            leader, self._seen = self._election.look()
+            return leader
+        while True:
+            event = self._watch.__next__()
+            if event.revision > self._seen:  # else the look has shown it already
+                return None if event.data is None else Leader(event.data, event.revision)
+
+    def close(self) -> None:
+        """Look no more. Idempotent."""
+        self._watch.close()

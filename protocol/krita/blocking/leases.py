@@ -1,0 +1,85 @@
+# Made from krita/aio/leases.py by tests/client_sources.py: change it there.
+"""A lease, and the block that it lives with."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from krita import checks, wide_requests
+from krita.errors import BadRequest, LeaseUnknown
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from krita.blocking.keeper import Keeper
+    from krita.blocking.runner import Runner
+    from krita.items import LeaseInfo
+
+
+class Lease:
+    """Made by ``Client.lease``. Its ``with`` block grants it and revokes it at the end.
+
+    The asynchronous client keeps it alive meanwhile, and cancels the block when it has ended
+    nevertheless, which is raised as LeaseUnknown. A blocking client has nobody to do that:
+    call ``keepalive`` within each ``ttl_ms``.
+    """
+
+    def __init__(
+        self, client: Runner, ttl_ms: int | None, *, id: int | None, timeout_ms: float | None
+    ) -> None:
+        self._client = client
+        self._timeout_ms = timeout_ms
+        # Drawn here, so that a grant that is sent twice is one lease.
+        self.id: int = checks.lease_id(id) or 1 + secrets.randbelow(checks.LEASE_LIMIT - 1)
+        self.ttl_ms = ttl_ms  # None: of one that exists already
+        self._keeper: Keeper | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}, {self.ttl_ms} ms>"
+
+    def grant(self) -> int:
+        """Begin it, or begin its time anew; its id. All shards are told. Raises BadRequest
+        without a ``ttl_ms``, Busy when there are too many leases."""
+        if self.ttl_ms is None:
+            raise BadRequest("a lease that is granted has a ttl_ms")
+        request = wide_requests.lease_grant(self.ttl_ms, self.id)
+        return self._client.run(request, self._timeout_ms)
+
+    def keepalive(self) -> int:
+        """Let it last for its whole time from now on; that time, milliseconds. Raises
+        LeaseUnknown when it has ended."""
+        request = wide_requests.lease_keepalive(self.id)
+        self.ttl_ms = self._client.run(request, self._timeout_ms)
+        return self.ttl_ms
+
+    def show(self) -> LeaseInfo:
+        """How long it will last, and the keys that end with it. Raises LeaseUnknown."""
+        return self._client.run(wide_requests.lease_show(self.id), self._timeout_ms)
+
+    def revoke(self) -> int:
+        """End it and all of its keys, now; how many these were. 0 if it had ended."""
+        try:
+            return self._client.run(wide_requests.lease_revoke(self.id), self._timeout_ms)
+        except LeaseUnknown:
+            return 0
+
+    def __enter__(self) -> Lease:
+        self.grant()
+        assert self.ttl_ms is not None
+        self._keeper = self._client.keeper(self.keepalive, self.ttl_ms)
+        self._keeper.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        keeper = self._keeper
+        assert keeper is not None
+        try:
+            return keeper.stop(kind, error, traceback)
+        finally:
+            keeper.last_word(self.revoke)

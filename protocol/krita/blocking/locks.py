@@ -1,0 +1,172 @@
+# Made from krita/aio/locks.py by tests/client_sources.py: change it there.
+"""A lock, and the block that holds it.
+
+The lock is a key whose value says who holds it, and its fencing token is that key's
+revision: higher than any that was given out before. Whoever finds it held waits for the
+key to change, by a poll of its shard, and tries again.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from krita import checks, requests, wide_requests
+from krita.errors import (
+    BadRequest,
+    Compacted,
+    ConditionFailed,
+    KritaError,
+    Locked,
+    LockLost,
+    ProtocolError,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from krita.blocking.keeper import Keeper
+    from krita.blocking.runner import Runner
+    from krita.checks import Key
+
+POLL_MS_MAX = 10_000  # of one wait for a change
+_MARGIN_MS = 20  # behind a deadline, so that it has passed by the shard's clock
+
+
+class Lock:
+    """Made by ``Client.lock``. Its ``with`` block acquires it and releases it at the end.
+
+    The asynchronous client renews it meanwhile, and cancels the block when it was lost
+    nevertheless, which is raised as LockLost or LeaseUnknown. A blocking client has nobody
+    to do that: call ``renew`` within each ``ttl_ms``.
+    """
+
+    def __init__(
+        self,
+        client: Runner,
+        key: Key,
+        *,
+        ttl_ms: int,
+        owner: str | bytes | None,
+        wait_ms: float | None,
+        timeout_ms: float | None,
+    ) -> None:
+        self._client = client
+        self.key = checks.key_bytes(key)
+        name = owner if owner is not None else own_name()
+        self.owner = name.encode() if isinstance(name, str) else name
+        if checks.ttl(ttl_ms) is None or ttl_ms < 0:
+            raise BadRequest("a lock has a ttl_ms: when it ends unless it is renewed")
+        self.ttl_ms = ttl_ms
+        self._wait_ms = wait_ms
+        self._timeout_ms = timeout_ms
+        self._token = 0
+        self._keeper: Keeper | None = None
+
+    def __repr__(self) -> str:
+        state = f"held, token {self._token}" if self._token else "not held"
+        return f"<{type(self).__name__} {self.key!r} {state}>"
+
+    @property
+    def held(self) -> bool:
+        """Whether it was acquired and not released. Whether it still is, the cluster knows."""
+        return self._token > 0
+
+    @property
+    def token(self) -> int:
+        """The fencing token. Raises BadRequest when the lock is not held."""
+        if not self._token:
+            raise BadRequest("the lock is not held", hint="acquire it")
+        return self._token
+
+    def acquire(self, *, wait_ms: float | None = None) -> int:
+        """Take it, or wait until it is free; its token. ``wait_ms``: how long to wait, None:
+        as long as it takes, 0: not at all. Raises Locked when it was held for all that time,
+        with ``owner``, ``token`` and perhaps ``left_ms`` in its ``detail``."""
+        deadline = math.inf if wait_ms is None else time.monotonic() + wait_ms / 1000
+        after = 0
+        while True:
+            try:
+                request = requests.lock(self.key, self.owner, self.ttl_ms)
+                self._token = (self._client.run(request, self._timeout_ms)).token
+                return self._token
+            except Locked as error:
+                left_ms = (deadline - time.monotonic()) * 1000
+                if left_ms <= 0:
+                    raise
+                after = self._wait_for_change(error, after, left_ms)
+
+    def renew(self) -> None:
+        """Hold it for ``ttl_ms`` from now on. Raises LockLost when it is held no more."""
+        request = requests.touch(self.key, self.ttl_ms, if_revision=self.token)
+        try:
+            self._client.run(request, self._timeout_ms)
+        except ConditionFailed as error:
+            raise LockLost(
+                f"the lock {self.key!r:.80} is not held any more", detail=error.detail
+            ) from None
+
+    def release(self) -> bool:
+        """Let it go. False: it was not held any more."""
+        token, self._token = self.token, 0
+        try:
+            request = requests.delete(self.key, token)
+            return (self._client.run(request, self._timeout_ms)).existed
+        except ConditionFailed:
+            return False
+
+    def __enter__(self) -> Lock:
+        self.acquire(wait_ms=self._wait_ms)
+        self._keeper = self._client.keeper(self.renew, self.ttl_ms)
+        self._keeper.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        keeper = self._keeper
+        assert keeper is not None
+        try:
+            return keeper.stop(kind, error, traceback)
+        finally:
+            if self._token:
+                keeper.last_word(self.release)
+
+    def _wait_for_change(self, refusal: Locked, after: int, left_ms: float) -> int:
+        """Until the lock's key may have changed, or its time is over; behind which revision
+        to look for a change the next time."""
+        token, held_ms = refusal.detail.get("token"), refusal.detail.get("left_ms")
+        if isinstance(token, int):
+            after = max(after, token)
+        if isinstance(held_ms, int):
+            left_ms = min(left_ms, held_ms + _MARGIN_MS)
+        wait_ms = max(1, int(min(left_ms, POLL_MS_MAX)))
+        known = self._client.map_known
+        assert known is not None, "the lock was asked for without a map"
+        shard = known.shard_of(self.key).shard
+        poll = wide_requests.changes(shard, after, self.key, self.key + b"\0", wait_ms)
+        try:
+            answer = self._client.run(poll, self._timeout_ms)
+        except Compacted as error:
+            oldest = error.detail.get("oldest")
+            return max(after, oldest) if isinstance(oldest, int) else after
+        except KritaError as error:
+            if not error.retryable:
+                raise
+            return after  # the lock itself says more
+        match answer:
+            case [_, int(revision), *_]:
+                return max(after, revision)
+        raise ProtocolError("the reply to changes is malformed")
+
+
+def own_name() -> str:
+    """An owner that is nobody else's, and tells people where to look for it."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"

@@ -1,0 +1,176 @@
+# Made from krita/aio/watches.py by tests/client_sources.py: change it there.
+"""A watch that is under way: ``krita.watching`` decides, this asks."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from krita import requests, wide_requests
+from krita.errors import BadRequest, KritaError, ProtocolError, Unavailable
+from krita.ring import META_SHARD, RING_SIZE
+from krita.ring import token as place_of
+from krita.watching import Position, Positions, Range, Watching, decode_token
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from krita.blocking.mailbox import Mailbox
+    from krita.blocking.runner import Runner
+    from krita.call import Call
+    from krita.request import Request
+    from krita.ring import ShardMap
+    from krita.watching import Event
+
+SPLIT_PAUSE_S = 0.05  # until a shard map that lacks a split is asked for again
+NODE_TIMEOUT_MS = 1_000.0  # for a replica that need not be there
+
+
+class Watch:
+    """An iterator of events; made by ``Client.watch``.
+
+    It begins with the first event that is asked for, or with ``begin``. ``token`` is the
+    place behind the last event that was handed out, for a watch that goes on there, later or
+    elsewhere. Close it, or use it in a ``with`` block, to stop the polls under way.
+    """
+
+    def __init__(
+        self,
+        client: Runner,
+        keys: Range,
+        *,
+        token: str | None,
+        progress: bool,
+        timeout_ms: float | None,
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._progress = progress
+        self._timeout_ms = timeout_ms
+        self._mailbox: Mailbox = client.mailbox()
+        self._watching: Watching | None = None
+        if token is not None:
+            self._watching = Watching(keys, decode_token(token, keys), progress=progress)
+
+    @property
+    def token(self) -> str:
+        """Where it is, as text. Raises BadRequest before it has begun."""
+        if self._watching is None:
+            raise BadRequest("the watch has not begun", hint="call its `begin` before")
+        return self._watching.token
+
+    def begin(self) -> str:
+        """Fix where the watch begins: now, unless it has begun already. Returns the token.
+
+        So nothing is missed between reading and watching: begin, read, then iterate.
+        """
+        if self._watching is None:
+            positions = self._positions()
+            self._watching = Watching(self._keys, positions, progress=self._progress)
+        return self._watching.token
+
+    def __iter__(self) -> Watch:
+        return self
+
+    def __next__(self) -> Event:
+        self.begin()
+        watching = self._watching
+        assert watching is not None
+        while True:
+            event = watching.next()
+            if event is not None:
+                return event
+            for request in watching.polls():
+                assert request.shard is not None
+                probe = watching.node_asked(request.shard)
+                self._mailbox.post(request, NODE_TIMEOUT_MS if probe else self._timeout_ms)
+            self._take(watching, self._mailbox.take())
+
+    def close(self) -> None:
+        """Forget the polls under way. Iterating on starts them again. Idempotent."""
+        self._mailbox.close()
+        watching = self._watching
+        if watching is not None:
+            self._watching = Watching(self._keys, watching.positions, progress=self._progress)
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _take(self, watching: Watching, call: Call) -> None:
+        shard = call.request.shard
+        assert shard is not None
+        if call.error is None:
+            watching.answered(shard, call.result)
+            return
+        known = self._client.map_known
+        info = None if known is None else known.shard(shard)
+        others = () if info is None else [node for node in info.nodes if node != info.leader]
+        watching.failed(shard, call.error, others)
+
+    def _positions(self) -> Positions:
+        """How far the shards are now. All of them, also one that was just split off and is
+        in no map yet: the arcs that the shards themselves tell have to fit together."""
+        timeout_ms = self._client.timeout_ms if self._timeout_ms is None else self._timeout_ms
+        deadline = time.monotonic() + timeout_ms / 1000
+        key = self._keys.single
+        while True:
+            shard_map = self._client.run(requests.shard_map(), self._timeout_ms)
+            told = self._ask_all(_shards(shard_map, key))
+            arcs = sorted((lo, hi) for _, lo, hi in told.values())
+            if _cover(arcs, key):
+                return {shard: Position(revision) for shard, (revision, _, _) in told.items()}
+            if time.monotonic() >= deadline:
+                raise Unavailable("a shard is being split", hint="try again")
+            self._client.pause(SPLIT_PAUSE_S)
+
+    def _ask_all(self, shards: list[int]) -> dict[int, tuple[int, int, int]]:
+        mailbox = self._client.mailbox()
+        told: dict[int, tuple[int, int, int]] = {}
+        try:
+            for shard in shards:
+                place: Request[list[Any]] = wide_requests.place(shard)
+                mailbox.post(place, self._timeout_ms)
+            for _ in shards:
+                call = mailbox.take()
+                assert call.request.shard is not None
+                told[call.request.shard] = _place(call.value())
+        except KritaError:
+            mailbox.close()
+            raise
+        return told
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._watching or self._keys!r}>"
+
+
+def _shards(shard_map: ShardMap, key: bytes | None) -> list[int]:
+    if key is not None:
+        return [shard_map.shard_of(key).shard]
+    return [info.shard for info in shard_map.shards if info.shard != META_SHARD]
+
+
+def _place(reply: object) -> tuple[int, int, int]:
+    match reply:
+        case [_, _, int(revision), int(lo), int(hi), *_]:
+            return revision, lo, hi
+    raise ProtocolError("the reply to shard_scan is malformed")
+
+
+def _cover(arcs: list[tuple[int, int]], key: bytes | None) -> bool:
+    """Whether the arcs are the whole ring, or have the key."""
+    if key is not None:
+        return any(lo <= place_of(key) < hi for lo, hi in arcs)
+    end = 0
+    for lo, hi in arcs:
+        if lo != end:
+            return False
+        end = hi
+    return end == RING_SIZE
