@@ -7,8 +7,8 @@ import binascii
 
 import attrs
 
+from krita.checks import key_bytes, value_bytes
 from krita.errors import BadRequest, TooLarge
-from krita.values import key_bytes, value_bytes
 
 
 class TransferError(Exception):
