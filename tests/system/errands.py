@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any
 
 from krita import Client, KritaError, Outcome
 from krita.errors import Busy, ConditionFailed, Locked
 from krita.operations import KEEP_TTL, Change, Compare, Op, Relation
 from krita.ring import ShardMap
+from tests.system.node import wait_until
 
 Connect = Callable[[], AbstractContextManager[Client]]
 
@@ -325,11 +325,14 @@ class Watching(Errand):
             self.problems.append(f"{one.key!r}: {len(missing)} puts were never told: {missing[:3]}")
 
 
-def retrying(act: Callable[[], Any], attempts: int = 50) -> Any:
+def retrying(act: Callable[[], None]) -> None:
     """For judgements: what another transaction holds is free in a moment."""
-    for _ in range(attempts):
+
+    def tried() -> bool:
         try:
-            return act()
+            act()
         except Busy:
-            time.sleep(0.1)
-    return act()
+            return False
+        return True
+
+    wait_until("no transaction is in the way", tried)
