@@ -8,6 +8,9 @@ Rules:
 * At most ``RECEIVES_MAX`` come in at a time, the meta shard's not counted: who wants to
   send another is told BUSY. A place that nothing has come for since ``_SILENT_MS`` is
   given to the next who asks; what it has brought stays, and goes on if it comes back.
+* The answer to an opening says up to which key an earlier transfer has brought rows: those
+  that are the same still need not be sent again (storage/snapshots.py). The answer to a
+  slice names the rows that are to be sent whole after all.
 * While a received snapshot waits for its installation, no other is taken up: its
   generation is the only one that nobody sweeps away.
 """
@@ -57,6 +60,10 @@ _NUMBER_MAX = (1 << 63) - 1  # what SQLite keeps
 def _fit(*values: object) -> bool:
     """Whether all numbers among ``values`` are such as SQLite can keep."""
     return all(not isinstance(n, int) or -_NUMBER_MAX - 1 <= n <= _NUMBER_MAX for n in values)
+
+
+def _is_digest(row: object) -> bool:
+    return isinstance(row, int) and _fit(row)
 
 
 @attrs.define
@@ -111,7 +118,9 @@ class SnapshotReceiver:
         )
         log.info("shard %d: receiving a snapshot at index %d", shard, applied.index)
         self._do(
-            lambda: writer.begin(transfer), lambda number: respond(Status.OK, [number]), respond
+            lambda: writer.begin(transfer),
+            lambda number: respond(Status.OK, [number, writer.known_to]),
+            respond,
         )
 
     def chunk(self, body: bytes, respond: Respond) -> None:
@@ -133,7 +142,7 @@ class SnapshotReceiver:
         piece = SnapshotChunk(number, rows, crc, last)
 
         def store() -> int:
-            if not all(isinstance(row, list) and _fit(*row) for row in rows):
+            if not all(_fit(*row) if isinstance(row, list) else _is_digest(row) for row in rows):
                 raise SnapshotRefused(f"chunk {number} has a number that no disk keeps")
             next_chunk = writer.write(piece)
             if piece.last and next_chunk == piece.number + 1:
@@ -143,7 +152,7 @@ class SnapshotReceiver:
         def stored(next_chunk: int) -> None:
             if piece.last and next_chunk == piece.number + 1:
                 self._finished(replica, transfer, writer)
-            respond(Status.OK, [next_chunk])
+            respond(Status.OK, [next_chunk, writer.missing])
 
         self._do(store, stored, respond)
 

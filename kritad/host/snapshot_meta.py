@@ -1,4 +1,6 @@
-"""What the opening of a snapshot says of the state that follows: ``meta`` of snapshot_open.
+"""What the ends of a snapshot say to each other, beside the rows.
+
+The opening says what state follows, in the ``meta`` of snapshot_open:
 
 ``[index, term, clock_ms, state_hash, configuration, hash_lo, hash_hi, cell_width, lineage]``.
 A kritad that kept no arcs sends the first five: the receiver's replica then knows its
@@ -8,12 +10,14 @@ counts it in the rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
 
 from krita.codec import CodecError
-from krita.errors import ProtocolError
+from krita.errors import ProtocolError, Status, from_wire
+from krita.events import Reply
 from kritad.raft.configuration import decode_configuration
 from kritad.state.split import Lineage
 from kritad.storage.digests import HASH_MODULUS
@@ -21,6 +25,30 @@ from kritad.storage.extent import Extent, cells_between, fits
 from kritad.storage.rows import Applied
 
 _NUMBER_MAX = (1 << 63) - 1  # what SQLite keeps
+
+
+@attrs.frozen
+class SnapshotAnswer:
+    """What the receiver says. ``known_to`` (to an opening): up to this key rows have come by
+    an earlier transfer. ``missing`` (to a slice): the places of those that it does not have."""
+
+    next_chunk: int
+    known_to: bytes = b""
+    missing: Sequence[int] = ()
+
+    @classmethod
+    def of(cls, reply: Reply) -> SnapshotAnswer:
+        """Raises KritaError, also for what is none."""
+        if reply.status != Status.OK:
+            raise from_wire(reply.status, reply.body)
+        match reply.body:
+            case [int(next_chunk), bytes(known_to), *_] if next_chunk >= 0:
+                return cls(next_chunk, known_to)
+            case [int(next_chunk), list(places), *_] if next_chunk >= 0:
+                return cls(next_chunk, missing=[n for n in places if isinstance(n, int)])
+            case [int(next_chunk), *_] if next_chunk >= 0:
+                return cls(next_chunk)
+        raise ProtocolError("the answer to a snapshot's slice is malformed")
 
 
 def meta_of(applied: Applied) -> list[object]:

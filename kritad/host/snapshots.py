@@ -5,7 +5,9 @@ transaction: writes go on meanwhile), and sends the rows in slices as requests o
 a connection of their own, each answered before the next is read. The receiver
 (receiving.py) stores each slice durably in a generation of its own, so that a
 connection that breaks, or a receiver that is started again, goes on where it stopped.
-A sender that is started again begins anew: its reader is gone.
+A sender that is started again, or another leader, begins anew with the state of then, for
+its reader is gone; but of the rows that have arrived already it sends only the digests,
+and those that have changed since.
 
 Rules:
 * At most ``SENDS_MAX`` go out at a time; the rest of those that want one wait. A
@@ -33,6 +35,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 
 import trio
@@ -40,7 +43,7 @@ import trio
 from krita.address import parse
 from krita.codec import encode_body
 from krita.connection import Connection
-from krita.errors import Busy, KritaError, ProtocolError, Status, Unavailable, from_wire
+from krita.errors import Busy, KritaError, Unavailable
 from krita.events import Goodbye, Reply
 from krita.operations import Op
 from kritad.host.bootstrap import META_SHARD
@@ -50,7 +53,7 @@ from kritad.host.link import dial, peer_hello
 from kritad.host.rate import ByteRate
 from kritad.host.receiving import SnapshotReceiver
 from kritad.host.replica import Replica
-from kritad.host.snapshot_meta import meta_of
+from kritad.host.snapshot_meta import SnapshotAnswer, meta_of
 from kritad.host.surroundings import MACHINE, Surroundings
 from kritad.host.transfers import Outgoing, Standing
 from kritad.host.transport import BULK
@@ -260,24 +263,40 @@ class _Transfer:
         hello = peer_hello(transport.identity, BULK, around)
         stream, connection, _ = await dial(self._address, hello, transport.peer_key, around)
         with closing(stream):
-            number = await self._ask(stream, connection, Op.SNAPSHOT_OPEN, self._opening())
-            self._reader.seek(number)
-            self._host.transfers.note(self._outgoing, 0, self._bytes_before[number])
+            opened = await self._ask(stream, connection, Op.SNAPSHOT_OPEN, self._opening())
+            self._reader.seek(opened.next_chunk)
+            self._host.transfers.note(self._outgoing, 0, self._bytes_before[opened.next_chunk])
             last = False
             while not last:
                 chunk = await around.off_loop(self._reader.next_chunk, self._chunk_bytes)
                 last = chunk.last
-                body = self._chunk_body(chunk)
-                await self._until_it_may_go(len(body))
-                wanted = await self._ask(stream, connection, Op.SNAPSHOT_CHUNK, body)
-                if wanted != chunk.number + 1:
-                    raise Unavailable(f"node {self._node} asks for slice {wanted} again")
-                self._arrived(chunk, len(body))
+                sent_bytes = await self._bring(stream, connection, chunk, opened.known_to)
+                self._arrived(chunk, sent_bytes)
+
+    async def _bring(
+        self, stream: Stream, connection: Connection, chunk: SnapshotChunk, known_to: bytes
+    ) -> int:
+        """Have the slice stored; how many bytes that took. At first without the rows that the
+        recipient may have, then with those that it does not have, at last as it is."""
+        sent_bytes = 0
+        whole: Sequence[int] = ()
+        for form in (chunk.shortened(known_to), None, chunk):
+            form = form or chunk.shortened(known_to, whole)
+            body = self._chunk_body(form)
+            await self._until_it_may_go(len(body))
+            answer = await self._ask(stream, connection, Op.SNAPSHOT_CHUNK, body)
+            sent_bytes += len(body)
+            if answer.next_chunk == chunk.number + 1:
+                return sent_bytes
+            if answer.next_chunk != chunk.number or not form.digests:
+                break
+            whole = answer.missing
+        raise Unavailable(f"node {self._node} asks for slice {answer.next_chunk} again")
 
     def _arrived(self, chunk: SnapshotChunk, size_bytes: int) -> None:
         self._moved_s = trio.current_time()
         number, before = chunk.number, self._bytes_before
-        before[number + 1 :] = [before[number] + _size_of(chunk)]
+        before[number + 1 :] = [before[number] + chunk.value_bytes]
         self._host.transfers.note(self._outgoing, size_bytes, before[number + 1])
 
     async def _until_it_may_go(self, size_bytes: int) -> None:
@@ -325,8 +344,10 @@ class _Transfer:
             chunk.last,
         )
 
-    async def _ask(self, stream: Stream, connection: Connection, op: Op, body: bytes) -> int:
-        """One request and its answer: the number of the chunk to send next."""
+    async def _ask(
+        self, stream: Stream, connection: Connection, op: Op, body: bytes
+    ) -> SnapshotAnswer:
+        """One request and its answer."""
         with trio.fail_after(_CHUNK_TIMEOUT_S):
             _, data = connection.request(op, body, int(_CHUNK_TIMEOUT_S * 1000))
             await stream.send(data)
@@ -335,24 +356,5 @@ class _Transfer:
                     if isinstance(event, Goodbye):
                         raise event.error
                     if isinstance(event, Reply):
-                        return _next_chunk(event)
+                        return SnapshotAnswer.of(event)
         raise Unavailable(f"node {self._node} closed the connection")
-
-
-def _next_chunk(reply: Reply) -> int:
-    if reply.status != Status.OK:
-        raise from_wire(reply.status, reply.body)
-    match reply.body:
-        case [int(next_chunk), *_] if next_chunk >= 0:
-            return next_chunk
-    raise ProtocolError("the answer to a snapshot's slice is malformed")
-
-
-def _size_of(chunk: SnapshotChunk) -> int:
-    """The bytes of its keys and values, as the shard's extent counts them."""
-    size_bytes = 0
-    for row in chunk.rows:
-        match row:
-            case [bytes(key), _, bytes(value), *_]:
-                size_bytes += len(key) + len(value)
-    return size_bytes

@@ -72,6 +72,7 @@ class DataDatabase:
         # Changed ahead of the commit: a failed one ends the object's life anyway.
         self._applied: dict[int, Applied] = {}
         self._receiving: dict[int, int] = {}  # shard -> generation
+        self._kept: dict[int, int] = {}  # shard -> what an earlier transfer has brought
         self._shards: dict[int, int] = {}  # generation -> shard
         self.damaged: dict[int, str] = {}  # shard -> what was found when opening
         # Made since this start and perhaps not flushed yet: not to be swept.
@@ -292,7 +293,8 @@ class DataDatabase:
     def sweep(self, limit: int) -> int:
         """Delete at most ``limit`` rows that nothing refers to. Returns how many it went
         over; 0 when there is nothing left to do. ~5 µs a row."""
-        uses = Uses.of(self._applied.values(), self._fresh | set(self._receiving.values()))
+        held = {*self._fresh, *self._receiving.values(), *self._kept.values()}
+        uses = Uses.of(self._applied.values(), held)
         with self.transaction():
             return sweep_slice(self, uses, self._orphans, limit)
 
@@ -346,6 +348,21 @@ class DataDatabase:
         if generation is not None:
             self._receiving[shard] = generation
             self._shards[generation] = shard
+
+    def receiving(self, shard: int) -> int | None:
+        """The generation that ``shard`` receives a snapshot into; None: none."""
+        return self._receiving.get(shard)
+
+    def kept(self, shard: int) -> int | None:
+        """What an earlier transfer has brought and the present one may take over."""
+        return self._kept.get(shard)
+
+    def keep(self, shard: int, generation: int | None) -> None:
+        """Keep that generation, in place of any other, until the shard has its snapshot,
+        its replica is dropped, or the node is started again; None: none."""
+        self._kept.pop(shard, None)
+        if generation is not None:
+            self._kept[shard] = generation
 
     def put(
         self,
@@ -451,6 +468,7 @@ class DataDatabase:
     def _forget_receiving(self, shard: int) -> None:
         self._writer.execute("DELETE FROM receiving WHERE shard=?", (shard,))
         self._receiving.pop(shard, None)
+        self._kept.pop(shard, None)
 
     def _keep_applied(self, applied: Applied) -> None:
         self._applied[applied.shard] = applied

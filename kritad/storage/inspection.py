@@ -41,7 +41,7 @@ def _verify_state(path: Path, at: Applied) -> None:
             last = chunk.last
             for item in chunk.rows:
                 match item:
-                    case [bytes(key), _, bytes(value), _, int(digest), *_] if counted is not None:
+                    case [bytes(key), _, bytes(value), *_, int(digest)] if counted is not None:
                         counted.count_row(counted.cell_of(key), key, digest, len(value))
     if counted is not None and counted.encode() != at.cells:
         raise Corrupt(

@@ -1,13 +1,8 @@
 """A shard's state on its way to another replica: read in chunks, received in chunks.
 
-A chunk is plain lists, ready to be encoded: a session is ``[id, blob]``, a row
-``[key, revision, value, content_type, digest]``, and behind these when it ends by itself
-``expires_ms, lease``; sessions come first. Its ``crc``
-covers its number, how much came before it, and every digest in it, so chunks of
-different transfers, lost, repeated or out of order, do not pass for each other.
-At the end the digests must add up to the state hash the sender announced. Rows are
-those of the shard's arc; the receiver counts anew what is in which cell of it, and
-refuses a row from elsewhere.
+What a chunk is, stands in snapshot_chunks.py. At the end the digests must add up to the
+state hash the sender announced. Rows are those of the shard's arc; the receiver counts
+anew what is in which cell of it, and refuses a row from elsewhere.
 
 The sender reads the shard's generations in one read transaction, which is the state at one
 applied index however long it takes; it holds back checkpoints of data.db for that
@@ -16,16 +11,21 @@ time, so the host sets it a deadline (raft.md B35).
 The receiver writes into a generation of its own and notes in the same transaction
 which chunk comes next, so that a transfer goes on after a restart of the receiver
 (raft.md B33). Nothing of it is seen until DataDatabase.install.
+
+A transfer that is begun anew (the sender was started again, or another one leads now) is of
+another moment: the state has gone on. But most rows are as they were. So what the one
+before has brought is kept, and a row that is there with the digest that the sender names
+need not be sent: it is copied, and verified on the way as any other. What is kept is
+forgotten when this node is started again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sqlite3
-import struct
 from collections.abc import Iterator
 from pathlib import Path
-from zlib import crc32
 
 import attrs
 
@@ -33,29 +33,23 @@ from kritad.storage.applied_rows import APPLIED_COLUMNS, applied_row, read_appli
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.data_reader import NO_LIMIT, DataReader
 from kritad.storage.database import execute_rows, failure, open_reader
-from kritad.storage.digests import HASH_MODULUS, row_digest, session_digest, to_signed
+from kritad.storage.digests import HASH_MODULUS, session_digest, to_signed
 from kritad.storage.errors import Corrupt, StorageError
-from kritad.storage.extent import OUTSIDE, Extent
+from kritad.storage.extent import OUTSIDE, WHOLE_RING, Extent
 from kritad.storage.rows import Applied, Row
+from kritad.storage.snapshot_chunks import (
+    SnapshotChunk,
+    SnapshotRefused,
+    chunk_crc,
+    row_item,
+    verify,
+)
 
-_CRC_HEAD = struct.Struct(">QQ?")
+__all__ = ["SnapshotChunk", "SnapshotReader", "SnapshotRefused", "SnapshotWriter"]
+
 _ITEM_BYTES = 32  # what an item adds to a chunk besides key, value or blob, about
 
 _Item = tuple[list[object], int, int]  # as sent, its digest, its bytes in a chunk
-
-
-@attrs.define
-class SnapshotChunk:
-    """One slice. ``number`` counts from 0."""
-
-    number: int
-    rows: list[list[object]]
-    crc: int
-    last: bool
-
-
-class SnapshotRefused(StorageError):
-    """A chunk or a whole snapshot is not what its sender announced: begin again."""
 
 
 @attrs.frozen
@@ -147,10 +141,7 @@ class SnapshotReader:
                 size = _ITEM_BYTES + len(blob)
                 yield [session, blob], session_digest(session, blob), size
         for key, row in rows.scan(applied.rows, at.key, NO_LIMIT, applied.arc, shard):
-            item: list[object] = [key, row.revision, row.value, row.content_type, row.digest]
-            if row.expires_ms or row.lease:
-                item += row.expires_ms, row.lease
-            yield item, row.digest, _ITEM_BYTES + len(key) + len(row.value)
+            yield row_item(key, row), row.digest, _ITEM_BYTES + len(key) + len(row.value)
 
     def _finish(
         self, at: _Position, items: list[list[object]], digests: list[int], *, last: bool
@@ -167,7 +158,7 @@ class SnapshotReader:
             )
         self._number += 1
         self._positions[self._number :] = [behind]
-        return SnapshotChunk(number, items, _chunk_crc(number, at.count, digests, last), last)
+        return SnapshotChunk(number, items, chunk_crc(number, at.count, digests, last), last)
 
 
 class SnapshotWriter:
@@ -184,9 +175,12 @@ class SnapshotWriter:
         self._transfer = b""
         self.applied = applied
         self.next_chunk = 0
+        self.known_to = b""  # up to this key an earlier transfer has brought rows
+        self.missing: list[int] = []  # of the last chunk: what would have to be sent whole
         self._count = 0
         self._digest_sum = 0
         self._last_seen = False
+        self._found: tuple[int, dict[int, list[object]]] = (-1, {})  # for the chunk of that number
         self._extent = Extent.decode(applied.hash_lo, applied.hash_hi, applied.cells).emptied()
 
     def __repr__(self) -> str:
@@ -202,6 +196,7 @@ class SnapshotWriter:
         with self._db.transaction() as connection:
             complete = self._take_up(connection)
             if complete is None:
+                self._keep_earlier(connection)
                 generation = self._db.insert_generation(connection)
                 self.applied = attrs.evolve(self.applied, generation=generation, rows=generation)
                 self.next_chunk = self._count = self._digest_sum = 0
@@ -209,7 +204,32 @@ class SnapshotWriter:
                 self._extent = self._extent.emptied()
             self._db.hold(self.applied.shard, self.applied.generation)
             self._note(connection, complete=bool(complete))
+            kept = self._db.kept(self.applied.shard)
+            self.known_to = b"" if kept is None else self._last_key(connection, kept)
         return self.next_chunk
+
+    def _keep_earlier(self, connection: sqlite3.Connection) -> None:
+        """Keep what earlier transfers have brought: of two, what has come further."""
+        shard = self.applied.shard
+        furthest = b""
+        kept = None
+        for generation in (self._db.receiving(shard), self._db.kept(shard)):
+            last = b"" if generation is None else self._last_key(connection, generation)
+            if last > furthest:
+                furthest, kept = last, generation
+        self._db.keep(shard, kept)
+
+    def _last_key(self, connection: sqlite3.Connection, generation: int) -> bytes:
+        """b"", which is no key, if there is none."""
+        query = "SELECT max(key) FROM kv WHERE generation=?"
+        found: bytes | None = connection.execute(query, (generation,)).fetchone()[0]
+        return found or b""
+
+    def _rows_behind(
+        self, connection: sqlite3.Connection, generation: int, after: bytes
+    ) -> Iterator[tuple[bytes, Row]]:
+        reader = DataReader(self._db.path, connection, {})
+        return reader.scan(generation, after, NO_LIMIT, WHOLE_RING, self.applied.shard)
 
     def _take_up(self, connection: sqlite3.Connection) -> bool | None:
         """Go on with the transfer as it was noted; whether it is complete. None: there is
@@ -241,17 +261,24 @@ class SnapshotWriter:
         names = "index", "term", "state_hash", "arc", "lineage"
         return all(getattr(known, name) == getattr(self.applied, name) for name in names)
 
-        return self.next_chunk
-
     def write(self, chunk: SnapshotChunk) -> int:
         """Store ``chunk`` if it is the one that comes next. Returns the number of the chunk
-        to send next, which is the same again for any other.
+        to send next, which is the same again for any other, and for one of which rows are
+        ``missing`` here.
 
         Raises SnapshotRefused for a chunk whose content does not match its checksums.
         """
+        self.missing = []
         if chunk.number != self.next_chunk or self._last_seen:
             return self.next_chunk
-        rows, sessions, digests = _verify(chunk, self._count)
+        if chunk.digests:
+            if self._found[0] != chunk.number:
+                self._found = chunk.number, self._find(chunk)
+            chunk = chunk.completed(self._found[1])
+            self.missing = [n for n, item in enumerate(chunk.rows) if isinstance(item, int)]
+            if self.missing:
+                return self.next_chunk
+        rows, sessions, digests = verify(chunk, self._count)
         cells = [self._extent.cell_of(key) for key, _ in rows]
         if OUTSIDE in cells:
             raise SnapshotRefused(f"chunk {chunk.number} has a row from outside of the shard's arc")
@@ -265,6 +292,25 @@ class SnapshotWriter:
                 self._extent.count_row(cell, key, row.digest, len(row.value))
             self._note(connection, complete=False)
         return self.next_chunk
+
+    def _find(self, chunk: SnapshotChunk) -> dict[int, list[object]]:
+        """By digest, those rows of the chunk that were kept. They are between the last key of
+        the chunk before and the last of this one. Damaged ones are as good as none."""
+        kept, wanted = self._db.kept(self.applied.shard), set(chunk.digests)
+        found: dict[int, list[object]] = {}
+        match chunk.rows[-1]:
+            case [bytes(up_to), *_] if kept is not None:
+                pass
+            case _:
+                return found
+        with self._db.transaction() as connection, contextlib.suppress(StorageError):
+            after = self._last_key(connection, self.applied.generation)
+            for key, row in self._rows_behind(connection, kept, after):
+                if key > up_to:
+                    break
+                if row.digest in wanted:
+                    found[row.digest] = row_item(key, row)
+        return found
 
     def finish(self) -> int:
         """Check the whole against the state hash and make it durable. Returns the generation
@@ -285,6 +331,7 @@ class SnapshotWriter:
         with self._db.transaction() as connection:
             connection.execute("DELETE FROM receiving WHERE shard=?", (self.applied.shard,))
             self._db.hold(self.applied.shard, None)
+            self._db.keep(self.applied.shard, None)
             self._db.release(self.applied.generation)
 
     def _note(self, connection: sqlite3.Connection, *, complete: bool) -> None:
@@ -316,43 +363,3 @@ def _behind(at: _Position, items: list[list[object]], digests: list[int]) -> _Po
             key = first
     digest_sum = (at.digest_sum + sum(digests)) % HASH_MODULUS
     return _Position(session, key, at.count + len(items), digest_sum)
-
-
-def _chunk_crc(number: int, count_before: int, digests: list[int], last: bool) -> int:
-    head = _CRC_HEAD.pack(number, count_before, last)
-    return crc32(struct.pack(f">{len(digests)}q", *digests), crc32(head))
-
-
-def _bond(chunk: SnapshotChunk, fields: list[object]) -> tuple[int, int]:
-    match fields:
-        case []:
-            return 0, 0
-        case [int(expires_ms), int(lease)]:
-            return expires_ms, lease
-    raise SnapshotRefused(f"chunk {chunk.number} has a row that ends in an unknown way")
-
-
-def _verify(
-    chunk: SnapshotChunk, count_before: int
-) -> tuple[list[tuple[bytes, Row]], list[tuple[int, bytes]], list[int]]:
-    """The chunk's rows, sessions and digests, computed anew. Raises SnapshotRefused."""
-    rows: list[tuple[bytes, Row]] = []
-    sessions: list[tuple[int, bytes]] = []
-    digests: list[int] = []
-    for item in chunk.rows:
-        match item:
-            case [int(session), bytes(blob)] if not rows:
-                sessions.append((session, blob))
-                digests.append(session_digest(session, blob))
-            case [
-                bytes(key), int(revision), bytes(value), str() | None as content_type, int(), *bond,
-            ]:  # fmt: skip
-                expires_ms, lease = _bond(chunk, bond)
-                digest = row_digest(key, revision, value, content_type, expires_ms, lease)
-                rows.append((key, Row(revision, value, content_type, digest, expires_ms, lease)))
-                digests.append(digest)
-            case _:
-                raise SnapshotRefused(f"chunk {chunk.number} has an item of unknown shape")
-    if _chunk_crc(chunk.number, count_before, digests, chunk.last) != chunk.crc:
-        raise SnapshotRefused(f"chunk {chunk.number} does not match its checksum")
-    return rows, sessions, digests

@@ -304,11 +304,15 @@ _ROWS = (
               "what the sender leads, [shard, term], whether it takes no more, and which of its "
               "replicas are damaged, [shard, replica]; one-way"),
     Operation(Op.SNAPSHOT_OPEN, "snapshot_open", Access.PEER, Route.LOCAL, False,
-              ("shard", "replica", "sender", "term", "transfer", "meta"), ("next_chunk",),
-              "offer a snapshot; the answer says from which chunk on"),
+              ("shard", "replica", "sender", "term", "transfer", "meta"),
+              ("next_chunk", "known_to"),
+              "offer a snapshot; the answer says from which chunk on, and up to which key an "
+              "earlier transfer has brought rows, if one has"),
     Operation(Op.SNAPSHOT_CHUNK, "snapshot_chunk", Access.PEER, Route.LOCAL, False,
-              ("shard", "replica", "transfer", "chunk", "rows", "crc", "last"), ("next_chunk",),
-              "one slice of a snapshot's rows"),
+              ("shard", "replica", "transfer", "chunk", "rows", "crc", "last"),
+              ("next_chunk", "missing"),
+              "one slice of a snapshot's rows, some as their digests; missing: the places of "
+              "those that have to be sent whole, if any"),
     Operation(Op.META_BOOTSTRAP, "meta_bootstrap", Access.LOG, Route.META, True,
               ("cluster_id", "shards", "replication_factor", "store_uuid", "address", "zone"), (),
               "the first entry of a cluster's life"),

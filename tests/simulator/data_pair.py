@@ -234,6 +234,7 @@ class DataPair(Pair):
         self.writers = real, memory
         transfer = self.chance.choice([b"t1", b"t2"])
         same(lambda: real.begin(transfer), lambda: memory.begin(transfer), "begin")
+        assert real.known_to == memory.known_to
         if self.chance.random() < 0.6:
             self.transfer_whole(at)
 
@@ -257,6 +258,10 @@ class DataPair(Pair):
         chunk = self.last
         if self.chance.random() < 0.1:
             chunk = attrs.evolve(chunk, crc=chunk.crc ^ 1)
+        elif self.chance.random() < 0.7:
+            short = chunk.shortened(real.known_to)
+            same(lambda: real.write(short), lambda: memory.write(short), "write")
+            assert real.missing == memory.missing
         same(lambda: real.write(chunk), lambda: memory.write(chunk), "write")
         assert (real.next_chunk, real.applied) == (memory.next_chunk, memory.applied)
         if chunk.last or self.chance.random() < 0.02:

@@ -67,6 +67,7 @@ class MemoryDataDatabase(DataDatabase):
         self._generations = tables.generations
         self._applied = {}
         self._receiving = {}
+        self._kept = {}
         self._shards = {}
         self._fresh = set()
         self._reserved = set()
@@ -404,6 +405,7 @@ class MemoryDataDatabase(DataDatabase):
     def _forget_receiving(self, shard: int) -> None:
         self.write_receipt(shard, None)
         self._receiving.pop(shard, None)
+        self._kept.pop(shard, None)
 
     def _read_small(self) -> None:
         for shard, applied in sorted(self._tables.applied.items()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import attrs
@@ -93,6 +94,7 @@ class _Transfer:
     id: bytes = b""
     term: int = 0
     chunk_bytes: int = 0
+    known_to: bytes = b""  # up to this key the recipient may have rows
 
     def attempt(self) -> None:
         """Open it (again)."""
@@ -107,8 +109,11 @@ class _Transfer:
         )  # fmt: skip
         self._ask(Op.SNAPSHOT_OPEN, body, None, last=False)
 
-    def _send_chunk(self) -> None:
+    def _send_chunk(self, missing: Collection[int] | None = None) -> None:
+        """``missing``: of this chunk these places were asked for, and are sent; or all."""
         chunk = self.reader.next_chunk(self.chunk_bytes)
+        if missing is None or self.dice.random() < 0.8:
+            chunk = chunk.shortened(self.known_to, missing or ())
         body = encode_body(
             Op.SNAPSHOT_CHUNK,
             self.replica.shard, self.recipient, self.id, chunk.number, chunk.rows, chunk.crc,
@@ -133,12 +138,18 @@ class _Transfer:
                 self._failed()
                 return
             assert isinstance(reply, list)
+            missing = reply[1] if number is not None else None
+            if number is None:
+                self.known_to = reply[1]
             if number is not None and last and reply[0] == number + 1:
                 self._finish(ok=True)
                 return
             try:
-                self._seek(reply[0])
-                self._send_chunk()
+                if not missing:
+                    self._seek(reply[0])
+                else:
+                    self.reader.seek(reply[0])
+                self._send_chunk(missing or None)
             except Corrupt as damage:
                 node.host.on_damage(self.replica, damage)
                 self._finish(ok=False)

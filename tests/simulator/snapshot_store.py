@@ -111,11 +111,28 @@ class MemorySnapshotWriter(SnapshotWriter):
         self._digest_sum, self._last_seen = known.digest_sum, known.complete
         return known.complete
 
+    def _last_key(self, connection: sqlite3.Connection, generation: int) -> bytes:  # noqa: ARG002
+        keys = self._memory.generation(generation).sorted_keys()
+        return keys[-1] if keys else b""
+
+    def _rows_behind(
+        self,
+        connection: sqlite3.Connection,  # noqa: ARG002
+        generation: int,
+        after: bytes,
+    ) -> Iterator[tuple[bytes, Row]]:
+        held = self._memory.generation(generation)
+        keys = held.sorted_keys()
+        for key in keys[bisect_right(keys, after) :]:
+            self._memory.check_row(generation, key, self.applied.shard)
+            yield key, held.rows[key]
+
     def abandon(self) -> None:
         """See SnapshotWriter.abandon."""
         with self._memory.transaction():
             self._memory.write_receipt(self.applied.shard, None)
             self._memory.hold(self.applied.shard, None)
+            self._memory.keep(self.applied.shard, None)
             self._memory.release(self.applied.generation)
 
     def _note(self, connection: sqlite3.Connection, *, complete: bool) -> None:  # noqa: ARG002

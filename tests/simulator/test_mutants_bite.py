@@ -22,6 +22,7 @@ from kritad.raft.messages import Append, AppendReply, SnapshotInstalled
 from kritad.raft.reads import ReadQueue
 from kritad.raft.types import Boot, Configuration, Role, SnapshotMeta
 from kritad.state.sessions import Sessions
+from kritad.storage import snapshot_chunks as chunks
 from kritad.storage import snapshots as stored
 from kritad.storage.digests import row_digest
 from tests.host.lone import LoneNode, Replies
@@ -165,7 +166,7 @@ class _Writer:
         self.stored: list[int] = []
 
     def write(self, chunk: stored.SnapshotChunk) -> int:
-        stored._verify(chunk, self._count)
+        chunks.verify(chunk, self._count)
         if chunk.number == self.next_chunk:
             self.stored.append(chunk.number)
             self.next_chunk += 1
@@ -176,7 +177,7 @@ class _Writer:
 def test_a_chunk_out_of_order_is_stored() -> None:
     digests = [row_digest(b"k", 3, b"v", None)]
     rows: list[list[object]] = [[b"k", 3, b"v", None, digests[0]]]
-    late = stored.SnapshotChunk(2, rows, stored._chunk_crc(2, 2, digests, True), True)
+    late = stored.SnapshotChunk(2, rows, chunks.chunk_crc(2, 2, digests, True), True)
     with pytest.raises(stored.SnapshotRefused):
         _Writer().write(late)
     writer = _Writer()

@@ -15,6 +15,7 @@ from kritad.raft import follower, replication, state
 from kritad.raft.log import UNKNOWN_TERM
 from kritad.raft.messages import SnapshotInstalled
 from kritad.raft.progress import Progress
+from kritad.storage import snapshot_chunks as chunks
 from kritad.storage import snapshots as stored
 from kritad.storage.digests import HASH_MODULUS, session_digest
 from tests.simulator.mutants.mutant import Mutant
@@ -76,15 +77,15 @@ class _Credulous:
     def write(self, chunk: stored.SnapshotChunk) -> int:
         """Store it, whichever it is, and ask for the one behind it."""
         digests = [
-            item[-1] if len(item) > 2 else session_digest(*item)  # type: ignore[arg-type]
+            item if isinstance(item, int) else item[-1] if len(item) > 2 else session_digest(*item)
             for item in chunk.rows
         ]
-        self.digest_sum = (self.digest_sum + sum(digests)) % HASH_MODULUS  # type: ignore[arg-type]
+        self.digest_sum = (self.digest_sum + sum(digests)) % HASH_MODULUS
         renumbered = attrs.evolve(chunk, number=self.writer.next_chunk)
-        renumbered.crc = stored._chunk_crc(
+        renumbered.crc = chunks.chunk_crc(
             renumbered.number,
             self.writer._count,
-            digests,  # type: ignore[arg-type]
+            digests,
             chunk.last,
         )
         self.writer.write(renumbered)
