@@ -1,9 +1,9 @@
 """A slice of a snapshot as it travels, and what makes it one that may be believed.
 
 A session is ``[id, blob]``, a row ``[key, revision, value, content_type, digest]``, with
-``expires_ms, lease`` in front of the digest if it ends by itself; sessions come first. A row that the receiver may have from an earlier transfer can be sent as
-its digest alone, a number. The last item of a slice never is: up to its key the receiver
-has to look.
+``expires_ms, lease`` in front of the digest if it ends by itself; sessions come first. A
+row that the receiver may have from an earlier transfer can be sent as its digest alone, a
+number. The last item of a slice never is: up to its key the receiver has to look.
 
 ``crc`` covers the slice's number, how much came before it, and every digest in it, so
 slices of different transfers, lost, repeated or out of order, do not pass for each other.
