@@ -48,6 +48,7 @@ _TOKEN_VERSION = 1
 
 EventKind: TypeAlias = Literal["put", "delete", "expire", "progress"]
 _KINDS: dict[int, EventKind] = {Change.PUT: "put", Change.DELETE: "delete", Change.EXPIRE: "expire"}
+_KNOWN = frozenset(map(int, Change))
 
 
 @attrs.frozen
@@ -248,13 +249,13 @@ class Watching:
     def _take(self, shard: int, at: Position, events: list[Any], revision: int) -> None:
         done = 0  # events of the entry that we are in
         before = at.after
-        for number, item in enumerate(events):
-            index, event, split = _event(shard, item)
+        found = [_event(shard, item) for item in events]
+        for number, (index, event, split) in enumerate(found, 1):
             done = done + 1 if index == before else 1
             before = index
             if index == at.after + 1 and done <= at.skip:
                 continue
-            last = number + 1 == len(events) or events[number + 1][5] != index
+            last = number == len(found) or found[number][0] != index
             position = Position(index) if last else Position(index - 1, done)
             self._put(_Step(shard, position, event, split))
         told = None
@@ -297,6 +298,6 @@ def _event(shard: int, item: Any) -> tuple[int, Event | None, tuple[int, int] | 
             str() | None as content_type, int(index), *_,
         ] if kind in _KINDS:  # fmt: skip
             return index, Event(_KINDS[kind], key, data, revision, content_type, shard), None
-        case [int(), _, _, _, _, int(index), *_]:
+        case [int(kind), _, _, _, _, int(index), *_] if kind not in _KNOWN:
             return index, None, None  # of a newer server
     raise ProtocolError("an event of the reply to changes is malformed")

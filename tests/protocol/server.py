@@ -1,7 +1,7 @@
 """A small cluster on real loopback sockets, to test the clients against.
 
-It keeps keys and sessions as raft.md §6 says, in one state that all its nodes
-share (so a change of leader loses nothing), and counts what it executed by
+Its nodes share the states of the shards (so a change of leader loses nothing), which are
+real ones behind a real door: see tests/protocol/holdings.py. It counts what it executed by
 (session, sequence). What it does to a request can be scripted: ``on`` puts an
 action in front of the usual handling, for the next so many requests that match.
 
@@ -24,30 +24,23 @@ import attrs
 from krita.codec import decode
 from krita.connection import FLAG_FORWARDED, Connection, HelloReceived, Request
 from krita.errors import (
-    BadRequest,
-    ConditionFailed,
     KritaError,
     NotLeader,
-    SessionExpired,
     Status,
     Unauthenticated,
     to_wire,
 )
 from krita.handshake import Identity
 from krita.limits import frame_bytes_max
-from krita.operations import Consistency, Op
+from krita.operations import Op
 from krita.ring import ShardInfo, ShardMap, equal_arcs
+from kritad.host.request import Respond
+from tests.protocol.holdings import Holdings
 
 # What the sixteen bytes are does not matter; that they are always the same does.
 CLUSTER_ID = bytes(range(16))
 
 Action = Callable[["Exchange"], None]
-
-
-@attrs.define(eq=False)
-class Session:
-    acked_to: int = 0
-    replies: dict[int, tuple[int, object]] = attrs.field(factory=dict)
 
 
 @attrs.define(eq=False)
@@ -59,12 +52,32 @@ class Exchange:
     request: Request
     fields: list[object]
 
-    def apply(self) -> tuple[int, object]:
-        """Execute the request as usual: the status and body of its reply."""
-        return self.cluster.execute(self.talk.node, self.request, self.fields)
+    def apply(self) -> tuple[int, object] | None:
+        """Execute the request as usual: the status and body of its reply. None: it waits,
+        and is answered by itself."""
+        answers: list[tuple[int, object]] = []
+        returned = False
+
+        def respond(status: int, body: object) -> None:
+            if returned:
+                self.answer(status, body)
+                self.talk.flush()
+            else:
+                answers.append((status, body))
+
+        self.cluster.execute(self.talk.node, self.request, respond)
+        returned = True
+        return answers[0] if answers else None
+
+    def finish(self) -> None:
+        """Execute and answer it as usual."""
+        reply = self.apply()
+        if reply is not None:
+            self.answer(*reply)
 
     def answer(self, status: int, body: object) -> None:
-        self.talk.send(self.talk.protocol.reply(self.request.id, status, body))
+        if self.talk.sock.fileno() >= 0:
+            self.talk.send(self.talk.protocol.reply(self.request.id, status, body))
 
 
 @attrs.define(eq=False)
@@ -156,9 +169,7 @@ class Cluster:
         self.connections = 0
         self.receives = 0  # how often something could be read from a connection
         # The state
-        self.rows: dict[bytes, tuple[bytes, int, str | None]] = {}
-        self.sessions: dict[tuple[int, int], Session] = {}
-        self.index = 0
+        self.holdings = Holdings(equal_arcs(shards), self._lead_check, self.executed)
         self.leaders = dict.fromkeys(range(1, shards + 1), (1, 1))  # shard -> node, term
         self.map_version = 1
         # Shards and terms as the map tells them, when it is to be behind the truth.
@@ -166,7 +177,6 @@ class Cluster:
         self.nodes: dict[int, Node] = {}
         self.rules: list[Rule] = []
         self._frozen: list[socket.socket] = []  # open, and nobody looks at them
-        self._arcs = equal_arcs(shards)
         self._selector = selectors.DefaultSelector()
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._bell, self._ear = socket.socketpair()
@@ -196,7 +206,25 @@ class Cluster:
         self.do(lambda: self.leaders.update(dict.fromkeys(self.leaders, (number, term))))
 
     def expire_sessions(self) -> None:
-        self.do(self.sessions.clear)
+        self.do(self.holdings.expire_sessions)
+
+    def advance(self, milliseconds: int) -> None:
+        """The shards' clock goes on by so much, and what is due then ends."""
+        self.do(lambda: self.holdings.advance(milliseconds))
+
+    def split(self, shard: int, shard_new: int) -> None:
+        """Cut a shard in the middle; the map of the cluster tells it at once."""
+
+        def cut() -> None:
+            self.holdings.split(shard, shard_new)
+            self.leaders[shard_new] = self.leaders[shard]
+            self.map_version += 1
+
+        self.do(cut)
+
+    def forget_changes(self) -> None:
+        """The shards' feeds are empty, as on nodes that were restarted."""
+        self.do(self.holdings.forget_changes)
 
     def stop(self, number: int) -> None:
         """The node is gone; connecting to it is refused."""
@@ -231,6 +259,7 @@ class Cluster:
 
         self.do(stop)
         self._thread.join(10)
+        self.holdings.close()
         for key in list(self._selector.get_map().values()):
             key.fileobj.close()  # type: ignore[union-attr]
         for sock in self._frozen:
@@ -253,100 +282,44 @@ class Cluster:
                     self.rules.remove(rule)
                 rule.action(exchange)
                 return
-        exchange.answer(*exchange.apply())
+        exchange.finish()
 
-    def execute(self, node: Node, request: Request, fields: list[object]) -> tuple[int, object]:
+    def execute(self, node: Node, request: Request, respond: Respond) -> None:
         try:
-            return Status.OK, self._execute(node, request, fields)
+            match request.op:
+                case Op.PING:
+                    respond(Status.OK, [node.number, CLUSTER_ID, "test", 1000])
+                case Op.SHARD_MAP:
+                    respond(Status.OK, self.shard_map(self.told or self.leaders).to_wire())
+                case Op.NODE_STATUS:
+                    respond(Status.OK, [{"node": node.number}])
+                case _:
+                    forwarded = bool(request.flags & FLAG_FORWARDED)
+                    deadline_ms = request.deadline_ms
+                    self.holdings.submit_at(
+                        node.number, request.op, request.body, deadline_ms, forwarded, respond
+                    )
         except KritaError as error:
-            return error.status, to_wire(error)
+            respond(error.status, to_wire(error))
 
-    def _execute(self, node: Node, request: Request, fields: list[object]) -> object:
-        match request.op, fields:
-            case Op.PING, []:
-                return [node.number, CLUSTER_ID, "test", 1000]
-            case Op.SHARD_MAP, []:
-                return self.shard_map(self.told or self.leaders).to_wire()
-            case Op.NODE_STATUS, []:
-                return [{"node": node.number}]
-            case Op.SESSION_OPEN, [int(shard)]:
-                self._check_leader(node, shard, request.flags)
-                self.index += 1
-                self.sessions[shard, self.index] = Session()
-                return [self.index]
-            case Op.GET, [bytes(key), int(consistency)]:
-                if consistency != Consistency.STALE:
-                    self._check_leader(node, self.shard_of(key), request.flags)
-                value, revision, content_type = self.rows.get(key, (None, 0, None))
-                return [value, revision, content_type, self.index, 0]
-            case Op.PUT | Op.DELETE, [int(session), int(sequence), int(acked_to), bytes(key), *_]:
-                shard = self.shard_of(key)
-                self._check_leader(node, shard, request.flags)
-                return self._once(shard, session, sequence, acked_to, request.op, fields[3:])
-        raise BadRequest(f"the test cluster does not know {request.op} {fields}")
-
-    def _once(
-        self, shard: int, session: int, sequence: int, acked_to: int, op: int, fields: list[object]
-    ) -> object:
-        if session == 0:
-            self.executed[shard, 0, 0] += 1
-            return self._write(op, fields)
-        known = self.sessions.get((shard, session))
-        if known is None:
-            raise SessionExpired("the session is unknown")
-        if sequence not in known.replies:
-            if sequence <= known.acked_to:
-                raise BadRequest("the sequence was acknowledged")
-            self.executed[shard, session, sequence] += 1
-            try:
-                known.replies[sequence] = Status.OK, self._write(op, fields)
-            except ConditionFailed as error:
-                known.replies[sequence] = error.status, error
-        known.acked_to = max(known.acked_to, acked_to)
-        reply = known.replies[sequence][1]
-        for old in [old for old in known.replies if old <= known.acked_to]:
-            del known.replies[old]
-        if isinstance(reply, ConditionFailed):
-            raise reply
-        return reply
-
-    def _write(self, op: int, fields: list[object]) -> object:
-        key, if_revision = fields[0], fields[-1]
-        assert isinstance(key, bytes)
-        before = self.rows.get(key)
-        revision = 0 if before is None else before[1]
-        if if_revision is not None and if_revision != revision:
-            raise ConditionFailed("the revision differs", detail={"revision": revision})
-        self.index += 1
-        if op == Op.DELETE:
-            self.rows.pop(key, None)
-        else:
-            _, value, content_type, *_ = fields
-            assert isinstance(value, bytes)
-            assert content_type is None or isinstance(content_type, str)
-            self.rows[key] = value, self.index, content_type
-        return [self.index, before is not None]
-
-    def _check_leader(self, node: Node, shard: int, flags: int) -> None:
+    def _lead_check(self, number: int, shard: int, forwarded: bool) -> None:
+        """Raises NotLeader when this node would not see to it."""
         leader, term = self.leaders[shard]
-        if leader == node.number:
+        if leader == number:
             return
-        if self.forwarding and not flags & FLAG_FORWARDED:
+        if self.forwarding and not forwarded:
             self.forwards += 1
             return
         detail: dict[str, object] = {}
         if self.hints:
             detail = {"node": leader, "address": self.nodes[leader].address, "term": term}
-        raise NotLeader(f"node {node.number} does not lead shard {shard}", detail=detail)
-
-    def shard_of(self, key: bytes) -> int:
-        return self.shard_map(self.leaders).shard_of(key).shard
+        raise NotLeader(f"node {number} does not lead shard {shard}", detail=detail)
 
     def shard_map(self, leaders: dict[int, tuple[int, int]]) -> ShardMap:
         nodes = tuple(self.nodes)
         shards = [
             ShardInfo(shard, lo, hi, *leaders[shard], nodes)
-            for shard, (lo, hi) in enumerate(self._arcs, 1)
+            for shard, (lo, hi) in self.holdings.arcs().items()
         ]
         places = {n: self.moved_to or node.address for n, node in self.nodes.items()}
         return ShardMap(self.map_version, tuple(shards), places)
@@ -356,7 +329,7 @@ class Cluster:
     def _serve(self) -> None:
         try:
             while not self._stopping:
-                for key, events in self._selector.select():
+                for key, events in self._selector.select(self.holdings.wait_s()):
                     if key.fileobj is self._ear:
                         self._ear.recv(1)
                         self._orders.get()()
@@ -364,6 +337,7 @@ class Cluster:
                         self._accept(key.data)
                     elif key.data.sock.fileno() >= 0:
                         self._serve_talk(key.data, events)
+                self.holdings.end_polls()
         except BaseException as error:
             self._failure = error
             raise
@@ -478,7 +452,7 @@ class Hold:
     def release(self) -> None:
         """Execute and answer what is held. Call it through ``Cluster.do``."""
         for exchange in self.exchanges:
-            exchange.answer(*exchange.apply())
+            exchange.finish()
             exchange.talk.flush()
         self.exchanges.clear()
 

@@ -105,7 +105,7 @@ def test_a_session_expired_on_a_retry_is_told_as_unknown(cluster: Cluster, db: C
 
     def apply_then_expire(exchange: server.Exchange) -> None:
         server.apply_then_drop(exchange)
-        cluster.sessions.clear()
+        cluster.holdings.expire_sessions()
 
     cluster.on(Op.PUT, apply_then_expire)
     with pytest.raises(OutcomeUnknown) as caught:
