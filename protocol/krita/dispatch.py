@@ -353,6 +353,8 @@ class Dispatcher:
                 error.outcome = Outcome.APPLIED
             self._finish(call, now, error=error)
             return
+        if isinstance(result, ShardMap) and call.fetches is None:
+            self.router.learn_map(result, now)  # that somebody else has asked for
         self._finish(call, now, result=result)
 
     def _lost(self, link: Link, error: KritaError, now: float) -> None:

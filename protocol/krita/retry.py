@@ -69,7 +69,8 @@ _RULES: dict[type[KritaError], Rule] = {
     Unavailable: Rule(Where.ELSEWHERE, pause=False, refresh=True),
     ConnectionFailed: Rule(Where.ELSEWHERE, pause=False, refresh=True),
     OutcomeUnknown: Rule(Where.ELSEWHERE, pause=False, refresh=True),
-    SessionExpired: Rule(Where.SAME, pause=False, refresh=False),
+    # Or our map is: a session that was opened behind a split is unknown to the other half.
+    SessionExpired: Rule(Where.SAME, pause=False, refresh=True),
     # A node gave up a little before we would: our clock decides.
     DeadlineExceeded: Rule(Where.SAME, pause=True, refresh=False),
 }

@@ -180,7 +180,7 @@ class Watching:
         """Whether its poll is for a node that may not be there, and deserves little time."""
         return shard in self._nodes
 
-    def polls(self, wait_ms: int = WAIT_MS) -> list[Request[list[Any]]]:
+    def polls(self) -> list[Request[list[Any]]]:
         """What to ask now: it is being asked from now on. Each is for its ``shard``."""
         asked = []
         for shard, at in self.positions.items():
@@ -189,7 +189,7 @@ class Watching:
                 node = self._nodes.get(shard)
                 asked.append(
                     wide_requests.changes(
-                        shard, at.after, self.keys.start, self.keys.stop, wait_ms, node
+                        shard, at.after, self.keys.start, self.keys.stop, WAIT_MS, node
                     )
                 )
         return asked

@@ -26,6 +26,7 @@ from kritad.host.host import Host
 from kritad.host.polls import Polls
 from kritad.host.replica import Replica
 from kritad.host.request import Deadlines, Request, Respond
+from kritad.raft.configuration import decode_configuration
 from kritad.raft.types import Entry, EntryKind
 from kritad.state.command import pack_command
 from kritad.state.feed import Feed
@@ -129,8 +130,10 @@ class Holdings:
         """Cut a shard in the middle of its arc."""
         held = self.replicas[shard]
         lo, hi = held.state.extent.arc
-        replicas = [[7, 70 + shard_new, 1], [8, 80 + shard_new, 2], [9, 90 + shard_new, 3]]
-        body = encode_body(Op.SPLIT, shard, shard_new, (lo + hi) // 2, 3, replicas)
+        group = decode_configuration(held.state._configuration)
+        replicas = [[old, 10 * shard_new + node, node] for old, node in group.nodes.items()]
+        version = group.version or 1
+        body = encode_body(Op.SPLIT, shard, shard_new, (lo + hi) // 2, version, replicas)
         result = held.command(self._clock_ms, Op.SPLIT, body)
         assert result.ok, result
         offspring = held.state.take_offspring()

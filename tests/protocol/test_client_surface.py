@@ -133,7 +133,7 @@ def test_bounds_make_a_read_a_stale_one(cluster: Cluster, db: Client) -> None:
         lambda db: db.watch("k", prefix="k"),
         lambda db: db.watch("k").token,
         lambda db: db.txn(),
-        lambda db: steps.revision("k", "~", 1),
+        lambda _: steps.revision("k", "~", 1),
         lambda db: db.lock("k", ttl_ms=0),
         lambda db: db.lock("k", ttl_ms=10).token,
         lambda db: db.lease().grant(),
@@ -218,9 +218,8 @@ def test_a_transaction_is_of_one_group(db: Client) -> None:
 
 def fill(db: Client, count: int) -> list[bytes]:
     keys = [f"k{number:05}".encode() for number in range(count)]
-    assert not [
-        r for r in db.bulk(steps.put(key, key) for key in keys) if isinstance(r, KritaError)
-    ]
+    results = db.bulk(steps.put(key, key) for key in keys)
+    assert not [result for result in results if isinstance(result, KritaError)]
     return keys
 
 
@@ -280,7 +279,7 @@ def test_a_key_can_be_read_as_it_was(cluster: Cluster, db: Client) -> None:
         {"at": START_MS + 500},
         {"at": datetime.fromtimestamp(START_MS / 1000, UTC) + timedelta(seconds=0.5)},
     ):
-        value = db.get("cfg/a", **moment)  # type: ignore[arg-type]
+        value = db.get("cfg/a", **moment)
         assert value is not None
         assert (value.data, value.revision) == (b"1", first.revision)
     with pytest.raises(Compacted):

@@ -123,6 +123,29 @@ def test_a_session_that_was_opened_behind_the_split_is_given_up_for_one_of_the_n
     assert puts(world)[-1][1] == [puts(world)[0][1][0], 3, 2]
 
 
+def test_a_session_that_the_owner_of_a_key_does_not_know_makes_the_map_doubtful(
+    world: World,
+) -> None:
+    """A node may lead both halves: it takes the write to the new one by itself, and there a
+    session is unknown that was opened behind the split."""
+    world.start(requests.get(MOVED))
+    world.map = split_map()
+    world.errors[Op.PUT] = [SessionExpired("not known here")] * 2
+    call = world.start(requests.put(MOVED, "w"))
+    world.advance(1.0)
+    assert call.value()
+    assert sessions_opened(world)[-1] == [2]
+    assert puts(world)[-1][0] == "b:1"
+
+
+def test_a_map_that_the_caller_has_asked_for_is_the_client_s_too(world: World) -> None:
+    world.start(requests.get(MOVED))
+    world.map = split_map()
+    world.start(requests.shard_map())
+    world.start(requests.get(MOVED))
+    assert world.seen[-1][0] == "b:1"
+
+
 def test_a_write_in_doubt_that_the_new_shard_knows_no_session_for_is_unknown(
     world: World,
 ) -> None:
