@@ -26,6 +26,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from krita.address import parse, parse_many
@@ -38,7 +39,7 @@ from krita.blocking.mailbox import Mailbox
 from krita.blocking.past import Past
 from krita.blocking.ranges import Ranges
 from krita.dispatch import Dispatcher
-from krita.errors import BadRequest
+from krita.errors import BadRequest, KritaError
 from krita.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -141,10 +142,15 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
         """Calls in flight whose outcomes are taken one by one."""
         return Mailbox(self)
 
-    def keeper(self, renew: Callable[[], object], ttl_ms: int) -> Keeper:
+    def keeper(self, renew: Callable[[], object], ttl_ms: int, lost: type[KritaError]) -> Keeper:
         """What would keep a lease or a lock alive, if there were tasks."""
-        del renew, ttl_ms
+        del renew, ttl_ms, lost
         return Keeper()
+
+    def last_word(self, action: Callable[[], object]) -> None:
+        """Give something up behind a block. If it fails, time does it: nothing is raised."""
+        with suppress(KritaError):
+            action()
 
     def pause(self, seconds: float) -> None:
         """Wait for a while."""

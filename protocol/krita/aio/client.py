@@ -25,6 +25,7 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
@@ -42,7 +43,7 @@ from krita.aio.ranges import AsyncRanges
 from krita.aio.wire import Wire
 from krita.client import TIMEOUT_MS, check_timeout, check_zone, seeds_of, token_bytes
 from krita.dispatch import Dispatcher
-from krita.errors import BadRequest
+from krita.errors import BadRequest, KritaError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     from krita.ring import ShardMap
 
 T = TypeVar("T")
+
+LAST_WORD_S = 2.0  # for giving something up, when a block has ended
 
 
 class AsyncClient(AsyncKeys, AsyncGroups, AsyncCluster, AsyncRanges, AsyncPast, AsyncHolding):
@@ -111,11 +114,20 @@ class AsyncClient(AsyncKeys, AsyncGroups, AsyncCluster, AsyncRanges, AsyncPast, 
         """Calls in flight whose outcomes are taken one by one."""
         return AsyncMailbox(self)
 
-    def keeper(self, renew: Callable[[], Awaitable[object]], ttl_ms: int) -> AsyncKeeper:
-        """What keeps a lease or a lock alive beside the block that needs it."""
+    def keeper(
+        self, renew: Callable[[], Awaitable[object]], ttl_ms: int, lost: type[KritaError]
+    ) -> AsyncKeeper:
+        """What keeps a lease or a lock alive beside the block that needs it; ``lost`` is what
+        the block ends with when the time has passed without an answer."""
         if self._tasks is None:
             raise BadRequest("the client is not open", hint="use it in `async with`")
-        return AsyncKeeper(self._tasks, renew, ttl_ms)
+        return AsyncKeeper(self._tasks, renew, ttl_ms, lost)
+
+    async def last_word(self, action: Callable[[], Awaitable[object]]) -> None:
+        """Give something up behind a block, also when the task is being cancelled. If it
+        fails, time does it: nothing is raised."""
+        with anyio.move_on_after(LAST_WORD_S, shield=True), suppress(KritaError):
+            await action()
 
     async def pause(self, seconds: float) -> None:
         """Wait for a while."""
@@ -216,11 +228,15 @@ class AsyncClient(AsyncKeys, AsyncGroups, AsyncCluster, AsyncRanges, AsyncPast, 
             self._timer_event.set()
 
     async def _flush_forever(self) -> None:
-        while True:
-            assert self._flush_event is not None
-            await self._flush_event.wait()
-            self._flush_event, self._flush_wanted = anyio.Event(), False
-            self._run_errands()
+        try:
+            while True:
+                assert self._flush_event is not None
+                await self._flush_event.wait()
+                self._flush_event, self._flush_wanted = anyio.Event(), False
+                self._run_errands()
+        finally:
+            # Without this task nothing moves: who still waits, shielded, waits for nothing.
+            self._dispatcher.close(time.monotonic())
 
     def _run_errands(self) -> None:
         links = self._dispatcher.links

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -24,19 +23,22 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-LAST_WORD_S = 2.0  # for giving something up, when the block has ended
-
 
 class AsyncKeeper:
     """See the module. Made by ``AsyncClient.keeper``. ``start`` and ``stop`` are called in
     one task, around the block."""
 
     def __init__(
-        self, tasks: TaskGroup, renew: Callable[[], Awaitable[object]], ttl_ms: int
+        self,
+        tasks: TaskGroup,
+        renew: Callable[[], Awaitable[object]],
+        ttl_ms: int,
+        lost: type[KritaError],
     ) -> None:
         self._tasks = tasks
         self._renew = renew
         self._ttl_s = ttl_ms / 1000
+        self._lost_type = lost
         self._block = anyio.CancelScope()
         self._work = anyio.CancelScope()
         self._lost: KritaError | None = None
@@ -59,11 +61,6 @@ class AsyncKeeper:
             raise self._lost
         return swallowed
 
-    async def last_word(self, action: Callable[[], Awaitable[object]]) -> None:
-        """Give it up, also when the task is being cancelled. If that fails, time does it."""
-        with anyio.move_on_after(LAST_WORD_S, shield=True), suppress(KritaError):
-            await action()
-
     async def _keep(self, renewed_at: float) -> None:
         with self._work:
             while self._lost is None:
@@ -74,7 +71,7 @@ class AsyncKeeper:
                     await self._renew_once()
                     renewed_at = asked_at
                 if scope.cancelled_caught:
-                    self._lose(LeaseUnknown("it could not be kept alive in time"))
+                    self._lose(self._lost_type("it could not be kept alive in time"))
 
     async def _renew_once(self) -> None:
         while True:

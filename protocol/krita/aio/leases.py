@@ -66,7 +66,7 @@ class AsyncLease:
     async def __aenter__(self) -> AsyncLease:
         await self.grant()
         assert self.ttl_ms is not None
-        self._keeper = self._client.keeper(self.keepalive, self.ttl_ms)
+        self._keeper = self._client.keeper(self.keepalive, self.ttl_ms, LeaseUnknown)
         self._keeper.start()
         return self
 
@@ -81,4 +81,4 @@ class AsyncLease:
         try:
             return keeper.stop(kind, error, traceback)
         finally:
-            await keeper.last_word(self.revoke)
+            await self._client.last_word(self.revoke)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from krita.aio.keeper import AsyncKeeper
     from krita.aio.mailbox import AsyncMailbox
     from krita.aio.pipeline import AsyncPipeline
+    from krita.errors import KritaError
     from krita.request import Request
     from krita.ring import ShardMap
 
@@ -32,8 +33,16 @@ class AsyncRunner:
         """Calls in flight whose outcomes are taken one by one."""
         raise NotImplementedError
 
-    def keeper(self, renew: Callable[[], Awaitable[object]], ttl_ms: int) -> AsyncKeeper:
-        """What keeps a lease or a lock alive beside the block that needs it."""
+    def keeper(
+        self, renew: Callable[[], Awaitable[object]], ttl_ms: int, lost: type[KritaError]
+    ) -> AsyncKeeper:
+        """What keeps a lease or a lock alive beside the block that needs it; ``lost`` is what
+        the block ends with when the time has passed without an answer."""
+        raise NotImplementedError
+
+    async def last_word(self, action: Callable[[], Awaitable[object]]) -> None:
+        """Give something up behind a block, whatever has ended that. If it fails, time does
+        it: nothing is raised."""
         raise NotImplementedError
 
     async def pause(self, seconds: float) -> None:

@@ -6,11 +6,7 @@ are to be called within the time to live.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
-
-from krita.errors import KritaError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -31,8 +27,3 @@ class Keeper:
         """Nothing ends."""
         del kind, error, traceback
         return False
-
-    def last_word(self, action: Callable[[], object]) -> None:
-        """Give it up. If that fails, time does it."""
-        with suppress(KritaError):
-            action()

@@ -67,7 +67,7 @@ class Lease:
     def __enter__(self) -> Lease:
         self.grant()
         assert self.ttl_ms is not None
-        self._keeper = self._client.keeper(self.keepalive, self.ttl_ms)
+        self._keeper = self._client.keeper(self.keepalive, self.ttl_ms, LeaseUnknown)
         self._keeper.start()
         return self
 
@@ -82,4 +82,4 @@ class Lease:
         try:
             return keeper.stop(kind, error, traceback)
         finally:
-            keeper.last_word(self.revoke)
+            self._client.last_word(self.revoke)

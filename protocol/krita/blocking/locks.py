@@ -15,7 +15,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from krita import checks, requests, wide_requests
+from krita import checks, requests, steps, wide_requests
 from krita.errors import (
     BadRequest,
     Compacted,
@@ -23,6 +23,7 @@ from krita.errors import (
     KritaError,
     Locked,
     LockLost,
+    Outcome,
     ProtocolError,
 )
 
@@ -41,7 +42,7 @@ class Lock:
     """Made by ``Client.lock``. Its ``with`` block acquires it and releases it at the end.
 
     The asynchronous client renews it meanwhile, and cancels the block when it was lost
-    nevertheless, which is raised as LockLost or LeaseUnknown. A blocking client has nobody
+    nevertheless, which is raised as LockLost. A blocking client has nobody
     to do that: call ``renew`` within each ``ttl_ms``.
     """
 
@@ -91,8 +92,7 @@ class Lock:
         after = 0
         while True:
             try:
-                request = requests.lock(self.key, self.owner, self.ttl_ms)
-                self._token = (self._client.run(request, self._timeout_ms)).token
+                self._token = self._try()
                 return self._token
             except Locked as error:
                 left_ms = (deadline - time.monotonic()) * 1000
@@ -121,7 +121,7 @@ class Lock:
 
     def __enter__(self) -> Lock:
         self.acquire(wait_ms=self._wait_ms)
-        self._keeper = self._client.keeper(self.renew, self.ttl_ms)
+        self._keeper = self._client.keeper(self.renew, self.ttl_ms, LockLost)
         self._keeper.start()
         return self
 
@@ -137,7 +137,29 @@ class Lock:
             return keeper.stop(kind, error, traceback)
         finally:
             if self._token:
-                keeper.last_word(self.release)
+                self._client.last_word(self.release)
+
+    def _try(self) -> int:
+        """Take it if it is free; the token. Whatever ends that without an answer, the lock
+        is not left behind for its whole time."""
+        request = requests.lock(self.key, self.owner, self.ttl_ms)
+        settled = False
+        try:
+            token = (self._client.run(request, self._timeout_ms)).token
+            settled = True
+        except KritaError as error:
+            settled = error.outcome is Outcome.NOT_APPLIED
+            raise
+        finally:
+            if not settled:
+                self._client.last_word(self._disown)
+        return token
+
+    def _disown(self) -> None:
+        """Let it go if it is ours. A write, and so behind the one in doubt."""
+        ours = [steps.value(self.key, "==", self.owner)]
+        request = requests.txn(ours, [steps.delete(self.key)], [])
+        self._client.run(request, self._timeout_ms)
 
     def _wait_for_change(self, refusal: Locked, after: int, left_ms: float) -> int:
         """Until the lock's key may have changed, or its time is over; behind which revision

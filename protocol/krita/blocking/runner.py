@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from krita.blocking.keeper import Keeper
     from krita.blocking.mailbox import Mailbox
+    from krita.errors import KritaError
     from krita.pipeline import Pipeline
     from krita.request import Request
     from krita.ring import ShardMap
@@ -33,8 +34,14 @@ class Runner:
         """Calls in flight whose outcomes are taken one by one."""
         raise NotImplementedError
 
-    def keeper(self, renew: Callable[[], object], ttl_ms: int) -> Keeper:
-        """What keeps a lease or a lock alive beside the block that needs it."""
+    def keeper(self, renew: Callable[[], object], ttl_ms: int, lost: type[KritaError]) -> Keeper:
+        """What keeps a lease or a lock alive beside the block that needs it; ``lost`` is what
+        the block ends with when the time has passed without an answer."""
+        raise NotImplementedError
+
+    def last_word(self, action: Callable[[], object]) -> None:
+        """Give something up behind a block, whatever has ended that. If it fails, time does
+        it: nothing is raised."""
         raise NotImplementedError
 
     def pause(self, seconds: float) -> None:
