@@ -205,10 +205,10 @@ class DataService:
         self._write(op, body, key, shard, deadline_ms, forwarded, respond)
 
     def _with_limit(self, op: Op, body: bytes, fields: list[Any]) -> bytes:
-        """The body with this node's ``value_bytes_max``, which is the field at its end."""
-        if fields[-1] is not None:
-            return body
-        return encode_body(op, *fields[:-1], self._value_bytes_max)
+        """The body with this node's ``value_bytes_max``, which is the field at its end. A
+        client may ask for less, and never for more."""
+        limit = max(1, self._bytes_max(fields[-1]))
+        return body if fields[-1] == limit else encode_body(op, *fields[:-1], limit)
 
     def _write(
         self,

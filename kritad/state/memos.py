@@ -13,6 +13,7 @@ from hashlib import blake2b
 
 from krita.codec import decode, encode
 from krita.errors import BadRequest, Status
+from krita.operations import OPERATIONS
 from kritad.state.keyspace import Keyspace
 from kritad.state.verbs import Refusal, Reply
 from kritad.storage.places import inner_key, stored_token
@@ -21,6 +22,7 @@ KIND = b"i"
 MEMO_TTL_MS = 3_600_000
 IDEMPOTENCY_KEY_BYTES_MAX = 255
 _DIGEST_BYTES = 16
+_NODES_OWN = "value_bytes_max"
 
 
 class Memo:
@@ -29,14 +31,20 @@ class Memo:
     def __init__(
         self, keyspace: Keyspace, name: object, key: bytes, op: int, fields: Sequence[object]
     ) -> None:
-        """``fields`` are the operation's behind the session's. Raises BadRequest."""
+        """``fields`` are the operation's behind the session's. Raises BadRequest.
+
+        What a node has added to the request (its value_bytes_max) is not part of it: it
+        may come again by another node, or after a restart.
+        """
         if type(name) is not bytes or not 0 < len(name) <= IDEMPOTENCY_KEY_BYTES_MAX:
             raise BadRequest(
                 f"an idempotency key is a byte string of 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes"
             )
         digest = blake2b(name, digest_size=_DIGEST_BYTES, person=b"idempotency").digest()
         self._key = inner_key(KIND, digest, stored_token(key))
-        request = encode([op, *fields])
+        names = OPERATIONS[op].fields[-len(fields) :]
+        asked = [field for name, field in zip(names, fields, strict=True) if name != _NODES_OWN]
+        request = encode([op, *asked])
         self._request = blake2b(request, digest_size=_DIGEST_BYTES, person=b"request").digest()
         self._keyspace = keyspace
 
