@@ -118,7 +118,7 @@ class DataService:
         key, *fields = decode_body(op, body)
         shard = self._shard_of(key)
         request = Request(op, body, key, shard, respond, deadline_ms, forwarded)  # type: ignore[arg-type]
-        request.fields = fields
+        request.fields = [*fields, self._value_bytes_max]
         self._host.submit(request)
 
     def _changes(
@@ -252,6 +252,8 @@ class DataService:
             request.fields = fields
             if op == Op.SHARD_SCAN:
                 fields[5] = self._bytes_max(fields[5])
+            elif op == Op.LEASE_STATE:
+                fields.append(self._value_bytes_max)
         self._host.submit(request)
 
     def _bytes_max(self, asked: object) -> int:

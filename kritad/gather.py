@@ -36,7 +36,7 @@ from kritad.host.host import Host
 from kritad.host.request import Request, Respond
 from kritad.scan_page import ScanPage, ShardCounts
 from kritad.state.leases import LEASE_LIMIT
-from kritad.state.reading import SCAN_BYTES_MAX, SCAN_ROWS_MAX
+from kritad.state.reading import SCAN_BYTES_MAX, SCAN_ROWS_MAX, first_of
 from kritad.state.verbs import check_lease, check_ttl
 
 Handler = Callable[[Op, bytes, float, bool, Respond], None]
@@ -191,7 +191,7 @@ class Gather:
                 return
             ttl_ms, left_ms = (min(a[place] for a in answers.values()) for place in (0, 1))
             keys = sorted(key for answer in answers.values() for key in answer[2])
-            respond(Status.OK, [ttl_ms, left_ms, keys])
+            respond(Status.OK, [ttl_ms, left_ms, first_of(keys, self._bytes_max)])
 
         fail = lambda error: _fail(respond, error)  # noqa: E731
         self.ask(Op.LEASE_STATE, self.shards(), (lease, None), deadline_ms, then, fail)

@@ -11,7 +11,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, takewhile
 
 from krita.errors import BadRequest, Compacted
 from krita.operations import Change, Op, What
@@ -23,10 +24,14 @@ from kritad.storage.rows import Row
 
 SCAN_ROWS_MAX = 1_000
 SCAN_BYTES_MAX = 1 << 20
-_COUNT_ROWS_MAX = 4_000  # looked at for one answer; some 20 ms
+# What one answer looks at; some 20 ms. Fewer than it may tell where many keys are over.
+_LOOK_ROWS_MAX = 4_000
+_LOOK_BYTES_MAX = 8 << 20
+_FETCHED = 64  # rows, at first
 HISTORY_MAX = 1_000
 EVENTS_MAX = 1_000
 _LEASE_KEYS_MAX = 1_000
+_LAST = (1 << 64) - 1
 
 Answer = list[object]
 
@@ -73,17 +78,13 @@ def scan(state: ShardState, fields: Sequence[object]) -> Answer:
     limit = _bounded(limit, SCAN_ROWS_MAX, "limit")
     bytes_left = _bounded(bytes_max, SCAN_BYTES_MAX, "bytes_max")
     bounds: Answer = [state.index, *state.extent.arc]
-    rows = state.table.between(start, stop, reverse=bool(reverse))
-    if what == What.COUNT:
-        count = 0
-        for looked_at, (key, row) in enumerate(rows):
-            if looked_at == _COUNT_ROWS_MAX:
-                return [count, key, *bounds]
-            count += not _is_over(state, key, row)
-        return [count, None, *bounds]
+    count = 0
     found: Answer = []
-    for key, row in rows:
-        if _is_over(state, key, row):
+    for key, row in _alive(state, start, stop, bool(reverse), limit):
+        if row is None:  # enough was looked at
+            return [count if what == What.COUNT else found, key, *bounds]
+        count += 1
+        if what == What.COUNT:
             continue
         size = len(key) + len(row.content_type or "")
         size += len(row.value) if what != What.KEYS else 0
@@ -91,7 +92,22 @@ def scan(state: ShardState, fields: Sequence[object]) -> Answer:
             return [found, key, *bounds]
         bytes_left -= size
         found.append(_row(state, key, row, what == What.KEYS))
-    return [found, None, *bounds]
+    return [count if what == What.COUNT else found, None, *bounds]
+
+
+def _alive(
+    state: ShardState, start: bytes, stop: bytes, reverse: bool, wanted: int
+) -> Iterator[tuple[bytes, Row | None]]:
+    """The rows of a range that are not over; None for the first that is not looked at."""
+    bytes_left = _LOOK_BYTES_MAX
+    rows = state.table.between(start, stop, reverse=reverse, wanted=min(wanted, _FETCHED))
+    for looked_at, (key, row) in enumerate(rows):
+        if looked_at == _LOOK_ROWS_MAX or bytes_left <= 0:
+            yield key, None
+            return
+        bytes_left -= len(row.value)
+        if not _is_over(state, key, row):
+            yield key, row
 
 
 def changes(state: ShardState, fields: Sequence[object]) -> Answer | None:
@@ -160,21 +176,22 @@ def is_held(state: ShardState, op: int, key: bytes, fields: Sequence[object]) ->
 
 
 def history(state: ShardState, key: bytes, fields: Sequence[object]) -> Answer:
-    """``key_history``: the fields behind the key. Raises BadRequest, storage's errors."""
-    limit, before = fields[:2]
+    """``key_history``: the fields behind the key, and what the node has added: how many bytes
+    an answer may have. Raises BadRequest, storage's errors."""
+    limit, before, bytes_max = [*fields, None][:3]
     limit = _bounded(limit, HISTORY_MAX, "limit")
+    bytes_left = _bounded(bytes_max, SCAN_BYTES_MAX, "bytes_max")
     if before is not None and (type(before) is not int or before < 0):
         raise BadRequest("before is a revision or null")
     found: Answer = []
-    if before is None:
-        row = state.read(key)
-        if row is not None:
-            found.append([row.revision, row.value, row.content_type, None, None])
-        versions = state.versions.newest(key)
-    else:
-        versions = state.versions.newest(key, before)
+    row = state.read(key) if before is None else None
+    if row is not None:
+        found.append([row.revision, row.value, row.content_type, None, None])
+        bytes_left -= len(row.value)
+    versions = state.versions.newest(key, _LAST if before is None else before, min(limit, _FETCHED))
     for version in versions:
-        if len(found) >= limit:
+        bytes_left -= len(version.value or b"")
+        if len(found) >= limit or (found and bytes_left < 0):
             break
         found.append(version.to_wire())
     rule = state.retention.of(key)
@@ -182,8 +199,9 @@ def history(state: ShardState, key: bytes, fields: Sequence[object]) -> Answer:
 
 
 def lease_state(state: ShardState, fields: Sequence[object]) -> Answer:
-    """``lease_state``: the fields behind the shard. Raises BadRequest."""
-    lease, limit = fields[:2]
+    """``lease_state``: the fields behind the shard, and what the node has added: how many
+    bytes an answer may have. Raises BadRequest."""
+    lease, limit, bytes_max = [*fields, None][:3]
     if type(lease) is not int:
         raise BadRequest("a lease is a whole number")
     leases = state.keys.leases
@@ -191,6 +209,7 @@ def lease_state(state: ShardState, fields: Sequence[object]) -> Answer:
     if known is None or not leases.is_alive(lease, state.clock_ms):
         return [None, None, []]
     keys = state.leased(lease, _bounded(limit, _LEASE_KEYS_MAX, "limit"))
+    keys = first_of(keys, _bounded(bytes_max, SCAN_BYTES_MAX, "bytes_max"))
     return [known.ttl_ms, known.deadline_ms - state.clock_ms, keys]
 
 
@@ -225,6 +244,12 @@ def _row(state: ShardState, key: bytes, row: Row, key_only: bool) -> Answer:
 def _bond(state: ShardState, row: Row) -> Answer:
     expires_in_ms = row.expires_ms - state.clock_ms if row.expires_ms else None
     return [expires_in_ms, row.lease or None]
+
+
+def first_of(keys: list[bytes], bytes_max: int) -> list[bytes]:
+    """As many of the keys as have so many bytes together, from the first on."""
+    sizes = accumulate(map(len, keys))
+    return keys[: sum(1 for _ in takewhile(lambda size: size <= bytes_max, sizes))]
 
 
 def _bounded(number: object, most: int, name: str) -> int:
