@@ -42,6 +42,7 @@ def pages(
 def count(shard: Shard, start: Any = None, stop: Any = None) -> int:
     total = 0
     while True:
+        some: int
         some, edge, *_ = page(shard, start, stop, what=COUNT)
         total += some
         if edge is None:
