@@ -57,7 +57,8 @@ class DataPair(Pair):
             kind = self.chance.choice([None, "text/plain"])
             if not arc[0] <= token(key) < arc[1]:
                 continue
-            found[key] = row(key, index, value, kind) if self.chance.random() < 0.7 else None
+            bond = self.chance.choice([(0, 0), (0, 0), (5, 0), (0, 6), (7, 8)])
+            found[key] = row(key, index, value, kind, *bond) if self.chance.random() < 0.7 else None
         return found
 
     def changed(self, at: Applied, model: StateModel) -> ShardFlush:
@@ -177,6 +178,7 @@ class DataPair(Pair):
         edges = sorted(self.chance.sample(range(0, (1 << 32) + 1, 1 << 24), 2))
         arc = edges[0], edges[1]
         self.both("scan", generation, self.chance.choice([None, key]), limit, arc)
+        self.read_range(generation, limit, arc)
         same(
             lambda: self.real.count(generation, Extent.of(arc)),
             lambda: self.memory.count(generation, Extent.of(arc)),
@@ -184,6 +186,22 @@ class DataPair(Pair):
         )
         self.both("scan_sessions", generation, self.chance.randint(-1, 9), limit)
         self.both("received", generation)
+
+    def read_range(self, generation: int, limit: int, arc: Arc) -> None:
+        """Between two keys, forwards and backwards; and what ends by itself."""
+        start, stop = self.key(), self.chance.choice([None, self.key()])
+        for reverse in (False, True):
+            bytes_max = self.chance.choice([None, 0, 1, 100])
+            same(
+                lambda b=bytes_max, r=reverse: self.real.between(  # type: ignore[misc]
+                    generation, start, stop, limit, arc, reverse=r, bytes_max=b
+                ),
+                lambda b=bytes_max, r=reverse: self.memory.between(  # type: ignore[misc]
+                    generation, start, stop, limit, arc, reverse=r, bytes_max=b
+                ),
+                f"between {start!r} and {stop!r} of {generation}, {reverse=} {bytes_max=}",
+            )
+        self.both("bonds", generation, arc)
 
     def open_reader(self) -> None:
         known = self.real.applied()
@@ -313,6 +331,12 @@ class DataPair(Pair):
             if shard in self.models and shard != 4:
                 found = self.both("scan", at.rows, None, 1000, at.arc)
                 assert found == self.models[shard].items()
+                bonds = self.both("bonds", at.rows, at.arc)
+                assert [(bond.key, bond.expires_ms, bond.lease) for bond in bonds] == [
+                    (key, one.expires_ms, one.lease)
+                    for key, one in found
+                    if one.expires_ms or one.lease
+                ]
                 sessions = self.both("scan_sessions", at.generation, -1, 1000)
                 assert sessions == sorted(self.models[shard].sessions.items())
         for generation in range(1, 90):

@@ -13,8 +13,16 @@ from kritad.storage.extent import WHOLE_RING, Extent
 from kritad.storage.rows import Applied, Row, ShardFlush
 
 
-def row(key: bytes, revision: int, value: bytes, content_type: str | None = None) -> Row:
-    return Row(revision, value, content_type, row_digest(key, revision, value, content_type))
+def row(
+    key: bytes,
+    revision: int,
+    value: bytes,
+    content_type: str | None = None,
+    expires_ms: int = 0,
+    lease: int = 0,
+) -> Row:
+    digest = row_digest(key, revision, value, content_type, expires_ms, lease)
+    return Row(revision, value, content_type, digest, expires_ms, lease)
 
 
 def applied(
