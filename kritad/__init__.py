@@ -5,7 +5,7 @@
     kritad.storage            raft.db and data.db: synchronous SQLite
     kritad.state              what a log entry means: deterministic
     kritad.cluster            the meta shard's state and the planner: pure
-    kritad.metrics, stream    counters and connections (poller), shared by the floors above
+    kritad.metrics, stream    counters and connections, shared by the floors above
     kritad.host               replicas, drive loop, writer thread, transport: trio begins here
     kritad.service, access    the only door to the database: data_service (a key, a group, a shard),
                               gather and scan_page (all shards), coordinator (several);

@@ -7,8 +7,9 @@ Why not trio.SocketStream: its ``receive_some`` first tries a ``recv`` that, on 
 connection that waits for its next request, always fails, and its ``send_all`` is
 a checkpoint of 7 µs although the kernel nearly always takes an answer at once.
 Here a receive waits first and a send tries first; together that is a sixth of
-the server's cost of a request. What arrives is given out by the poller (poller.py),
-which also keeps up fairness: it goes through the scheduler between two receives.
+the server's cost of a request.
+
+Fairness rests on ``receive``, which always goes through the scheduler.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Protocol
 import trio
 from trio.lowlevel import notify_closing, wait_readable, wait_writable
 
-from kritad.poller import Poller, Take
+_RECEIVE_BYTES = 64 << 10
 
 
 class Stream(Protocol):
@@ -33,14 +34,6 @@ class Stream(Protocol):
 
     async def receive(self) -> bytes:
         """What has arrived, 64 KiB at most; b"" when the other side has finished."""
-
-    async def receive_each(self, take: Take) -> bytes:
-        """Give ``take`` what arrives, piece by piece, for as long as it says True; returns
-        the piece with which it did not, or b"" when the other side has finished.
-
-        ``take`` is called from the loop and not from the task, which sleeps meanwhile and
-        costs nothing. It has to be quick; what it raises is raised here.
-        """
 
     def send_now(self, data: bytes | memoryview) -> int:
         """How many bytes were taken, without waiting; 0 when there is no room."""
@@ -80,12 +73,11 @@ class Listening(Protocol):
 class SocketStream:
     """A Stream that is a TCP connection."""
 
-    __slots__ = ("_poller", "_socket", "loopback", "remote")
+    __slots__ = ("_socket", "loopback", "remote")
 
     def __init__(self, connected: socket.socket, remote: str) -> None:
         """``connected`` is non-blocking; ``remote`` is the other side's IP address."""
         self._socket = connected
-        self._poller: Poller | None = None  # once something was received
         self.remote = remote
         self.loopback = _is_loopback(remote)
 
@@ -94,12 +86,12 @@ class SocketStream:
 
     async def receive(self) -> bytes:
         """See Stream, as for all of these."""
-        return await self.receive_each(_take_no_more)
-
-    async def receive_each(self, take: Take) -> bytes:
-        if self._poller is None:
-            self._poller = Poller.present()
-        return await self._poller.attend(self._socket, take)
+        while True:
+            await wait_readable(self._socket)
+            try:
+                return self._socket.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                continue  # epoll may wake without cause
 
     def send_now(self, data: bytes | memoryview) -> int:
         try:
@@ -128,8 +120,6 @@ class SocketStream:
 
     def close(self) -> None:
         if self._socket.fileno() >= 0:
-            if self._poller is not None:
-                self._poller.forget(self._socket)
             notify_closing(self._socket)
             self._socket.close()
 
@@ -163,10 +153,6 @@ class SocketListening:
 
     def close(self) -> None:
         self._socket.close()
-
-
-def _take_no_more(_: bytes) -> bool:
-    return False
 
 
 async def connect(host: str, port: int) -> Stream:

@@ -68,8 +68,7 @@ FLOORS = (
     # Misbehaviour on request, counters and connections: what the floors from the host up share.
     Floor("buggify", ("kritad.buggify",), (), ()),
     Floor("metrics", ("kritad.metrics",), ("kritad.metrics",)),
-    Floor("stream", ("kritad.stream", "kritad.poller"), ("kritad.stream", "kritad.poller"),
-          ("attrs", "trio")),
+    Floor("stream", ("kritad.stream",), ("kritad.stream",), ("attrs", "trio")),
     Floor("host", ("kritad.host",),
           (*BELOW_HOST, "kritad.host", "kritad.buggify", "kritad.metrics", "kritad.stream"),
           ("attrs", "trio")),

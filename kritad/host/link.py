@@ -265,19 +265,15 @@ class Link:
             scope.cancel()
 
     async def _read(self, stream: Stream, scope: trio.CancelScope) -> None:
+        assert self._connection is not None
         try:
-            await stream.receive_each(self._take)
+            while data := await stream.receive():
+                for event in self._connection.receive_data(data):
+                    if isinstance(event, Reply):
+                        self._in_flight.pop(event.id)(event.status, event.body)
+                    elif isinstance(event, Goodbye):
+                        raise after_welcome(event.error)
         except (OSError, trio.ClosedResourceError, KritaError) as problem:
             self._note(problem)
         self.connected = False
         scope.cancel()
-
-    def _take(self, data: bytes) -> bool:
-        """Replies have come. Raises KritaError when that was the last of it."""
-        assert self._connection is not None
-        for event in self._connection.receive_data(data):
-            if isinstance(event, Reply):
-                self._in_flight.pop(event.id)(event.status, event.body)
-            elif isinstance(event, Goodbye):
-                raise after_welcome(event.error)
-        return True

@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections import deque
 from functools import partial
 
 import trio
@@ -95,7 +94,6 @@ class CborConnection:
         self._connection = ServerConnection()
         self._outbox = Outbox(stream, watched, server.limits.write_s, self._make_room)
         self._principal: Principal | None = None
-        self._events: deque[Event] = deque()  # that have come and wait to be dealt with
         self._in_flight = 0
         self._finished = False  # nobody is there any more to read a reply
         self._draining = False
@@ -142,36 +140,20 @@ class CborConnection:
         return self._connection.goodbye(ProtocolError(f"the {late} did not come in time"))
 
     async def _read(self, data: bytes) -> None:
-        going_on = self._take(data)
-        while True:
-            while not going_on:
+        while data:
+            for event in self._connection.receive_data(data):
+                if type(event) is Request:
+                    if self._is_full():
+                        await self._wait_until(self._server.limits.requests_in_flight_max // 2)
+                    self._submit(event)
+                else:
+                    self._handle(event)
+            self._outbox.flush()
+            if self._is_full():
                 await self._wait_until(self._server.limits.requests_in_flight_max // 2)
-                going_on = self._serve()
-            if not await self._stream.receive_each(self._take):
-                break
-            going_on = self._serve()
+            data = await self._stream.receive()
         # The client has finished sending; it may still read its replies.
         await self._wait_until(0)
-
-    def _take(self, data: bytes) -> bool:
-        """Something has come; whether the next may. Raises KritaError and OSError."""
-        self._events.extend(self._connection.receive_data(data))
-        return self._serve()
-
-    def _serve(self) -> bool:
-        """Deal with what has come; False: as much is in flight as may be."""
-        events = self._events
-        while events:
-            event = events[0]
-            if type(event) is not Request:
-                self._handle(event)
-            elif self._is_full():
-                return False
-            else:
-                self._submit(event)
-            events.popleft()
-        self._outbox.flush()
-        return not self._is_full()
 
     def _submit(self, request: Request) -> None:
         assert self._principal is not None, "requests come after the handshake"

@@ -15,7 +15,6 @@ from __future__ import annotations
 import errno
 import math
 from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -76,12 +75,6 @@ class MemoryStream:
                 return b""
             self._readable = trio.Event()
             await self._readable.wait()
-
-    async def receive_each(self, take: Callable[[bytes], bool]) -> bytes:
-        while True:
-            data = await self.receive()
-            if not data or not take(data):
-                return data
 
     def send_now(self, data: bytes | memoryview) -> int:
         if self._closed:
