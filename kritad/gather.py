@@ -6,8 +6,10 @@ parts of a scan are put together is in scan_page.py.
 
 Rules:
 * What is told to all shards (a lease, a retention) has happened when all have it in their
-  logs. If one fails, the failure is the answer, as *unknown* if any may have done it; all
-  of these may be said again.
+  logs: when the arcs of those that have it are the whole ring. A shard that was split
+  meanwhile has not told its other half, so all are told again.
+* If one fails, the failure is the answer, as *unknown* if any may have done it; all of these
+  may be said again. To revoke what was revoked in part is to revoke the rest.
 """
 
 from __future__ import annotations
@@ -34,12 +36,14 @@ from krita.operations import LeaseChange, Op, What
 from krita.ring import META_SHARD
 from kritad.host.host import Host
 from kritad.host.request import Request, Respond
-from kritad.scan_page import ScanPage, ShardCounts
+from kritad.scan_page import ScanPage, ShardCounts, cover_the_ring
 from kritad.state.leases import LEASE_LIMIT
 from kritad.state.reading import SCAN_BYTES_MAX, SCAN_ROWS_MAX, first_of
 from kritad.state.verbs import check_lease, check_ttl
 
 Handler = Callable[[Op, bytes, float, bool, Respond], None]
+
+_ROUNDS_MAX = 5  # of telling all shards, while one is being split
 
 
 @attrs.define(eq=False)
@@ -72,6 +76,46 @@ class _Round:
 
 def _worse(first: KritaError | None, second: KritaError) -> KritaError:
     return second if first is None or second.outcome > first.outcome else first
+
+
+@attrs.define(eq=False)
+class _Everywhere:
+    """What all shards are told; their answers end with the arc that has heard it."""
+
+    gather: Gather
+    op: Op
+    fields: Sequence[object]
+    deadline_ms: float
+    respond: Respond
+    reply: Callable[[list[Any]], list[object]]  # of all answers; may raise KritaError
+    answers: list[Any] = attrs.field(factory=list)
+    rounds: int = 0
+
+    def tell(self) -> None:
+        """Tell all that are known now. Raises Unavailable."""
+        shards = self.gather.shards()
+        self.gather.ask(
+            self.op, shards, self.fields, self.deadline_ms, self._then, self._fail, write=True
+        )
+
+    def _then(self, answers: dict[int, Any]) -> None:
+        self.answers += answers.values()
+        self.rounds += 1
+        try:
+            if cover_the_ring([tuple(answer[-2:]) for answer in answers.values()]):
+                self.respond(Status.OK, self.reply(self.answers))
+            elif self.rounds == _ROUNDS_MAX:
+                split = "a shard is being split, and its other half may not have heard this"
+                raise Unavailable(split, hint="say it again", outcome=Outcome.UNKNOWN)
+            else:
+                self.tell()
+        except KritaError as error:
+            self._fail(error)
+
+    def _fail(self, error: KritaError) -> None:
+        if self.answers and error.outcome is Outcome.NOT_APPLIED and self.rounds > 1:
+            error.outcome = Outcome.UNKNOWN  # it was done in part, the last time
+        _fail(self.respond, error)
 
 
 class Gather:
@@ -146,8 +190,8 @@ class Gather:
     ) -> None:
         lease = check_lease(decode_body(op, body)[0])
 
-        def ttl_of(answers: dict[int, Any]) -> list[object]:
-            return [min(answer[0] for answer in answers.values())]
+        def ttl_of(answers: list[Any]) -> list[object]:
+            return [min(answer[0] for answer in answers)]
 
         self._change(lease, LeaseChange.KEEPALIVE, None, deadline_ms, respond, ttl_of)
 
@@ -156,8 +200,10 @@ class Gather:
     ) -> None:
         lease = check_lease(decode_body(op, body)[0])
 
-        def keys_of(answers: dict[int, Any]) -> list[object]:
-            return [sum(answer[1] for answer in answers.values())]
+        def keys_of(answers: list[Any]) -> list[object]:
+            if all(ttl_ms is None for ttl_ms, *_ in answers):
+                raise LeaseUnknown(f"lease {lease} has ended, or never was")
+            return [sum(answer[1] for answer in answers)]
 
         self._change(lease, LeaseChange.REVOKE, None, deadline_ms, respond, keys_of)
 
@@ -168,17 +214,10 @@ class Gather:
         ttl_ms: int | None,
         deadline_ms: float,
         respond: Respond,
-        reply: Callable[[dict[int, Any]], list[object]],
+        reply: Callable[[list[Any]], list[object]],
     ) -> None:
-        self.ask(
-            Op.LEASE_CHANGE,
-            self.shards(),
-            (lease, int(change), ttl_ms),
-            deadline_ms,
-            lambda answers: respond(Status.OK, reply(answers)),
-            lambda error: _fail(respond, error),
-            write=True,
-        )
+        fields = lease, int(change), ttl_ms
+        _Everywhere(self, Op.LEASE_CHANGE, fields, deadline_ms, respond, reply).tell()
 
     def _lease_show(
         self, op: Op, body: bytes, deadline_ms: float, _forwarded: bool, respond: Respond
@@ -204,15 +243,8 @@ class Gather:
         prefix, retention_ms = decode_body(op, body)
         if type(prefix) is not bytes or len(prefix) > KEY_BYTES_MAX:
             raise BadRequest(f"a prefix is a byte string of at most {KEY_BYTES_MAX} bytes")
-        self.ask(
-            Op.RETENTION_CHANGE,
-            self.shards(),
-            (prefix, retention_ms),
-            deadline_ms,
-            lambda _: respond(Status.OK, []),
-            lambda error: _fail(respond, error),
-            write=True,
-        )
+        fields = prefix, retention_ms
+        _Everywhere(self, Op.RETENTION_CHANGE, fields, deadline_ms, respond, lambda _: []).tell()
 
     def _retention_list(
         self, _op: Op, _body: bytes, deadline_ms: float, _forwarded: bool, respond: Respond

@@ -257,9 +257,11 @@ class UserKeys:
             if leases.get(lease) is not None and not leases.is_alive(lease, clock_ms):
                 raise Busy(f"lease {lease} is still ending its keys", hint="let its number be")
             leases.put(lease, ttl_ms, clock_ms + ttl_ms)
-            return success([ttl_ms, self._keyspace.bonds.leased_count(lease)])
+            return success([ttl_ms, self._keyspace.bonds.leased_count(lease), *self._arc])
         known = leases.get(lease)
         if known is None or not leases.is_alive(lease, clock_ms):
+            if change == LeaseChange.REVOKE:  # as it should be; perhaps it was told before
+                return success([None, 0, *self._arc])
             raise LeaseUnknown(f"lease {lease} has ended, or never was")
         keys = self._keyspace.bonds.leased_count(lease)
         if change == LeaseChange.KEEPALIVE:
@@ -269,7 +271,7 @@ class UserKeys:
             self.end_what_is_due(index)
         else:
             raise BadRequest(f"there is no change {change!r} of a lease")
-        return success([known.ttl_ms, keys])
+        return success([known.ttl_ms, keys, *self._arc])
 
     def _retention_change(self, fields: list[Any], index: int) -> Result:
         _, prefix, retention_ms = self._of_shard(fields, 3)
@@ -278,7 +280,12 @@ class UserKeys:
         if type(retention_ms) is not int or not 0 <= retention_ms <= TTL_MS_MAX:
             raise BadRequest(f"retention_ms is a number of milliseconds up to {TTL_MS_MAX}")
         self._keyspace.retention.set(prefix, retention_ms, self._keyspace.clock_ms, index)
-        return success([])
+        return success([*self._arc])
+
+    @property
+    def _arc(self) -> tuple[int, int]:
+        """For which part of the ring the shard has heard what all shards are told."""
+        return self._keyspace.extent.arc
 
     # A verb's Sight: see verbs.py.
 

@@ -15,6 +15,7 @@ from kritad.state.notes import Notes
 from kritad.state.user_keys import ENDED_MAX
 from tests.state.shard import Shard, error
 
+ARC = [0, 1 << 32]
 GRANT, KEEPALIVE, REVOKE = LeaseChange.GRANT, LeaseChange.KEEPALIVE, LeaseChange.REVOKE
 
 
@@ -23,7 +24,7 @@ def lease_a_key(shard: Shard, key: bytes = b"k", lease: int = 1) -> None:
 
 
 def test_a_key_ends_with_its_lease(shard: Shard) -> None:
-    assert shard.lease(1, GRANT, 100).body == [100, 0]
+    assert shard.lease(1, GRANT, 100).body == [100, 0, *ARC]
     lease_a_key(shard)
     shard.pass_time(99)
     assert shard.value(b"k") == b"v"
@@ -37,7 +38,7 @@ def test_a_lease_that_is_kept_alive_lasts_for_its_whole_time_from_then_on(shard:
     shard.lease(1, GRANT, 100)
     lease_a_key(shard)
     shard.clock_ms = 60
-    assert shard.lease(1, KEEPALIVE).body == [100, 1]
+    assert shard.lease(1, KEEPALIVE).body == [100, 1, *ARC]
     shard.clock_ms = 159
     shard.pass_time(0)
     assert shard.value(b"k") == b"v"
@@ -50,18 +51,30 @@ def test_revoking_a_lease_ends_its_keys_at_once(shard: Shard) -> None:
     lease_a_key(shard)
     lease_a_key(shard, b"l")
     shard.put(b"free", b"v")
-    assert shard.lease(1, REVOKE).body == [1_000, 2]
+    assert shard.lease(1, REVOKE).body == [1_000, 2, *ARC]
     assert [shard.value(key) for key in (b"k", b"l", b"free")] == [None, None, b"v"]
 
 
-@pytest.mark.parametrize("change", [KEEPALIVE, REVOKE])
-def test_a_lease_that_was_never_granted_or_is_over_is_unknown(
-    shard: Shard, change: LeaseChange
-) -> None:
-    assert isinstance(error(shard.lease(1, change)), LeaseUnknown)
+def test_a_lease_that_was_never_granted_or_is_over_is_unknown(shard: Shard) -> None:
+    assert isinstance(error(shard.lease(1, KEEPALIVE)), LeaseUnknown)
     shard.lease(1, GRANT, 10)
     shard.clock_ms = 10
-    assert isinstance(error(shard.lease(1, change)), LeaseUnknown)
+    assert isinstance(error(shard.lease(1, KEEPALIVE)), LeaseUnknown)
+
+
+def test_a_lease_that_was_revoked_already_may_be_revoked_again(shard: Shard) -> None:
+    shard.lease(1, GRANT, 10)
+    assert shard.lease(1, REVOKE).body == [10, 0, *ARC]
+    assert shard.lease(1, REVOKE).body == [None, 0, *ARC]
+
+
+def test_what_all_shards_are_told_is_answered_with_the_arc_that_has_heard_it(shard: Shard) -> None:
+    shard.split(5, 1 << 31)
+    half = [0, 1 << 31]
+    assert shard.lease(1, GRANT, 10).body == [10, 0, *half]
+    assert shard.lease(1, KEEPALIVE).body == [10, 0, *half]
+    assert shard.lease(1, REVOKE).body == [10, 0, *half]
+    assert shard.retain(b"a", 10).body == half
 
 
 def test_a_write_with_a_lease_that_is_not_alive_is_refused_and_does_nothing(shard: Shard) -> None:
@@ -89,7 +102,7 @@ def test_keys_of_a_lease_that_is_over_do_not_come_back_when_its_number_is_grante
     assert isinstance(refused, Busy)
     assert shard.value(last) is None, "it came back from the dead"
     shard.pass_time(0)
-    assert shard.lease(1, GRANT, 1_000).body == [1_000, 0]
+    assert shard.lease(1, GRANT, 1_000).body == [1_000, 0, *ARC]
 
 
 def test_one_entry_ends_only_so_many_keys_of_a_lease(shard: Shard) -> None:
