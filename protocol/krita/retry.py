@@ -27,13 +27,17 @@ from krita.errors import (
     BadRequest,
     Busy,
     ConditionFailed,
+    Conflict,
     ConnectionFailed,
     DeadlineExceeded,
     KritaError,
+    LeaseUnknown,
+    Locked,
     NotLeader,
     Outcome,
     OutcomeUnknown,
     SessionExpired,
+    SeveralGroups,
     Unavailable,
     WrongShard,
 )
@@ -76,7 +80,7 @@ _RULES: dict[type[KritaError], Rule] = {
 }
 
 # Answers that come out of the log, or would have been the same for every attempt.
-_SETTLES = (ConditionFailed, BadRequest)
+_SETTLES = (ConditionFailed, Conflict, Locked, LeaseUnknown, BadRequest, SeveralGroups)
 
 
 @attrs.frozen

@@ -10,17 +10,21 @@ from krita.errors import (
     BadRequest,
     Busy,
     ConditionFailed,
+    Conflict,
     ConnectionFailed,
     DeadlineExceeded,
     Forbidden,
     InternalError,
     KritaError,
+    LeaseUnknown,
+    Locked,
     NoSpace,
     NotLeader,
     Outcome,
     OutcomeUnknown,
     ProtocolError,
     SessionExpired,
+    SeveralGroups,
     TooLarge,
     Unauthenticated,
     Unavailable,
@@ -70,8 +74,9 @@ def test_a_write_in_doubt_does_not_become_not_applied_by_a_later_refusal(
     assert verdict.error.__cause__ is error
 
 
-def test_a_failed_condition_settles_a_write_in_doubt() -> None:
-    error = ConditionFailed("differs")
+@pytest.mark.parametrize("cls", [ConditionFailed, Locked, Conflict, LeaseUnknown, SeveralGroups])
+def test_what_the_log_itself_has_answered_settles_a_write_in_doubt(cls: type[KritaError]) -> None:
+    error = cls("no")
     verdict = trial(in_doubt=True).judge(error, 1.0)
     assert isinstance(verdict, GiveUp)
     assert verdict.error is error
