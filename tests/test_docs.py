@@ -38,6 +38,7 @@ from tests.system.node import Node, environment, wait_until
 
 ROOT = Path(__file__).parents[1]
 README, HTTP = ROOT / "README.md", ROOT / "docs" / "http.md"
+CLIENT, EXAMPLES = ROOT / "docs" / "client.md", ROOT / "docs" / "examples"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 DOCUMENTS = [README, ROOT / "protocol" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -175,15 +176,68 @@ def test_the_examples_of_a_document_give_what_it_shows(
 
 
 @pytest.mark.slow
-def test_the_readme_s_python_prints_what_its_comments_say(cluster: Cluster, commands: Path) -> None:
-    found = blocks(README, "python")
-    assert len(found) == 2, "one block for each client"
-    for block in found:
+@pytest.mark.parametrize("path", [README, CLIENT], ids=name_of)
+def test_the_python_of_a_document_prints_what_its_comments_say(
+    cluster: Cluster, commands: Path, path: Path
+) -> None:
+    for block in blocks(path, "python"):
         expected = re.findall(r"print\(.*\)  # (.*)$", block, re.M)
         assert expected
         code = on_this_cluster(block, cluster)
         output = run_example(cluster, commands, [sys.executable, "-W", "error", "-c", code])
         assert output.splitlines() == expected
+
+
+def start_program(cluster: Cluster, name: str, *options: str) -> subprocess.Popen[str]:
+    """One of docs/examples, on its way."""
+    nodes = f"--nodes={cluster.addresses}"
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", str(EXAMPLES / name), nodes, *options],
+        env=environment({}),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(program: subprocess.Popen[str]) -> str:
+    """What it has printed, when it has ended well."""
+    with program:
+        try:
+            output, _ = program.communicate(timeout=TIMEOUT_S)
+        finally:
+            program.kill()
+    assert program.returncode == 0, output
+    return output
+
+
+@pytest.mark.slow
+def test_the_example_of_a_lock_lets_every_worker_in_once(cluster: Cluster) -> None:
+    output = finish(start_program(cluster, "take_turns.py", "--workers=6"))
+    assert sorted(output.splitlines()) == [f"worker {n} has been here" for n in range(1, 7)]
+
+
+@pytest.mark.slow
+def test_the_example_of_a_lease_is_listed_while_it_runs(cluster: Cluster) -> None:
+    options = ("--name=a", "--ttl_ms=3000", "--seconds=0.1")
+    output = finish(start_program(cluster, "stay_registered.py", *options))
+    assert output.splitlines() == ["listed: service:a", "gone"]
+
+
+@pytest.mark.slow
+def test_the_example_of_a_watch_goes_on_where_it_has_ended(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    with Client(cluster.addresses) as db:
+        db.put("watched:a", "1")
+        options = ("--prefix=watched:", f"--token={tmp_path / 'token'}", "--changes=1")
+        first = start_program(cluster, "watch_config.py", *options)
+        assert first.stdout is not None
+        told = [first.stdout.readline(), first.stdout.readline()]
+        db.put("watched:b", "2")
+        assert [*told, finish(first)] == ["watched:a = 1\n", "-- watching\n", "watched:b = 2\n"]
+        db.delete("watched:a")
+        again = finish(start_program(cluster, "watch_config.py", *options))
+        assert again == "watched:a = (not set)\n"
 
 
 @pytest.mark.parametrize(
