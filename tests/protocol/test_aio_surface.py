@@ -159,6 +159,21 @@ def test_a_block_ends_when_its_lock_was_lost(run: Run, cluster: Cluster) -> None
     run(main)
 
 
+def test_what_was_given_up_within_its_block_does_not_end_the_block(
+    run: Run, cluster: Cluster
+) -> None:
+    async def main() -> None:
+        async with AsyncClient(cluster.seeds) as db:
+            async with db.lease(60) as lease, db.lock("l", ttl_ms=60) as lock:
+                assert await lock.release()
+                await lease.revoke()
+                await anyio.sleep(0.1)  # longer than either would last
+                assert await db.put("k", "still here")
+            assert not lock.held
+
+    run(main)
+
+
 def test_the_error_of_a_block_is_raised_as_it_is_and_what_it_held_is_let_go(
     run: Run, cluster: Cluster
 ) -> None:

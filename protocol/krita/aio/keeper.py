@@ -48,6 +48,10 @@ class AsyncKeeper:
         self._block.__enter__()
         self._tasks.start_soon(self._keep, time.monotonic())
 
+    def rest(self) -> None:
+        """It was given up before the block has ended. Idempotent."""
+        self._work.cancel()
+
     def stop(
         self,
         kind: type[BaseException] | None,
@@ -55,7 +59,7 @@ class AsyncKeeper:
         traceback: TracebackType | None,
     ) -> bool:
         """The block has ended so; whether its error is dealt with. Raises why it was lost."""
-        self._work.cancel()
+        self.rest()
         swallowed = bool(self._block.__exit__(kind, error, traceback))
         if self._lost is not None and (swallowed or error is None):
             raise self._lost

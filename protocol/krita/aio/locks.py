@@ -112,6 +112,8 @@ class AsyncLock:
     async def release(self) -> bool:
         """Let it go. False: it was not held any more."""
         token, self._token = self.token, 0
+        if self._keeper is not None:
+            self._keeper.rest()
         try:
             request = requests.delete(self.key, token)
             return (await self._client.run(request, self._timeout_ms)).existed

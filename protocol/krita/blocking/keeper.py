@@ -18,6 +18,9 @@ class Keeper:
     def start(self) -> None:
         """Nothing begins."""
 
+    def rest(self) -> None:
+        """Nothing ends."""
+
     def stop(
         self,
         kind: type[BaseException] | None,

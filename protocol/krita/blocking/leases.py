@@ -59,6 +59,8 @@ class Lease:
 
     def revoke(self) -> int:
         """End it and all of its keys, now; how many these were. 0 if it had ended."""
+        if self._keeper is not None:
+            self._keeper.rest()
         try:
             return self._client.run(wide_requests.lease_revoke(self.id), self._timeout_ms)
         except LeaseUnknown:

@@ -113,6 +113,8 @@ class Lock:
     def release(self) -> bool:
         """Let it go. False: it was not held any more."""
         token, self._token = self.token, 0
+        if self._keeper is not None:
+            self._keeper.rest()
         try:
             request = requests.delete(self.key, token)
             return (self._client.run(request, self._timeout_ms)).existed
