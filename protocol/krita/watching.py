@@ -139,7 +139,7 @@ def _place(item: object) -> tuple[int, Position]:
 
 
 # What another attempt will not change.
-_FATAL = (BadRequest, Unauthenticated, Forbidden, TooLarge, Unsupported, ProtocolError)
+FATAL = (BadRequest, Unauthenticated, Forbidden, TooLarge, Unsupported, ProtocolError)
 
 
 @attrs.frozen
@@ -218,7 +218,7 @@ class Watching:
             self._ask_elsewhere(shard, error, others)
             return
         self._failures[shard] += 1
-        if isinstance(error, _FATAL) or self._failures[shard] >= FAILURES_MAX:
+        if isinstance(error, FATAL) or self._failures[shard] >= FAILURES_MAX:
             del self._failures[shard]
             raise error
 

@@ -8,7 +8,15 @@ from collections.abc import Iterator
 import pytest
 
 from krita.client import Client
-from krita.errors import BadRequest, ConditionFailed, LeaseUnknown, Locked, LockLost
+from krita.errors import (
+    BadRequest,
+    ConditionFailed,
+    DeadlineExceeded,
+    Forbidden,
+    LeaseUnknown,
+    Locked,
+    LockLost,
+)
 from krita.operations import Op
 from tests.protocol import server
 from tests.protocol.server import Cluster
@@ -156,6 +164,19 @@ def test_waiting_for_a_lock_ends_when_it_is_to(cluster: Cluster, db: Client, oth
     cluster.do(lambda: cluster.holdings.forget_changes())
     with pytest.raises(Locked):
         other.lock("l", ttl_ms=1000).acquire(wait_ms=60)
+
+
+def test_a_wait_that_nobody_answers_is_no_reason_to_give_up_the_lock(
+    cluster: Cluster, db: Client, other: Client
+) -> None:
+    db.lock("l", ttl_ms=60_000).acquire()
+    cluster.on(Op.CHANGES, server.answer(DeadlineExceeded("a node was slow")), times=1000)
+    with pytest.raises(Locked):
+        other.lock("l", ttl_ms=1000, timeout_ms=100).acquire(wait_ms=50)
+    cluster.do(cluster.rules.clear)
+    cluster.on(Op.CHANGES, server.answer(Forbidden("not you")))
+    with pytest.raises(Forbidden):
+        other.lock("l", ttl_ms=1000).acquire(wait_ms=50)
 
 
 def test_an_acquisition_whose_answer_is_lost_is_one(cluster: Cluster, db: Client) -> None:

@@ -26,6 +26,7 @@ from krita.errors import (
     Outcome,
     ProtocolError,
 )
+from krita.watching import FATAL
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -181,9 +182,9 @@ class Lock:
         except Compacted as error:
             oldest = error.detail.get("oldest")
             return max(after, oldest) if isinstance(oldest, int) else after
-        except KritaError as error:
-            if not error.retryable:
-                raise
+        except FATAL:
+            raise
+        except KritaError:
             return after  # the lock itself says more
         match answer:
             case [_, int(revision), *_]:

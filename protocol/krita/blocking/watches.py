@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from krita import requests, wide_requests
-from krita.errors import BadRequest, KritaError, ProtocolError, Unavailable
+from krita.errors import BadRequest, ProtocolError, Unavailable
 from krita.ring import META_SHARD, RING_SIZE
 from krita.ring import token as place_of
 from krita.watching import Position, Positions, Range, Watching, decode_token
@@ -142,9 +142,8 @@ class Watch:
                 call = mailbox.take()
                 assert call.request.shard is not None
                 told[call.request.shard] = _place(call.value())
-        except KritaError:
+        finally:
             mailbox.close()
-            raise
         return told
 
     def __repr__(self) -> str:
