@@ -1,11 +1,12 @@
 """What keeps a lease or a lock alive while a block runs, and ends the block when it is lost.
 
-    keeper.start()                    # in front of the block
+    keeper.start(asked_at)            # in front of the block
     swallowed = keeper.stop(...)      # behind it
 
 A task of the client's renews it three times in its time to live. When it is surely gone,
 because the cluster says so or because the time has passed without an answer, the block is
-cancelled, and ``stop`` raises why.
+cancelled, and ``stop`` raises why. Its time is counted from when it was asked for, not from
+when that was answered: the cluster may have begun to count at any moment in between.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ class AsyncKeeper:
         self._work = anyio.CancelScope()
         self._lost: KritaError | None = None
 
-    def start(self) -> None:
-        """It was granted or renewed just now."""
+    def start(self, asked_at: float) -> None:
+        """It was asked for then, seconds of ``time.monotonic``, and granted."""
         self._block.__enter__()
-        self._tasks.start_soon(self._keep, time.monotonic())
+        self._tasks.start_soon(self._keep, asked_at)
 
     def rest(self) -> None:
         """It was given up before the block has ended. Idempotent."""
@@ -68,7 +69,8 @@ class AsyncKeeper:
     async def _keep(self, renewed_at: float) -> None:
         with self._work:
             while self._lost is None:
-                await anyio.sleep(self._ttl_s / 3)
+                pause_s = renewed_at + self._ttl_s / 3 - time.monotonic()
+                await anyio.sleep(max(0.0, pause_s))
                 asked_at = time.monotonic()
                 left_s = renewed_at + self._ttl_s - asked_at
                 with anyio.move_on_after(left_s) as scope:

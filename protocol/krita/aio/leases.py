@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from typing import TYPE_CHECKING
 
 from krita import checks, wide_requests
@@ -66,10 +67,11 @@ class AsyncLease:
             return 0
 
     async def __aenter__(self) -> AsyncLease:
+        asked_at = time.monotonic()
         await self.grant()
         assert self.ttl_ms is not None
         self._keeper = self._client.keeper(self.keepalive, self.ttl_ms, LeaseUnknown)
-        self._keeper.start()
+        self._keeper.start(asked_at)
         return self
 
     async def __aexit__(

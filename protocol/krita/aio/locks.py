@@ -66,6 +66,7 @@ class AsyncLock:
         self._wait_ms = wait_ms
         self._timeout_ms = timeout_ms
         self._token = 0
+        self._asked_at = 0.0
         self._keeper: AsyncKeeper | None = None
 
     def __repr__(self) -> str:
@@ -124,7 +125,7 @@ class AsyncLock:
     async def __aenter__(self) -> AsyncLock:
         await self.acquire(wait_ms=self._wait_ms)
         self._keeper = self._client.keeper(self.renew, self.ttl_ms, LockLost)
-        self._keeper.start()
+        self._keeper.start(self._asked_at)
         return self
 
     async def __aexit__(
@@ -146,6 +147,7 @@ class AsyncLock:
         is not left behind for its whole time."""
         request = requests.lock(self.key, self.owner, self.ttl_ms)
         settled = False
+        self._asked_at = time.monotonic()
         try:
             token = (await self._client.run(request, self._timeout_ms)).token
             settled = True

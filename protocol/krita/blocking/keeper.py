@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 class Keeper:
     """See the module. Made by ``Client.keeper``."""
 
-    def start(self) -> None:
+    def start(self, asked_at: float) -> None:
         """Nothing begins."""
+        del asked_at
 
     def rest(self) -> None:
         """Nothing ends."""

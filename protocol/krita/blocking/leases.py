@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from typing import TYPE_CHECKING
 
 from krita import checks, wide_requests
@@ -67,10 +68,11 @@ class Lease:
             return 0
 
     def __enter__(self) -> Lease:
+        asked_at = time.monotonic()
         self.grant()
         assert self.ttl_ms is not None
         self._keeper = self._client.keeper(self.keepalive, self.ttl_ms, LeaseUnknown)
-        self._keeper.start()
+        self._keeper.start(asked_at)
         return self
 
     def __exit__(

@@ -67,6 +67,7 @@ class Lock:
         self._wait_ms = wait_ms
         self._timeout_ms = timeout_ms
         self._token = 0
+        self._asked_at = 0.0
         self._keeper: Keeper | None = None
 
     def __repr__(self) -> str:
@@ -125,7 +126,7 @@ class Lock:
     def __enter__(self) -> Lock:
         self.acquire(wait_ms=self._wait_ms)
         self._keeper = self._client.keeper(self.renew, self.ttl_ms, LockLost)
-        self._keeper.start()
+        self._keeper.start(self._asked_at)
         return self
 
     def __exit__(
@@ -147,6 +148,7 @@ class Lock:
         is not left behind for its whole time."""
         request = requests.lock(self.key, self.owner, self.ttl_ms)
         settled = False
+        self._asked_at = time.monotonic()
         try:
             token = (self._client.run(request, self._timeout_ms)).token
             settled = True
