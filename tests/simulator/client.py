@@ -88,6 +88,7 @@ class Connection:
     def _respond(self, request_id: int, status: int, body: object) -> None:
         if self.open:
             self._outgoing.append(self._server.reply(request_id, status, body))
+            self.node.replied = True
             if len(self._outgoing) == 1:
                 self.node.later(0, self.flush)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from heapq import heappop, heappush
+from itertools import count
 from typing import Any
 
 Act = Callable[..., None]
@@ -43,12 +44,11 @@ class Loop:
         self.hash = 0
         self.trace: Callable[[str], None] | None = None  # takes readable lines, when asked for
         self._heap: list[tuple[int, int, Act, tuple[Any, ...]]] = []
-        self._number = 0
+        self._next_number = count(1).__next__
 
     def after(self, delay_us: int, act: Act, *args: Any) -> None:
         """Have ``act(*args)`` done so much later. 0.5 µs."""
-        self._number += 1
-        heappush(self._heap, (self.now_us + delay_us, self._number, act, args))
+        heappush(self._heap, (self.now_us + delay_us, self._next_number(), act, args))
 
     def count(self, more: int) -> None:
         """The present event is more than one: a frame of several messages, a tick of
@@ -68,9 +68,14 @@ class Loop:
     def run_until(self, time_us: int) -> None:
         """Do everything that is due up to ``time_us``, and let it be that time."""
         heap = self._heap
-        while heap and heap[0][0] <= time_us:
-            self.now_us, number, act, args = heappop(heap)
-            self.hash = hash((self.hash, self.now_us, number))
-            self.events += 1
-            act(*args)
+        done = 0
+        try:
+            while heap and heap[0][0] <= time_us:
+                now_us, number, act, args = heappop(heap)
+                self.now_us = now_us
+                self.hash = hash((self.hash, now_us, number))
+                done += 1
+                act(*args)
+        finally:
+            self.events += done
         self.now_us = time_us

@@ -59,9 +59,11 @@ class Network:
         self.loop = loop
         self.plan = plan
         self.loss, self.duplicate = plan.loss, plan.duplicate
+        self._delay_us, self._jitter_us, self._far_us = plan.delay_us, plan.jitter_us, plan.far_us
         self.messages = 0
         self._links: dict[tuple[int, int], Link] = {}
         self._dice = chance.stream("network")
+        self._random = self._dice.random
         # Told of every Raft message that is sent: the invariants check what it claims.
         self.on_send: Callable[[SimNode, Message], None] = lambda _node, _message: None
 
@@ -85,13 +87,13 @@ class Network:
 
     def send_messages(self, sender: int, recipient: int, messages: Iterable[Message]) -> bool:
         """One frame of Raft messages. False: there is no connection."""
-        link = self.link(sender, recipient)
+        link = self._links.get((sender, recipient)) or self.link(sender, recipient)
         if not link.up or recipient not in self.nodes:
             return False
-        node = self.nodes[sender]
+        node, on_send = self.nodes[sender], self.on_send
         batch = list(messages)
         for message in batch:
-            self.on_send(node, message)
+            on_send(node, message)
         if self.loop.trace is not None:
             for message in batch:
                 self.loop.note(f"n{sender}->n{recipient} {message}")
@@ -110,10 +112,13 @@ class Network:
     def _arrive(self, link: Link, life: int, batch: list[Message]) -> None:
         if life != link.life or link.cut:
             return
-        self.messages += len(batch)
-        first = batch[0]
-        self.loop.fold(link.sender, link.recipient, len(batch), first.shard, first.term)
-        self.nodes[link.recipient].hear(link.sender, batch)
+        count, first = len(batch), batch[0]
+        self.messages += count
+        if count > 1:
+            self.loop.count(count - 1)
+        sender, recipient = link.sender, link.recipient
+        self.loop.fold(sender, recipient, count, first.shard, first.term)
+        self.nodes[recipient].hear(sender, batch)
 
     def send(self, sender: int, recipient: int, arrive: Callable[..., None]) -> bool:
         """Anything else that goes one way: ``arrive(host)`` when it is there."""
@@ -186,11 +191,11 @@ class Network:
 
     def delay_us(self, link: Link | None = None) -> int:
         """How long a frame takes, on ``link`` or to a client."""
-        delay_us = self.plan.delay_us
-        if link is not None and self.plan.far_us and self._is_far(link):
-            delay_us += self.plan.far_us
-        if self.plan.jitter_us:
-            delay_us += int(self._dice.random() * self.plan.jitter_us)
+        delay_us = self._delay_us
+        if self._far_us and link is not None and self._is_far(link):
+            delay_us += self._far_us
+        if self._jitter_us:
+            delay_us += int(self._random() * self._jitter_us)
         if link is not None and link.clogged_until_us > self.loop.now_us:
             delay_us += link.clogged_until_us - self.loop.now_us
         return delay_us

@@ -140,6 +140,7 @@ class _Search:
         self._state: Any = model.initial
         self._mask = 0
         self._trail: list[int] = []  # what is ordered, in order
+        self._longest: list[int] = []  # the longest trail that came to a dead end
         # Each choice: the operation, and state, mask, due and length of trail before it.
         self._frames: list[tuple[int, Any, int, int, int]] = []
         self._best = Outcome(Verdict.NOT, 0)
@@ -177,7 +178,8 @@ class _Search:
             if i < 0:
                 self._note_dead_end(node)
                 if not self._frames:
-                    return attrs.evolve(self._best, steps=self._steps)
+                    prefix = [self._ops[i] for i in self._longest]
+                    return attrs.evolve(self._best, steps=self._steps, prefix=prefix)
                 node = self._go_back()
                 continue
             if self._may_try(i):
@@ -262,7 +264,7 @@ class _Search:
     def _note_dead_end(self, last: int) -> None:
         """Keep the longest order found: here the operation that returns at ``last``
         and those called before it were all refused."""
-        if self._best.stuck and len(self._trail) <= len(self._best.prefix):
+        if self._best.stuck and len(self._trail) <= len(self._longest):
             return
         due = ~self._at[last]
         stuck = []
@@ -272,8 +274,8 @@ class _Search:
                 stuck.append(self._ops[self._at[node]])
             node = self._next[node]
         stuck.append(self._ops[due])
-        prefix = [self._ops[i] for i in self._trail]
-        self._best = Outcome(Verdict.NOT, self._steps, prefix, stuck, self._state)
+        self._longest = self._trail.copy()  # its operations are looked up when it is the answer
+        self._best = Outcome(Verdict.NOT, self._steps, [], stuck, self._state)
 
 
 def _twins(calls: Sequence[Call]) -> list[int]:
