@@ -40,6 +40,9 @@ class Principal:
 # Whoever sends no token. Every HTTP request without one asks for its principal.
 _LOCAL, _STRANGER = Principal(ANONYMOUS, loopback=True), Principal(ANONYMOUS)
 
+# Every request asks for these, and each look-up of an enum's member takes 0.1 µs.
+_FOR_PEERS, _IN_THE_LOG, _FOR_ADMINS = Need.PEER, Need.LOG, Need.ADMIN
+
 
 class Access:
     """The cluster's only secret, and what it opens."""
@@ -68,11 +71,11 @@ class Access:
         need = operation.access
         if principal.kind == PEER:
             return
-        if need in (Need.PEER, Need.LOG):
+        if need is _FOR_PEERS or need is _IN_THE_LOG:
             raise Forbidden(f"{operation.name} is for the cluster's own nodes")
         if principal.kind == ADMIN:
             return
-        if need is Need.ADMIN:
+        if need is _FOR_ADMINS:
             if self._token is None:
                 raise Forbidden(
                     f"{operation.name} is administration, and this cluster has no admin token",

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ProposalRefused", "Raft", "RaftConfig", "Refusal"]
 
-_FOLLOWER, _LEADER, _COMMAND = Role.FOLLOWER, Role.LEADER, EntryKind.COMMAND
+_FOLLOWER, _LEADER, _CANDIDATE = Role.FOLLOWER, Role.LEADER, Role.CANDIDATE
+_COMMAND = EntryKind.COMMAND
 
 
 class Raft(RaftState):
@@ -174,7 +175,7 @@ class Raft(RaftState):
                 own = self.progress.get(self.replica)
                 if own is not None and own.note_match(durable_index):
                     dispatch.advance(self)
-            elif self.role is Role.CANDIDATE:
+            elif self.role is _CANDIDATE:
                 election.count_own_vote(self)
         except InvariantBroken as broken:
             self._become_poisoned(broken)

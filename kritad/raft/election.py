@@ -35,6 +35,8 @@ from kritad.raft.replication import append_own, broadcast_heartbeat, tell_commit
 from kritad.raft.state import RaftState
 from kritad.raft.types import NOBODY, EntryKind, Role
 
+_FOLLOWER, _LEADER = Role.FOLLOWER, Role.LEADER  # what each message asks for
+
 # --- time -----------------------------------------------------------------
 
 
@@ -233,8 +235,8 @@ def become_follower(raft: RaftState, term: int, leader: int) -> None:
 
 def follow(raft: RaftState, leader: int) -> None:
     """A leader of the present term was heard."""
-    if raft.role is not Role.FOLLOWER:
-        if raft.role is Role.LEADER:
+    if raft.role is not _FOLLOWER:
+        if raft.role is _LEADER:
             raise InvariantBroken(f"replica {leader} leads term {raft.term} too")
         become_follower(raft, raft.term, leader)
     elif raft.leader != leader:

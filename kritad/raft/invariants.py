@@ -13,6 +13,8 @@ from kritad.raft.progress import Progress
 from kritad.raft.state import RaftState
 from kritad.raft.types import NOBODY, EntryKind, Role
 
+_CONF = EntryKind.CONF
+
 
 class Watcher:
     """Remembers what must not go back, and checks the rest on the spot."""
@@ -67,7 +69,7 @@ class Watcher:
             raise InvariantBroken("the entries in memory are not contiguous")
         if not log.terms_agree():
             raise InvariantBroken("the terms of the log are wrong")
-        newest = max((entry.index for entry in held if entry.kind is EntryKind.CONF), default=0)
+        newest = max([entry.index for entry in held if entry.kind is _CONF], default=0)
         if newest > log.configuration_index:
             raise InvariantBroken(f"the conf entry {newest} is not in force")
         check_configuration(log.configuration)

@@ -27,6 +27,10 @@ from kritad.raft.ready import Fetch
 from kritad.raft.state import RaftState
 from kritad.raft.types import Entry, EntryKind, Role
 
+# Looked up once: an enum's member costs 0.1 µs each time.
+_PROBE, _REPLICATE = ProgressState.PROBE, ProgressState.REPLICATE
+_SNAPSHOT, _LEADER = ProgressState.SNAPSHOT, Role.LEADER
+
 # --- the leader's own log -------------------------------------------------
 
 
@@ -72,7 +76,7 @@ def replicate(raft: RaftState, progress: Progress) -> None:
         if first <= log.last_index and not progress.window_full(config):
             if first >= log.first_held:
                 entries = log.batch(first, config.append_bytes_max)
-            elif progress.state is ProgressState.REPLICATE:
+            elif progress.state is _REPLICATE:
                 _fetch(raft, progress)
                 return
             # else: probe with an empty Append; the disk is read once agreement is known
@@ -80,13 +84,13 @@ def replicate(raft: RaftState, progress: Progress) -> None:
 
 
 def _may_send(raft: RaftState, progress: Progress) -> bool:
-    if progress.state is ProgressState.REPLICATE:
+    if progress.state is _REPLICATE:
         if progress.fetch is not None:
             return False
         return progress.empty_due or (
             progress.next <= raft.log.last_index and not progress.window_full(raft.config)
         )
-    return progress.state is ProgressState.PROBE and not progress.probe_sent
+    return progress.state is _PROBE and not progress.probe_sent
 
 
 def _send_append(raft: RaftState, progress: Progress, entries: list[Entry]) -> None:
@@ -108,7 +112,7 @@ def _send_append(raft: RaftState, progress: Progress, entries: list[Entry]) -> N
     progress.empty_due = False
     progress.append_sent = True
     progress.commit_sent = max(progress.commit_sent, min(log.commit, before + len(entries)))
-    if progress.state is ProgressState.PROBE:
+    if progress.state is _PROBE:
         progress.probe_sent = True
     elif entries:
         last = entries[-1].index
@@ -144,7 +148,7 @@ def on_fetched(raft: RaftState, fetch: Fetch, entries: list[Entry]) -> None:
     came from the disk is compared with the log's own terms (raft.md B38).
     """
     progress = raft.progress.get(fetch.recipient)
-    if raft.role is not Role.LEADER or fetch.term != raft.term or progress is None:
+    if raft.role is not _LEADER or fetch.term != raft.term or progress is None:
         return
     if progress.fetch != fetch:
         return
@@ -179,7 +183,7 @@ def broadcast_heartbeat(raft: RaftState) -> None:
     """The timer's heartbeat: also finds followers that stopped moving."""
     for progress in raft.followers:
         stuck = progress.match == progress.match_noted
-        progress.poke_due = progress.state is ProgressState.PROBE or stuck
+        progress.poke_due = progress.state is _PROBE or stuck
         progress.match_noted = progress.match
         send_heartbeat(raft, progress)
 
@@ -232,11 +236,11 @@ def on_append_reply(raft: RaftState, progress: Progress, message: AppendReply) -
         )
     moved = progress.note_match(message.index)
     state = progress.state
-    if state is ProgressState.PROBE:
+    if state is _PROBE:
         if message.index >= progress.match:
             progress.become_replicate()
             raft.replicate_due = True
-    elif state is ProgressState.SNAPSHOT and progress.match >= log.snapshot.index:
+    elif state is _SNAPSHOT and progress.match >= log.snapshot.index:
         # However it came by it: a snapshot of anybody's is adequate (raft.md B34).
         progress.become_replicate()
         raft.replicate_due = True
@@ -253,10 +257,10 @@ def _on_refused(raft: RaftState, progress: Progress, message: AppendReply) -> No
     """
     if message.index <= progress.match:
         return
-    if progress.state is ProgressState.REPLICATE:
+    if progress.state is _REPLICATE:
         progress.become_probe(progress.match + 1)
         raft.replicate_due = True
-    elif progress.state is ProgressState.PROBE and message.index == progress.next - 1:
+    elif progress.state is _PROBE and message.index == progress.next - 1:
         guess = raft.log.guess(message.hint_index, message.hint_term)
         progress.become_probe(min(message.index, guess + 1))
         raft.replicate_due = True
@@ -267,7 +271,7 @@ def on_heartbeat_reply(raft: RaftState, progress: Progress) -> None:
     if not progress.poke_due:
         return
     progress.poke_due = False
-    probing = progress.state is ProgressState.PROBE
+    probing = progress.state is _PROBE
     if probing or progress.match < raft.log.last_index:
         progress.probe_sent = False
         progress.empty_due = not probing
@@ -277,7 +281,7 @@ def on_heartbeat_reply(raft: RaftState, progress: Progress) -> None:
 def on_snapshot_sent(raft: RaftState, progress: Progress, ok: bool) -> None:
     """A snapshot's transfer has ended. After success the follower is probed right
     behind what was compacted; after failure the next heartbeat's answer begins anew."""
-    if progress.state is not ProgressState.SNAPSHOT:
+    if progress.state is not _SNAPSHOT:
         return
     progress.become_probe(raft.log.snapshot.index + 1 if ok else progress.match + 1)
     progress.probe_sent = not ok
