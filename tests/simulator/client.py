@@ -149,6 +149,10 @@ class SimClient:
                 self.world.returned(operation)
                 then()
 
+        self.ask(request, timeout_s, done)
+
+    def ask(self, request: ClientRequest, timeout_s: float, done: Callable[[Call], None]) -> None:
+        """Do any operation; ``done`` gets the finished call."""
         request.read = values.read_list  # everything the reply says, not what people get
         self._dispatcher.start(request, timeout_s, self._now_s(), done)
         self._turn()

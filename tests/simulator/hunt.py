@@ -20,7 +20,7 @@ import attrs
 
 from tests.simulator.directed import directed_kills
 from tests.simulator.mutants.registry import MUTANTS, planted
-from tests.simulator.plan import Plan, Reshape, draw_plan, steered_plan
+from tests.simulator.plan import Plan, Reshape, plain_plan, steered_plan
 from tests.simulator.run import live
 
 ROOT = Path(__file__).parents[2]
@@ -220,7 +220,7 @@ def fails_a_test(mutant: str, test: str) -> bool:
 def plan_for(mutant: str, seed: int) -> Plan:
     """The life in which ``mutant`` is looked for."""
     if mutant not in STEERING:
-        return draw_plan(seed)
+        return plain_plan(seed)
     return steered_plan(seed, *STEERING[mutant])
 
 

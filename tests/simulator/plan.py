@@ -61,6 +61,22 @@ RESHAPES: dict[str, int] = {
     "cancel": 1,
 }
 
+# What people do beside reading, putting and deleting (crafts/scripts.py).
+CRAFTS = (
+    "ttl",
+    "counters",
+    "watches",
+    "transactions",
+    "locks",
+    "repeated",
+    "leases",
+    "scans",
+    "stale-reads",
+    "versions",
+)
+
+FEED_BYTES = 16 << 20
+
 # What may stay with one node for good, and every shard has to be served nevertheless.
 LASTING = (
     "dead",
@@ -133,6 +149,8 @@ class Plan:
     reshapes: tuple[Reshape, ...] = ()
     regions: int = 1  # nodes and clients are in one after the other
     far_us: int = 0  # what it takes longer from one region to another
+    crafts: tuple[str, ...] = ()  # of CRAFTS
+    feed_bytes: int = FEED_BYTES  # what a shard remembers of its changes, for watches
 
     def zone_of(self, number: int) -> str:
         """The region of the node or client of that number, from 1 on; "" if there is one."""
@@ -184,13 +202,19 @@ def draw_plan(seed: int) -> Plan:
         plan,
         faults=_draw_faults(Chance(seed).stream("faults"), plan),
         reshapes=_draw_reshapes(Chance(seed).stream("reshapes"), plan),
+        **_draw_crafts(Chance(seed).stream("crafts")),
     )
+
+
+def plain_plan(seed: int) -> Plan:
+    """The plan of a seed, without crafts."""
+    return attrs.evolve(draw_plan(seed), crafts=(), feed_bytes=FEED_BYTES)
 
 
 def steered_plan(seed: int, families: Sequence[str], changes: Mapping[str, Any]) -> Plan:
     """The plan of a seed with some of it decided: what is looked for needs that. Of the
-    settings only those named in ``changes["settings"]``."""
-    plan = draw_plan(seed)
+    settings only those named in ``changes["settings"]``, and no crafts but those named."""
+    plan = plain_plan(seed)
     settings = attrs.evolve(plan.settings, **changes.get("settings", {}))
     plan = attrs.evolve(plan, **{**changes, "settings": settings})
     dice = Chance(seed).stream("faults")
@@ -257,6 +281,13 @@ def _draw_reshapes(dice: random.Random, plan: Plan) -> tuple[Reshape, ...]:
     return tuple(wishes)
 
 
+def _draw_crafts(dice: random.Random) -> dict[str, Any]:
+    crafts = [craft for craft in CRAFTS if dice.random() < 0.25]
+    on = dice.random() < 0.6
+    feed_bytes = dice.choice([FEED_BYTES, FEED_BYTES, 5_000])
+    return {"crafts": tuple(crafts) if on else (), "feed_bytes": feed_bytes}
+
+
 def to_json(plan: Plan) -> str:
     """A plan as text, for a file."""
     return json.dumps(attrs.asdict(plan), indent=1)
@@ -270,4 +301,5 @@ def from_json(text: str) -> Plan:
     fields["settings"] = HostSettings(**settings)
     fields["faults"] = tuple(Fault(**fault) for fault in fields["faults"])
     fields["reshapes"] = tuple(Reshape(**wish) for wish in fields.get("reshapes", ()))
+    fields["crafts"] = tuple(fields.get("crafts", ()))
     return Plan(**fields)

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import attrs
 
 from kritad import buggify
-from kritad.state import sessions
+from kritad.state import feed, sessions
+from kritad.state.machine import ShardState
 from tests.simulator.invariants import Violation
 from tests.simulator.loop import Chance
 from tests.simulator.plan import Plan
@@ -76,6 +77,9 @@ def live(plan: Plan, trace: Trace | None = None) -> Outcome:
     collecting = gc.isenabled()
     gc.disable()  # a life is short, and what it leaves behind goes with it
     buggify.set_chooser(sites if plan.buggify else None)
+    usual_feed_bytes, feed.FEED_BYTES_MAX = feed.FEED_BYTES_MAX, plan.feed_bytes
+    usual_apply = ShardState.apply
+    ShardState.apply = world.chronicle.observing(usual_apply)  # type: ignore[method-assign, assignment]
     usual_ttl_ms, sessions.SESSION_TTL_MS = sessions.SESSION_TTL_MS, plan.session_ttl_ms
     started = time.process_time()
     try:
@@ -89,14 +93,17 @@ def live(plan: Plan, trace: Trace | None = None) -> Outcome:
         cpu_s = time.process_time() - started
         buggify.set_chooser(None)
         sessions.SESSION_TTL_MS = usual_ttl_ms
+        feed.FEED_BYTES_MAX = usual_feed_bytes
+        ShardState.apply = usual_apply  # type: ignore[method-assign]
         logging.disable(logging.NOTSET)
         if collecting:
             gc.enable()
             if plan.seed % _COLLECT_EVERY == 0:
                 gc.collect()
+    operations = len(world.history.operations) + len(world.guild.deeds)
     return Outcome(
         plan.seed, rule, text if len(text) <= _TEXT_MAX else f"{text[:_TEXT_MAX]} …",
-        world.loop.events, world.network.messages, len(world.history.operations),
+        world.loop.events, world.network.messages, operations,
         world.loop.now_us / 1e6, cpu_s, world.loop.hash,
         dict(world.faults.done), dict(world.reshaper.granted), dict(sites.fired),
     )  # fmt: skip

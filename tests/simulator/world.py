@@ -19,7 +19,9 @@ from kritad.cluster.model import NodeState
 from kritad.cluster.view import MetaView
 from kritad.host.replica import Replica
 from tests.simulator.census import take_census
+from tests.simulator.chronicle.chronicle import Chronicle
 from tests.simulator.client import SimClient
+from tests.simulator.crafts.guild import Guild
 from tests.simulator.faults import Faults
 from tests.simulator.history import Fate, History, Kind, Operation
 from tests.simulator.invariants import Invariants, Violation
@@ -61,6 +63,8 @@ class World:
         self.nodes: list[SimNode] = []
         self.people: list[Person] = []
         self.history = History()
+        self.chronicle = Chronicle(plan.session_ttl_ms)
+        self.guild = Guild(self)
         self.resting = False  # people do nothing new
         self.calm = False  # people take their time: there is nothing to find in more of it
         # Shards with a damaged row, all on one node: its replica may be silent for good.
@@ -78,6 +82,7 @@ class World:
         self.grow()
         for _ in range(self.plan.clients):
             self._add_client()
+        self.guild.start()
         self.faults.start()
         self.reshaper.start()
         self._run(self.plan.chaos_ms * MS_US)
@@ -159,7 +164,9 @@ class World:
         # First, because a learner may have to have all of the log before it votes.
         self.resting = True
         self.wait("people get their last answers", lambda: all(p.idle for p in self.people))
+        self.wait("all polls and others are answered", lambda: self.guild.idle)
         self.wait("the cluster has the wanted shape", self.reshaper.settled)
+        self.wait("what is due has ended", self.guild.nothing_is_overdue)
         self.wait("the replicas are equal", self._converged)
 
     def judge(self) -> None:
@@ -181,10 +188,11 @@ class World:
             problems += verdicts
         if problems:
             raise Violation("history", "; ".join(problems[:3]))
+        self.guild.judge()
 
     def _read_all(self) -> dict[bytes, tuple[bytes | None, int]]:
         self.resting = False
-        reader = SimClient(self, self._next_client(), sessions=False)
+        reader = SimClient(self, self.next_client(), sessions=False)
         found: dict[bytes, tuple[bytes | None, int]] = {}
         for number in range(self.plan.keys):
             key = b"k%d" % number
@@ -231,14 +239,15 @@ class World:
         """Who listens there."""
         return next((node for node in self.nodes if node.address == address), None)
 
-    def _next_client(self) -> int:
+    def next_client(self) -> int:
+        """A number for a client or a person."""
         self._clients += 1
         return self._clients
 
     def _add_client(self) -> None:
-        client = SimClient(self, self._next_client(), sessions=self.plan.sessions)
+        client = SimClient(self, self.next_client(), sessions=self.plan.sessions)
         for _ in range(self.plan.pipeline):
-            person = Person(self, client, self._next_client())
+            person = Person(self, client, self.next_client())
             self.people.append(person)
             person.begin()
 
