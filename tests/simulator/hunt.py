@@ -36,7 +36,42 @@ _SPLITS: dict[str, Any] = {
     "reshapes": tuple(Reshape(at_ms, "split", at_ms) for at_ms in range(500, 20_000, 500)),
     "settings": {"flush_interval_ms": 5_000.0, "checkpoint_interval_ms": 10_000.0},
 }
+
+
+def _crafts(*crafts: str, **changes: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    plan = {"crafts": crafts, "clients": 1, "chaos_ms": 5_000, "wall_spread_ms": 0, **changes}
+    return ("kill", "transfer"), plan
+
+
+_WITH_SPLITS: dict[str, Any] = {"shards": 1, "nodes": 3, "reshapes": _SPLITS["reshapes"]}
 STEERING: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "deadlines-by-the-own-clock": _crafts("ttl"),
+    "deadlines-are-forgotten-by-a-restart": _crafts("ttl"),
+    "deadline-is-a-timer": _crafts("ttl"),
+    "split-forgets-the-deadlines": _crafts("ttl", **_WITH_SPLITS),
+    "split-forgets-the-leases": _crafts("leases", **_WITH_SPLITS),
+    "touch-is-a-write": _crafts("ttl"),
+    "keepalive-changes-nothing": _crafts("leases"),
+    "ended-too-early": _crafts("ttl"),
+    "an-end-is-no-event": _crafts("ttl", "watches"),
+    "half-is-not-told-of-a-lease": _crafts("leases", **_WITH_SPLITS),
+    "lock-guards-nothing": _crafts("locks"),
+    "lock-is-renewed-by-anybody": _crafts("locks"),
+    "transaction-is-done-in-part": _crafts("transactions"),
+    "memo-is-not-kept": _crafts("repeated"),
+    "memo-answers-anything": _crafts("repeated"),
+    "kept-deadline-is-lost": _crafts("ttl"),
+    "feed-cuts-an-entry": _crafts("watches", "transactions"),
+    "watch-goes-on-one-later": _crafts("watches"),
+    "watch-goes-on-one-earlier": _crafts("watches"),
+    "poll-is-ahead-of-its-events": _crafts("watches"),
+    "waiting-for-a-key-is-forgotten": _crafts("watches"),
+    "scan-passes-a-shards-edge": _crafts(
+        "scans", shards=4, keys=12, value_bytes=2_000, settings={"value_bytes_max": 8_000}
+    ),
+    "stale-read-is-older-than-asked-for": _crafts("stale-reads", nodes=3),
+    "absence-is-no-version": _crafts("versions"),
+    "what-was-is-what-is": _crafts("versions"),
     "newborn-is-opened-before-it-is-durable": (("power-cut", "kill-all"), _SPLITS),
     "newborn-is-flushed-alone": (("kill", "power-cut"), _SPLITS),
     "newborn-is-made-empty": (("kill-all", "partition"), _SPLITS),
@@ -150,6 +185,8 @@ TESTS = {
     "test_a_key_of_the_other_half_is_refused_and_changes_nothing",
     "newborn-is-opened-before-it-is-durable": "storage/test_sharing.py::"
     "test_a_durable_flush_is_synced",
+    "split-forgets-the-deadlines": "state/test_bonds.py::"
+    "test_each_half_of_a_shard_gets_the_bonds_of_its_keys",
     "newborn-is-flushed-alone": "host/test_flush.py::"
     "test_an_unborn_state_is_flushed_at_once_durably_and_with_the_one_it_was_cut_from",
     "split-ignores-the-configuration": "state/test_split.py::"

@@ -164,6 +164,11 @@ class Plan:
 
 def draw_plan(seed: int) -> Plan:
     """The plan of a seed."""
+    return _with_crafts(Chance(seed).stream("crafts"), plain_plan(seed))
+
+
+def plain_plan(seed: int) -> Plan:
+    """The plan of a seed, without crafts."""
     dice = Chance(seed).stream("plan")
     nodes = dice.choice([1, 2, 3, 3, 3, 3, 4, 5])
     shards = dice.choice([1, 1, 2, 4])
@@ -202,13 +207,7 @@ def draw_plan(seed: int) -> Plan:
         plan,
         faults=_draw_faults(Chance(seed).stream("faults"), plan),
         reshapes=_draw_reshapes(Chance(seed).stream("reshapes"), plan),
-        **_draw_crafts(Chance(seed).stream("crafts")),
     )
-
-
-def plain_plan(seed: int) -> Plan:
-    """The plan of a seed, without crafts."""
-    return attrs.evolve(draw_plan(seed), crafts=(), feed_bytes=FEED_BYTES)
 
 
 def steered_plan(seed: int, families: Sequence[str], changes: Mapping[str, Any]) -> Plan:
@@ -281,11 +280,15 @@ def _draw_reshapes(dice: random.Random, plan: Plan) -> tuple[Reshape, ...]:
     return tuple(wishes)
 
 
-def _draw_crafts(dice: random.Random) -> dict[str, Any]:
-    crafts = [craft for craft in CRAFTS if dice.random() < 0.25]
-    on = dice.random() < 0.6
+def _with_crafts(dice: random.Random, plan: Plan) -> Plan:
+    """From a stream of its own: lives without crafts are what they were before there were any."""
+    crafts = tuple(craft for craft in CRAFTS if dice.random() < 0.25)
     feed_bytes = dice.choice([FEED_BYTES, FEED_BYTES, 5_000])
-    return {"crafts": tuple(crafts) if on else (), "feed_bytes": feed_bytes}
+    value_bytes_max = dice.choice([1 << 20, 1 << 20, 8_000])  # and so long are answers
+    if not crafts or dice.random() < 0.4:
+        return plan
+    settings = attrs.evolve(plan.settings, value_bytes_max=value_bytes_max)
+    return attrs.evolve(plan, crafts=crafts, feed_bytes=feed_bytes, settings=settings)
 
 
 def to_json(plan: Plan) -> str:

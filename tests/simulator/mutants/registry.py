@@ -17,6 +17,7 @@ from tests.simulator.mutants import (
     answers,
     durability,
     election,
+    endings,
     found,
     identity,
     membership,
@@ -26,7 +27,9 @@ from tests.simulator.mutants import (
     sessions,
     snapshots,
     splits,
+    verbs,
     voting,
+    watching,
 )
 from tests.simulator.mutants.mutant import Mutant
 
@@ -34,7 +37,7 @@ __all__ = ["MUTANTS", "Mutant", "planted"]
 
 _MODULES = (
     voting, election, replication, membership, durability, snapshots, reads, sessions, answers,
-    found, moves, splits, identity,
+    found, moves, splits, identity, endings, verbs, watching,
 )  # fmt: skip
 
 # By name, in the order of the files.
