@@ -151,7 +151,9 @@ class SimClient:
 
         self.ask(request, timeout_s, done)
 
-    def ask(self, request: ClientRequest, timeout_s: float, done: Callable[[Call], None]) -> None:
+    def ask(
+        self, request: ClientRequest[Any], timeout_s: float, done: Callable[[Call], None]
+    ) -> None:
         """Do any operation; ``done`` gets the finished call."""
         request.read = values.read_list  # everything the reply says, not what people get
         self._dispatcher.start(request, timeout_s, self._now_s(), done)

@@ -20,7 +20,7 @@ from kritad.storage.table import Table
 from tests.simulator.mutants.mutant import Mutant
 
 _cut = Bonds.cut
-_do = UserKeys._do
+_do = UserKeys.do
 _due = Bonds.due
 _gone = Feed.gone
 _propose = Reaper._propose
@@ -137,7 +137,7 @@ MUTANTS = (
         rule="how long a key lasts is no new revision, and no event",
         source="state/keyspace.py",
         hint="chronicle, watch: any touch",
-        patches=((UserKeys, "_do", _put_for_a_touch),),
+        patches=((UserKeys, "do", _put_for_a_touch),),
     ),
     Mutant(
         name="keepalive-changes-nothing",
