@@ -199,7 +199,8 @@ class DataService:
                 if type(item) is bytes:
                     self._check_value(item)
         if len({tag_of(one) for one in keys}) > 1:
-            self._coordinator.begin([*fields[:-1], self._value_bytes_max], deadline_ms, respond)
+            fields[-1] = fields[-1] or self._value_bytes_max
+            self._coordinator.begin(fields, deadline_ms, respond)
             return
         body = self._with_limit(op, body, fields)
         self._write(op, body, key, shard, deadline_ms, forwarded, respond)

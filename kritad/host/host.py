@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Collection
 
 from krita.errors import KritaError
@@ -78,6 +79,7 @@ class Host:
         self.identity = identity
         self.node = identity.node
         self.clock = clock
+        self.chance = random.Random(f"{seed}/{identity.node}")
         self.replicas: dict[int, Replica] = {}
         self.leaders = LeaderTable()
         self.deadlines = Deadlines()

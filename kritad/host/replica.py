@@ -35,7 +35,7 @@ from kritad.raft.types import Entry, Role
 from kritad.state.command import pack_command
 from kritad.state.feed import NEWEST
 from kritad.state.machine import ShardState
-from kritad.state.reading import OF_SHARD, changes, history, is_held, read_key, read_then, upto_of
+from kritad.state.reading import OF_SHARD, changes, history, holders, read_key, read_then, upto_of
 from kritad.state.results import Result
 from kritad.state.split import Offspring
 from kritad.storage.errors import StorageError
@@ -261,14 +261,11 @@ class Replica:
         if request.respond is None:
             return
         if request.op in KEYED and not self.state.owns(request.key):
+            request.awaits = None
             self._misplaced(request)
             return
-        if (
-            staleness_ms is None
-            and self.state.keys.intents.by_key
-            and is_held(self.state, request.op, request.key, request.fields)
-        ):
-            self._held.append(request)  # until it is known what the transaction does
+        if staleness_ms is None and self.state.keys.intents.by_key and self._is_held(request):
+            self._held.append(request)
             return
         try:
             if request.op == Op.GET and not request.fields:
@@ -282,6 +279,16 @@ class Replica:
             request.fail(refusal)
         else:
             request.answer(Status.OK, answer)
+
+    def _is_held(self, request: Request) -> bool:
+        """Whether it has to wait until it is known what a transaction does. Not for one that
+        came later: what that does has not happened when the read was asked for, and a key in
+        demand is never free."""
+        if request.awaits is None:
+            request.awaits = holders(self.state, request.op, request.key, request.fields)
+        intents = self.state.keys.intents
+        request.awaits = {attempt for attempt in request.awaits if intents.get(attempt)}
+        return bool(request.awaits)
 
     def _read_more(self, request: Request) -> list[object]:
         state, fields = self.state, request.fields

@@ -41,6 +41,9 @@ class Request:
     nearest: int = 0  # a node that is asked first though it need not lead: a stale read's
     # Of a read that is more than its key: its fields behind the key or the shard's number.
     fields: Sequence[object] = ()
+    # Of a linearizable read: the attempts that held what it reads when it was first looked
+    # at, and that it waits for. Later ones may come behind it. None: not looked at yet.
+    awaits: set[int] | None = None
     wait_until_ms: float = 0.0  # of `changes`: then it is answered though nothing changed
     # Where it stands in the log, once proposed (term 0: nowhere yet), or
     # whether it was sent on to another node, where it may be in a log.

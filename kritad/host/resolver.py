@@ -2,14 +2,15 @@
 
 What a leader does about transactions over several shards (kritad/coordinator.py):
 
-* An intent in its shard whose time is over: it asks the home key's shard what became of the
-  attempt. Asked so, that shard decides against it if nobody has decided yet. Then the
-  intent is let go, with its part done if the transaction has happened.
-* A decision in its shard that is not forgotten: it tells every shard to do its part, and
-  forgets it when all have. Until then the record stays, however long that is.
+* An intent that it has seen in its shard for too long: it asks the home key's shard what
+  became of the attempt. Asked so, that shard decides against it if nobody has decided yet.
+  Then the intent is let go, with its part done if the transaction has happened.
+* A decision that it has seen in its shard for too long: it tells every shard to do its part,
+  and has it forgotten when all have. Until then the record stays, however long that is.
 
 All of this may be done twice, by two leaders or beside the coordinator: an intent is let
-go once, and with it the part is done once.
+go once, and with it the part is done once. Time is the leader's own, from when it first saw
+it: a new leader has patience anew.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from krita.ring import META_SHARD
 from kritad.host.clock import Clock
 from kritad.host.replica import Replica
 from kritad.host.request import Request
-from kritad.state.decisions import Record, Verdict, txn_of
+from kritad.state.decisions import Record, Verdict
 from kritad.state.intents import Intent
 from kritad.state.two_phase import keys_of_plan
 
 _INTERVAL_MS = 500.0
 _TIMEOUT_MS = 5_000.0
-# A coordinator that lives forgets its decision long before.
-_RECORD_AGE_MS = 15_000
+# A coordinator that lives has its decision forgotten long before.
+_RECORD_AGE_MS = 15_000.0
 
 
 class Resolver:
@@ -47,6 +48,7 @@ class Resolver:
         self._submit = submit
         self._shard_of = shard_of
         self._step_ms = 0.0
+        self._since_ms: dict[tuple[int, object], float] = {}  # by shard and what is there
         self._in_flight: set[object] = set()
 
     def step(self, replicas: Iterable[Replica]) -> None:
@@ -55,16 +57,23 @@ class Resolver:
         if now_ms - self._step_ms < _INTERVAL_MS:
             return
         self._step_ms = now_ms
+        seen, self._since_ms = self._since_ms, {}
         for replica in replicas:
-            if not replica.leads or replica.shard == META_SHARD:
-                continue
-            keys = replica.state.keys
-            if keys.intents.by_key:
-                clock_ms = max(self._clock.wall_ms(), replica.state.clock_ms)
-                for intent in keys.intents.overdue(clock_ms):
-                    self._resolve(replica.shard, intent)
-            if keys.two_phase.decisions.open:
-                self._push(keys.two_phase.decisions.open)
+            if replica.leads and replica.shard != META_SHARD:
+                self._look(replica, seen, now_ms)
+
+    def _look(self, replica: Replica, seen: dict[tuple[int, object], float], now_ms: float) -> None:
+        shard, keys = replica.shard, replica.state.keys
+        for intent in keys.intents:
+            tag: tuple[int, object] = shard, intent.attempt
+            since_ms = self._since_ms[tag] = seen.get(tag, now_ms)
+            if now_ms - since_ms >= intent.hold_ms:
+                self._resolve(shard, intent)
+        for key, record in keys.two_phase.decisions.open.items():
+            tag = shard, key
+            since_ms = self._since_ms[tag] = seen.get(tag, now_ms)
+            if now_ms - since_ms >= _RECORD_AGE_MS:
+                self._finish(record)
 
     def _resolve(self, shard: int, intent: Intent) -> None:
         def decided(status: int, body: Any) -> None:
@@ -72,26 +81,18 @@ class Resolver:
                 return  # the next step asks again
             verdict, plan, *_ = body
             part = None
-            if verdict == Verdict.COMMITTED and plan:
+            if verdict == Verdict.COMMITTED:
                 part = [effect for effect in plan if effect[0] in intent.keys]
-            elif verdict == Verdict.COMMITTED:
-                return  # it is forgotten, so this shard has done its part: a stale look
-            self._ask(("finish", shard, intent.attempt), Op.TXN_FINISH, shard, b"",
-                      (shard, intent.attempt, part))  # fmt: skip
+            fields = (shard, intent.attempt, part)
+            self._ask(("finish", shard, intent.attempt), Op.TXN_FINISH, shard, b"", fields)
 
         home_shard = self._shard_of(intent.home)
         if home_shard is not None:
-            fields = (intent.home, intent.txn, intent.attempt, False, None, None, None)
             tag = ("decide", shard, intent.attempt)
+            fields = (intent.home, intent.attempt, False)
             self._ask(tag, Op.TXN_DECIDE, home_shard, intent.home, fields, decided)
 
-    def _push(self, records: dict[bytes, Record]) -> None:
-        clock_ms = self._clock.wall_ms()
-        for key, record in records.items():
-            if record.at_ms + _RECORD_AGE_MS <= clock_ms:
-                self._finish(txn_of(key), record)
-
-    def _finish(self, txn: bytes, record: Record) -> None:
+    def _finish(self, record: Record) -> None:
         """Tell every shard once more; who has done its part has nothing to do."""
         parts: dict[int, list[Any]] = {}
         for effect, key in zip(record.plan, keys_of_plan(record.plan), strict=True):
@@ -100,7 +101,7 @@ class Resolver:
                 return
             parts.setdefault(shard, []).append(effect)
         waiting = set(parts)
-        tag = ("record", txn)
+        tag = ("record", record.home, record.attempt)
         if tag in self._in_flight:
             return
         self._in_flight.add(tag)
@@ -115,8 +116,8 @@ class Resolver:
             self._in_flight.discard(tag)
             home_shard = self._shard_of(record.home)
             if not failed and home_shard is not None:
-                fields = (record.home, txn)
-                self._ask(("forget", txn), Op.TXN_FORGET, home_shard, record.home, fields)
+                forget = (record.home, record.attempt)
+                self._ask(("forget", *forget), Op.TXN_FORGET, home_shard, record.home, forget)
 
         for shard, part in parts.items():
             fields = (shard, record.attempt, part)

@@ -41,8 +41,9 @@ from kritad.raft.errors import ProposalRefused, Refusal
 # More parked requests than this and new ones are refused: memory is bounded.
 _PARKED_MAX = 10_000
 
-# What may need room on the disk. Deletes are let through: they make some.
-_GROWING = frozenset({Op.PUT, Op.ADD, Op.APPEND, Op.LOCK, Op.TXN})
+# What may need room on the disk. Deletes are let through: they make some. What has been
+# prepared is decided and finished: others wait for it.
+_GROWING = frozenset({Op.PUT, Op.ADD, Op.APPEND, Op.LOCK, Op.TXN, Op.TXN_PREPARE})
 
 _NO_SPACE = NoSpace(
     "the shard's leader is below its disk reserve and takes no writes",

@@ -8,15 +8,17 @@ Rules:
 * Only a decision releases an intent, and decisions are made in one place, the shard of
   the transaction's home key (decisions.py). An intent whose coordinator is silent is not
   dropped when its time is over: the shard's leader asks that place (host/resolver.py).
+* How long that takes is the leader's to measure, and no time of the shard's clock: that
+  stands still for an hour where the leader before was an hour ahead.
 * An intent belongs to one *attempt* of a transaction. What is decided about another attempt
-  is not for it.
+  is not for it. No attempt asks a shard twice for what it holds.
 * Intents are notes: part of the state, its hash and its snapshots. A shard that is split
   leaves to its other half the intents on the keys that it gives away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
@@ -33,9 +35,8 @@ class Intent:
     """What one attempt holds in this shard."""
 
     attempt: int
-    txn: bytes
     home: bytes  # the key whose shard decides
-    deadline_ms: int  # by the shard's clock: from then on the leader asks for the outcome
+    hold_ms: int  # for so long the leader leaves it to the coordinator
     keys: tuple[bytes, ...]
 
 
@@ -53,38 +54,41 @@ class Intents:
     def __repr__(self) -> str:
         return f"<Intents {len(self._intents)} on {len(self.by_key)} keys>"
 
+    def __iter__(self) -> Iterator[Intent]:
+        return iter(self._intents.values())
+
     def get(self, attempt: int) -> Intent | None:
         """What the attempt holds; None: nothing, or nothing any more."""
         return self._intents.get(attempt)
 
-    def holders(self, keys: Iterable[bytes], attempt: int = 0) -> set[int]:
-        """The attempts that hold any of the keys, without the one that asks."""
-        return {self.by_key[key] for key in keys if key in self.by_key} - {attempt}
+    def holders(self, keys: Iterable[bytes]) -> set[int]:
+        """The attempts that hold any of the keys."""
+        return {self.by_key[key] for key in keys if key in self.by_key}
 
     def put(self, intent: Intent) -> None:
         """Hold the keys, which nobody else does."""
-        assert not self.holders(intent.keys, intent.attempt), intent
-        self.release(intent.attempt)
+        assert not self.holders(intent.keys), intent
+        assert intent.attempt not in self._intents, intent
         self._keep(intent)
-        blob = encode([intent.txn, intent.home, intent.deadline_ms, list(intent.keys)])
+        blob = encode([intent.home, intent.hold_ms, list(intent.keys)])
         self._notes.put(_FIRST - intent.attempt, blob)
 
-    def release(self, attempt: int) -> None:
-        """It is decided."""
+    def release(self, attempt: int) -> tuple[bytes, ...]:
+        """It is decided. Which keys it has held."""
         intent = self._intents.pop(attempt, None)
-        if intent is not None:
-            self._notes.remove(_FIRST - attempt)
-            for key in intent.keys:
-                del self.by_key[key]
-
-    def overdue(self, clock_ms: int) -> list[Intent]:
-        """Those whose coordinator has been silent for too long. ~0.2 µs each there is."""
-        return [intent for intent in self._intents.values() if intent.deadline_ms <= clock_ms]
+        if intent is None:
+            return ()
+        self._notes.remove(_FIRST - attempt)
+        for key in intent.keys:
+            del self.by_key[key]
+        return intent.keys
 
     def keep_only(self, ours: Callable[[bytes], bool]) -> None:
         """The shard was split: give up what is on other keys."""
         for intent in list(self._intents.values()):
             keys = tuple(filter(ours, intent.keys))
+            if keys == intent.keys:
+                continue
             self.release(intent.attempt)
             if keys:
                 self.put(attrs.evolve(intent, keys=keys))
@@ -96,8 +100,8 @@ class Intents:
 
 def _read(attempt: int, blob: bytes) -> Intent:
     match decode(blob):
-        case [bytes(txn), bytes(home), int(deadline_ms), list(keys)]:
-            return Intent(attempt, txn, home, deadline_ms, _keys(keys))
+        case [bytes(home), int(hold_ms), list(keys)]:
+            return Intent(attempt, home, hold_ms, _keys(keys))
     raise AssertionError(f"the note of attempt {attempt} is no intent, and matches its digest")
 
 

@@ -159,19 +159,20 @@ def _event_to_wire(event: Event, bare: bool) -> list[object]:
     return [int(kind), key, None, at, None, at]
 
 
-def is_held(state: ShardState, op: int, key: bytes, fields: Sequence[object]) -> bool:
-    """Whether a transaction over several shards holds what the read would see: it has to wait
-    for its outcome, or it might see one half of it."""
-    held = state.keys.intents.by_key
-    if op == Op.GET:
-        return key in held
+def holders(state: ShardState, op: int, key: bytes, fields: Sequence[object]) -> set[int]:
+    """The attempts of transactions over several shards that hold what the read would see: it
+    has to wait for their outcome, or it might see one half of it."""
+    intents = state.keys.intents
+    if op in (Op.GET, Op.KEY_HISTORY):
+        return intents.holders([key])
     if op != Op.SHARD_SCAN:
-        return False
+        return set()
     start, stop = fields[:2]
-    return any(
-        (not isinstance(start, bytes) or one >= start)
+    return intents.holders(
+        one
+        for one in intents.by_key
+        if (not isinstance(start, bytes) or one >= start)
         and (not isinstance(stop, bytes) or one < stop)
-        for one in held
     )
 
 

@@ -41,6 +41,7 @@ _SHAPES: dict[int, tuple[str, ...]] = {
     Op.TOUCH: ("ttl_ms", "lease"),
     Op.GET: (),
 }
+_READING = (Op.GET, Op.ADD, Op.APPEND)  # what looks at the value
 
 
 @attrs.frozen
@@ -73,6 +74,18 @@ class Transaction:
         named = [row[0] for row in self.compare]
         named += [row[1] for row in self.then + self.otherwise]
         return named  # type: ignore[return-value]
+
+    @property
+    def keys_to_read(self) -> set[bytes]:
+        """Those whose values count, and not just whether and since when they are there."""
+        named = [row[0] for row in self.compare if row[1] == Compare.VALUE]
+        named += [row[1] for row in self.then + self.otherwise if row[0] in _READING]
+        return set(named)  # type: ignore[arg-type]
+
+    @property
+    def writes(self) -> bool:
+        """Whether either side would change anything."""
+        return any(row[0] != Op.GET for row in self.then + self.otherwise)
 
     def decide(self, sight: Sight, index: int) -> tuple[list[Effect], Reply]:
         """What is to be done, in order, and the answer. Raises BadRequest."""

@@ -8,6 +8,10 @@
 ``kritad/coordinator.py`` says what follows from what; intents.py and decisions.py have the
 rules. What a transaction does to its keys was worked out by the coordinator with the same
 verbs as for one shard; here it is carried out.
+
+The order in which TXN_DECIDE looks is a rule. What was decided about this attempt comes first:
+its record says that its part is still to be done. Then whether the request was answered,
+perhaps by another attempt: a tombstone of this one does not make that untrue.
 """
 
 from __future__ import annotations
@@ -15,18 +19,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from krita.errors import BadRequest, Busy, WrongShard
+from krita.errors import BadRequest, Busy, TooLarge, WrongShard
 from krita.limits import TXN_OPERATIONS_MAX
-from krita.operations import Op
-from kritad.state.decisions import COMMIT_WITHIN_MS, Decisions, Verdict
+from krita.operations import OPERATIONS, Op
+from kritad.state.decisions import COMMIT_WITHIN_MS, Decisions, Record, Verdict
 from kritad.state.intents import ATTEMPT_LIMIT, Intent, Intents
 from kritad.state.keyspace import Keyspace
+from kritad.state.repeats import Asker, Repeats
 from kritad.state.results import Result, success
-from kritad.state.verbs import Action, Effect
+from kritad.state.verbs import Action, Effect, Reply, bytes_max_of
 from kritad.storage.rows import Row
 
 KEEP = -1  # an effect's expires_ms: the deadline and the lease that the key has
-_HOLD_MS_MAX = 60_000
+HOLD_MS_MAX = 60_000
 _ACTIONS = (Action.PUT, Action.DELETE, Action.TOUCH)
 
 
@@ -43,12 +48,15 @@ class Keys(Protocol):
 class TwoPhase:
     """See the module's docstring."""
 
-    def __init__(self, shard: int, keys: Keys, keyspace: Keyspace, intents: Intents) -> None:
+    def __init__(
+        self, shard: int, keys: Keys, keyspace: Keyspace, intents: Intents, repeats: Repeats
+    ) -> None:
         self.decisions = Decisions(keyspace)
         self._shard = shard
         self._keys = keys
         self._keyspace = keyspace
         self._intents = intents
+        self._repeats = repeats
         self.operations: dict[int, Callable[[list[Any], int], Result]] = {
             Op.TXN_PREPARE: self._prepare,
             Op.TXN_DECIDE: self._decide,
@@ -60,73 +68,86 @@ class TwoPhase:
         return f"<TwoPhase of shard {self._shard}: {self._intents!r} {self.decisions!r}>"
 
     def _prepare(self, fields: list[Any], index: int) -> Result:
-        match fields:
-            case [self._shard, bytes(txn), int(attempt), bytes(home), list(keys), int(hold_ms), *_]:
-                pass
-            case [int(other), *_] if other != self._shard:
-                raise WrongShard(f"this is shard {self._shard}, and the request names another")
-            case _:
-                raise BadRequest("txn_prepare is [shard, txn, attempt, home, keys, hold_ms]")
+        attempt, home, keys, told, hold_ms, bytes_max = self._of_shard(Op.TXN_PREPARE, fields)[:6]
         _check_attempt(attempt)
-        if not all(type(key) is bytes and key for key in keys) or len(keys) > TXN_OPERATIONS_MAX:
-            raise BadRequest("txn_prepare: keys are byte strings, and not too many")
+        if type(home) is not bytes or not home or type(hold_ms) is not int:
+            raise BadRequest("txn_prepare: home is a key, hold_ms a time")
+        if not _are_keys(keys) or not isinstance(told, list):
+            raise BadRequest("txn_prepare: keys are byte strings, each once, and not too many")
         if not all(self._keys.owns(key) for key in keys):
             raise WrongShard(f"shard {self._shard} has not all of the keys: it was split")
-        if self._intents.holders(keys, attempt):
+        if self._intents.get(attempt) is not None:
+            raise BadRequest("txn_prepare: this attempt holds keys here already")
+        if self._intents.holders(keys):
             raise Busy("a key is held by another transaction", hint="try again in a moment")
+        rows = [self._row(key, place in told) for place, key in enumerate(keys)]
+        if sum(len(value) for value, *_ in rows if value) > bytes_max_of(bytes_max):
+            raise TooLarge(
+                "the values that the transaction has to know are larger than value_bytes_max",
+                hint="use fewer keys at once",
+            )
         for key in keys:
             self._keys.end_if_over(key, index)
-        clock_ms = self._keyspace.clock_ms
-        deadline_ms = clock_ms + max(1, min(hold_ms, _HOLD_MS_MAX))
-        held = tuple(dict.fromkeys(keys))
-        self._intents.put(Intent(attempt, txn, home, deadline_ms, held))
-        return success([[self._row(key) for key in keys], clock_ms])
+        self._intents.put(Intent(attempt, home, max(0, min(hold_ms, HOLD_MS_MAX)), tuple(keys)))
+        return success([rows, self._keyspace.clock_ms])
 
-    def _row(self, key: bytes) -> list[object]:
+    def _row(self, key: bytes, with_value: bool) -> tuple[bytes | None, int, str | None]:
         row = self._keys.get(key)
-        return [None, 0, None] if row is None else [row.value, row.revision, row.content_type]
+        if row is None:
+            return None, 0, None
+        return row.value if with_value else None, row.revision, row.content_type
 
     def _decide(self, fields: list[Any], index: int) -> Result:
-        match fields:
-            case [bytes(home), bytes(txn), int(attempt), bool(commit), plan, results, begun_ms, *_]:
-                pass
-            case _:
-                raise BadRequest(
-                    "txn_decide is [key, txn, attempt, commit, plan, results, begun_ms]"
-                )
+        fields = _resized(Op.TXN_DECIDE, fields)
+        home, attempt, commit, plan, reply, begun_ms, *asker = fields
+        self._check_home(home)
         _check_attempt(attempt)
-        if not home or not self._keys.owns(home):
-            raise WrongShard(f"shard {self._shard} has not the transaction's home key")
-        wish = None
-        if commit:
-            if not isinstance(plan, list) or type(begun_ms) is not int:
-                raise BadRequest("txn_decide: a plan is an array, begun_ms a time")
-            # A tombstone of this attempt would be gone by then.
-            if self._keyspace.clock_ms <= begun_ms + COMMIT_WITHIN_MS:
-                wish = plan, results
-        verdict, record = self.decisions.decide(home, txn, attempt, index, wish)
-        if record is None:
-            return success([int(verdict), None, None, 0])
-        told = record.plan if verdict == Verdict.COMMITTED else None
-        return success([int(verdict), told, record.results, record.index])
+        record = self.decisions.get(home, attempt)
+        if record is not None:
+            told = None if commit else record.plan  # who wants it done has it
+            return success([int(Verdict.COMMITTED), told, None])
+        if not commit:
+            self.decisions.abort(home, attempt, index)
+            return success([int(Verdict.ABORTED), None, None])
+        _check_plan(plan)
+        known = self._commit(
+            Record(attempt, home, plan), _reply(reply), begun_ms, Asker.parse(asker), index
+        )
+        if isinstance(known, Verdict):
+            return success([int(known), None, None])
+        return success([int(Verdict.BY_ANOTHER), None, list(known)])
+
+    def _commit(
+        self, record: Record, reply: Reply | None, begun_ms: object, asker: Asker, index: int
+    ) -> Verdict | Reply:
+        """The verdict, or what another attempt was answered."""
+        home, attempt = record.home, record.attempt
+        known = self._repeats.begin(asker, home, index)
+        if known is not None:
+            return known
+        # A tombstone of this attempt would be gone later.
+        late = type(begun_ms) is not int or (self._keyspace.clock_ms > begun_ms + COMMIT_WITHIN_MS)
+        if late or self.decisions.is_aborted(home, attempt):
+            return Verdict.ABORTED
+        if asker.may_repeat:
+            if reply is None:
+                raise BadRequest("txn_decide: who may ask again has to be told something")
+            self._repeats.finish(asker, home, reply, index)
+        if record.plan:
+            self.decisions.commit(record, index)
+        return Verdict.COMMITTED
 
     def _finish(self, fields: list[Any], index: int) -> Result:
-        match fields:
-            case [self._shard, int(attempt), list() | None as plan, *_]:
-                effects = [_effect(item) for item in plan or ()]
-            case [int(other), *_] if other != self._shard:
-                raise WrongShard(f"this is shard {self._shard}, and the request names another")
-            case _:
-                raise BadRequest("txn_finish is [shard, attempt, plan]")
-        intent = self._intents.get(attempt)
+        attempt, plan = self._of_shard(Op.TXN_FINISH, fields)[:2]
+        _check_attempt(attempt)
+        effects = [] if plan is None else _check_plan(plan)
         misplaced = [effect.key for effect in effects if not self._keys.owns(effect.key)]
-        if intent is not None:
-            self._intents.release(attempt)
-            for effect in effects:
-                # What is not held was done before, or is another's to do.
-                if effect.key in intent.keys and self._keys.owns(effect.key):
-                    self._keys.do(self._timed(effect), index)
-        return success([index, misplaced])
+        held = self._intents.release(attempt)
+        for effect in effects:
+            # What is not held was done before, or is another's to do.
+            if effect.key in held and self._keys.owns(effect.key):
+                self._keys.do(self._timed(effect), index)
+        return success([index, misplaced, len(held)])
 
     def _timed(self, effect: Effect) -> Effect:
         """With a deadline by this shard's clock, in place of how long it lasts."""
@@ -140,13 +161,24 @@ class TwoPhase:
         )
 
     def _forget(self, fields: list[Any], index: int) -> Result:
-        match fields:
-            case [bytes(home), bytes(txn), *_] if home:
-                if not self._keys.owns(home):
-                    raise WrongShard(f"shard {self._shard} has not the transaction's home key")
-                self.decisions.forget(home, txn, index)
-                return success([])
-        raise BadRequest("txn_forget is [key, txn]")
+        home, attempt = _resized(Op.TXN_FORGET, fields)
+        self._check_home(home)
+        _check_attempt(attempt)
+        self.decisions.forget(home, attempt, index)
+        return success([])
+
+    def _of_shard(self, op: Op, fields: list[Any]) -> list[Any]:
+        """The fields behind the shard's number."""
+        shard, *rest = _resized(op, fields)
+        if shard != self._shard:
+            raise WrongShard(f"this is shard {self._shard}, and the request names another")
+        return rest
+
+    def _check_home(self, home: object) -> None:
+        if type(home) is not bytes or not home:
+            raise BadRequest("the home key is a byte string, and not empty")
+        if not self._keys.owns(home):
+            raise WrongShard(f"shard {self._shard} has not the transaction's home key")
 
 
 def effect_to_wire(effect: Effect) -> list[object]:
@@ -165,6 +197,12 @@ def keys_of_plan(plan: Sequence[object]) -> list[bytes]:
     return [_effect(item).key for item in plan]
 
 
+def _check_plan(plan: object) -> list[Effect]:
+    if not isinstance(plan, list):
+        raise BadRequest("a plan is an array of effects")
+    return [_effect(item) for item in plan]
+
+
 def _effect(item: object) -> Effect:
     match item:
         case [
@@ -174,6 +212,30 @@ def _effect(item: object) -> Effect:
     raise BadRequest("an effect is [key, action, value, content_type, lasts_ms]")
 
 
-def _check_attempt(attempt: int) -> None:
-    if not 0 < attempt < ATTEMPT_LIMIT:
+def _reply(reply: object) -> Reply | None:
+    match reply:
+        case None:
+            return None
+        case [int(status), list(values)]:
+            return status, values
+    raise BadRequest("a reply is [status, values]")
+
+
+def _are_keys(keys: object) -> bool:
+    return (
+        isinstance(keys, list)
+        and 0 < len(keys) <= TXN_OPERATIONS_MAX + 1
+        and all(type(key) is bytes and key for key in keys)
+        and len(set(keys)) == len(keys)
+    )
+
+
+def _check_attempt(attempt: object) -> None:
+    if type(attempt) is not int or not 0 < attempt < ATTEMPT_LIMIT:
         raise BadRequest("an attempt is a number from 1 to 2**60-1")
+
+
+def _resized(op: Op, fields: list[Any]) -> list[Any]:
+    """Missing elements at the end are null, those behind the known ones unread."""
+    count = len(OPERATIONS[op].fields)
+    return [*fields[:count], *[None] * (count - len(fields))]

@@ -28,6 +28,7 @@ from kritad.state.keyspace import Keyspace
 from kritad.state.leases import TTL_MS_MAX, Leases
 from kritad.state.memos import Memo
 from kritad.state.notes import Notes
+from kritad.state.repeats import NO_SESSION, Repeats
 from kritad.state.results import Result, answer, success
 from kritad.state.sessions import Sessions
 from kritad.state.transactions import Transaction
@@ -47,7 +48,6 @@ _OK = int(Status.OK)
 _PLAIN_PUT_FIELDS = (
     7  # all there are of: session, sequence, acked_to, key, value, content_type, if_revision
 )
-_NO_SESSION = (None, 0)
 _NO_USERS_KEY = (b"", INNER_PREFIX)  # what no user's key begins with
 
 
@@ -57,7 +57,8 @@ class UserKeys:
     def __init__(self, shard: int, keyspace: Keyspace, notes: Notes, sessions: Sessions) -> None:
         self.leases = Leases(notes)
         self.intents = Intents(notes)
-        self.two_phase = TwoPhase(shard, self, keyspace, self.intents)
+        repeats = Repeats(keyspace, sessions)
+        self.two_phase = TwoPhase(shard, self, keyspace, self.intents, repeats)
         self._shard = shard
         self._keyspace = keyspace
         self._sessions = sessions
@@ -99,7 +100,7 @@ class UserKeys:
                 cell = keyspace.extent.cell_of(key)
                 if cell == OUTSIDE:
                     raise self._not_ours()
-                in_session = session not in _NO_SESSION
+                in_session = session not in NO_SESSION
                 if in_session:
                     known = self._begun(session, sequence, acked_to, index)
                     if known is not None:
@@ -125,9 +126,9 @@ class UserKeys:
             _check_key(one)
             if not self.owns(one):
                 raise self._not_ours()
-        if self.intents.holders(keys):
+        if self.intents.by_key and self.intents.holders([*keys, *_guards(op, fields)]):
             raise Busy("a key is held by a transaction", hint="try again in a moment")
-        in_session = session not in _NO_SESSION
+        in_session = session not in NO_SESSION
         known = self._begun(session, sequence, acked_to, index) if in_session else None
         if known is None:
             known = self._once(op, fields, index, keys, transaction)
@@ -341,6 +342,17 @@ class UserKeys:
 def _resized(fields: list[Any], count: int) -> list[Any]:
     """Missing elements at the end are null, those behind the known ones unread."""
     return [*fields[:count], *[None] * (count - len(fields))]
+
+
+def _guards(op: Op, fields: list[Any]) -> list[bytes]:
+    """The lock on which a write depends. One that a transaction holds may be gone already,
+    and others may have seen so."""
+    names = OPERATIONS[op].fields
+    if_lock = fields[names.index("if_lock")] if "if_lock" in names else None
+    match if_lock:
+        case [bytes(lock), *_]:
+            return [lock]
+    return []
 
 
 def _is_count(value: object) -> bool:
