@@ -57,6 +57,7 @@ from krita.errors import (
     to_wire,
 )
 from krita.operations import OPERATIONS, Op, Route
+from kritad.host.clock import Clock
 from kritad.host.host import Host
 from kritad.host.request import Request, Respond
 from kritad.state.decisions import Verdict
@@ -290,6 +291,11 @@ def _finish(
         waiting = _by_shard(misplaced, shard_of)
 
 
+def may_wait(request: Request, wait_ms: int, clock: Clock) -> None:
+    """How long a prepare's leader may keep it waiting; 0: not at all."""
+    request.wait_until_ms = clock.monotonic_ms() + wait_ms if wait_ms else 0.0
+
+
 def plan_of(effects: Sequence[Effect], keys: Collection[bytes]) -> list[list[object]]:
     """The effects on these keys, as they are sent."""
     return [effect_to_wire(effect) for effect in effects if effect.key in keys]
@@ -474,7 +480,11 @@ class _Run:
         key = ask.fields[0] if by_key else b""
         shard = self.host.shard_of(key) if by_key else ask.shard
         body = encode_body(ask.op, *ask.fields)
-        self.host.submit(Request(ask.op, body, key, shard or 0, respond, deadline_ms, write=True))
+        request = Request(ask.op, body, key, shard or 0, respond, deadline_ms, write=True)
+        if ask.op == Op.TXN_PREPARE:
+            request.fields = ask.fields[3]
+            may_wait(request, ask.fields[-1], self.host.clock)
+        self.host.submit(request)
 
     def _answered(self, place: int, status: int, body: object) -> None:
         self.answers[place] = status, body

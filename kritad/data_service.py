@@ -16,7 +16,7 @@ from krita.limits import KEY_BYTES_MAX, TXN_OPERATIONS_MAX
 from krita.operations import OPERATIONS, Consistency, Op
 from krita.ring import META_SHARD, tag_of
 from kritad.cluster.model import SHARDS_MAX
-from kritad.coordinator import Coordinator
+from kritad.coordinator import Coordinator, may_wait
 from kritad.host.host import Host
 from kritad.host.nearest import nearest_voter
 from kritad.host.request import Request, Respond
@@ -57,7 +57,7 @@ class DataService:
             Op.SESSION_OPEN: self._to_shard,
             Op.SESSION_KEEPALIVE: self._to_shard,
             Op.LEASE_CHANGE: self._to_shard,
-            Op.TXN_PREPARE: self._to_shard,
+            Op.TXN_PREPARE: self._prepare,
             Op.TXN_FINISH: self._to_shard,
             Op.TXN_DECIDE: self._to_home,
             Op.TXN_FORGET: self._to_home,
@@ -203,7 +203,9 @@ class DataService:
             self._coordinator.begin(fields, deadline_ms, respond)
             return
         body = self._with_limit(op, body, fields)
-        self._write(op, body, key, shard, deadline_ms, forwarded, respond)
+        request = Request(op, body, key, shard, respond, deadline_ms, forwarded, write=True)  # type: ignore[arg-type]
+        request.fields = keys
+        self._host.submit(request)
 
     def _with_limit(self, op: Op, body: bytes, fields: list[Any]) -> bytes:
         """The body with this node's ``value_bytes_max``, which is the field at its end. A
@@ -239,6 +241,16 @@ class DataService:
     ) -> None:
         key = decode_body(op, body)[0]
         self._write(op, body, key, self._shard_of(key), deadline_ms, forwarded, respond)
+
+    def _prepare(
+        self, op: Op, body: bytes, deadline_ms: float, forwarded: bool, respond: Respond
+    ) -> None:
+        shard, _, _, keys, *_, wait_ms = decode_body(op, body)
+        number = self._known(shard)
+        request = Request(op, body, b"", number, respond, deadline_ms, forwarded, write=True)
+        request.fields = keys if isinstance(keys, list) else ()
+        may_wait(request, _limit(wait_ms, "wait_ms", 0), self._host.clock)
+        self._host.submit(request)
 
     # --- by shard ----------------------------------------------------------------------
 

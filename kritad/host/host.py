@@ -327,6 +327,7 @@ class Host:
             replica.raft.tick()
             replica.note_leader(now, self.settings.tick_ms)
             replica.end_polls(now)
+            replica.end_waits(now)
             if replica.raft.has_ready:
                 self.drive.mark(replica)
         self.reaper.step(self.replicas.values())

@@ -10,6 +10,8 @@ Rules:
 * What is asked for a key that the shard does not own (it was split) is handed back
   (``misplaced``): a key that is somewhere else is never said to be absent. A write that
   the log has refused for that reason was surely not applied.
+* A write that meets keys which a transaction holds waits in a line (line.py), and a read
+  until it is known what that transaction does.
 * A shard that an entry has split off is handed on (``on_split``) before the next entry
   is applied.
 * A stored row that turns out to be damaged is reported (``on_damage``), and no
@@ -26,6 +28,7 @@ import attrs
 from krita.errors import Busy, KritaError, Outcome, OutcomeUnknown, Status, Unavailable
 from krita.operations import Op
 from kritad.host.clock import Clock
+from kritad.host.line import Line, keys_of
 from kritad.host.polls import POLLS_MAX, Polls
 from kritad.host.request import KEYED, Request
 from kritad.raft.core import Raft
@@ -45,6 +48,7 @@ _MARK_BYTES = 64 << 10
 
 _EVENTS_ALL = 1 << 30
 _WRONG_SHARD = int(Status.WRONG_SHARD)
+_HELD = Busy("a key is held by a transaction", hint="try again in a moment")
 
 
 @attrs.define
@@ -78,10 +82,10 @@ class LogMarks:
 
 class Replica:
     """See the module's docstring. ``on_role`` is told of every change of role,
-    term or leader; ``requeue`` gets reads that have to find another leader, ``misplaced``
-    what is for another shard; ``on_split`` answers for the shards that were split off (see
-    ShardState.take_offspring); ``on_damage`` hears what the storage said when it could
-    not read."""
+    term or leader; ``requeue`` gets what was not begun and has to find another leader,
+    ``misplaced`` what is for another shard; ``on_split`` answers for the shards that were
+    split off (see ShardState.take_offspring); ``on_damage`` hears what the storage said when
+    it could not read."""
 
     def __init__(
         self,
@@ -112,6 +116,7 @@ class Replica:
         self._readable: list[tuple[int, list[Request]]] = []  # (index to be applied, reads)
         self._read_token = 0
         self._held: list[Request] = []  # reads of keys that a transaction holds
+        self.line = Line()
         self.polls = Polls()
         self._role_seen: tuple[Role, int, int] | None = None
 
@@ -129,12 +134,48 @@ class Replica:
         return self.raft.role is Role.LEADER
 
     def propose(self, request: Request, clock_ms: int) -> None:
-        """Append a write to the log. Raises ProposalRefused, and then it was
-        surely not appended. Cost: a few µs."""
+        """Append a write to the log, when the keys are free. Raises ProposalRefused, and
+        then it was surely not appended. Cost: a few µs."""
+        held = self.state.keys.intents.by_key
+        if (held or self.line.busy) and self._must_wait(request, clock_ms):
+            return
+        self._append(request, clock_ms)
+
+    def _must_wait(self, request: Request, clock_ms: int) -> bool:
+        """Whether it waits in the line, or was refused because it may not."""
+        keys = keys_of(request)
+        if self.line.is_free(keys, self.state.keys.intents.by_key):
+            return False
+        patient = request.op != Op.TXN_PREPARE or request.wait_until_ms
+        if not patient or not self.line.join(request, keys, clock_ms):
+            request.fail(_HELD)
+        return True
+
+    def _append(self, request: Request, clock_ms: int) -> None:
         data = pack_command(clock_ms, request.op, request.body)
         index, request.term = self.raft.propose(data)
         request.older = self._writes.get(index)
         self._writes[index] = request
+        if request.op == Op.TXN_PREPARE:
+            self.line.proposed(index, keys_of(request))
+
+    def end_waits(self, now_ms: float) -> None:
+        """Refuse the writes that have waited for their time. Called on each tick."""
+        if self.line.busy:
+            for request in self.line.overdue(now_ms):
+                request.fail(_HELD)
+            self._move_line()
+
+    def _move_line(self) -> None:
+        """Propose the writes whose turn it is."""
+        held, owns = self.state.keys.intents.by_key, self.state.owns
+        while (waiting := self.line.next(held, owns)) is not None:
+            if waiting.request.respond is None:
+                continue  # it has waited for as long as it could
+            try:
+                self._append(waiting.request, max(waiting.clock_ms, self.state.clock_ms))
+            except ProposalRefused:
+                self._requeue(waiting.request)
 
     def read(self, request: Request) -> None:
         """Queue a linearizable read for the next round. Cost: an append."""
@@ -148,6 +189,9 @@ class Replica:
         seen = (self.raft.role, self.raft.term, self.raft.leader)
         if seen != self._role_seen:
             self._role_seen = seen
+            if not self.leads:
+                for request in self.line.clear():
+                    self._requeue(request)
             self._on_role(self)
         return ready
 
@@ -192,6 +236,9 @@ class Replica:
             held, self._held = self._held, []
             for request in held:
                 self.answer_read(request, None)
+        if self.line.busy:
+            self.line.applied(entries[-1].index)
+            self._move_line()
 
     def _answer_writes(self, newest: Request, term: int, result: Result) -> None:
         """Answer all who have proposed something for the place of the entry of ``term``."""
@@ -351,5 +398,5 @@ class Replica:
         self._read_rounds.clear()
         self._readable = []
         held, self._held = self._held, []
-        for request in reads + held + self.polls.all():
+        for request in reads + held + self.line.clear() + self.polls.all():
             request.fail(Unavailable(why, hint="ask again", outcome=Outcome.NOT_APPLIED))

@@ -40,11 +40,14 @@ class Request:
     write: bool = False
     nearest: int = 0  # a node that is asked first though it need not lead: a stale read's
     # Of a read that is more than its key: its fields behind the key or the shard's number.
+    # Of a write of several keys: all of them.
     fields: Sequence[object] = ()
     # Of a linearizable read: the attempts that held what it reads when it was first looked
     # at, and that it waits for. Later ones may come behind it. None: not looked at yet.
     awaits: set[int] | None = None
-    wait_until_ms: float = 0.0  # of `changes`: then it is answered though nothing changed
+    # Of `changes`: then it is answered though nothing changed. Of `txn_prepare`: how long it
+    # may be kept waiting for its keys; 0: not at all.
+    wait_until_ms: float = 0.0
     # Where it stands in the log, once proposed (term 0: nowhere yet), or
     # whether it was sent on to another node, where it may be in a log.
     term: int = 0

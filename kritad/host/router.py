@@ -199,7 +199,7 @@ class Router:
             self._parked.append(request)
 
     def requeue(self, request: Request) -> None:
-        """A read whose leader went away: surely not executed, so route it anew."""
+        """What a leader that went away had not begun: surely not executed, so route it anew."""
         if request.forwarded:
             self.route(request)
         else:

@@ -19,3 +19,7 @@ class VirtualClock:
     def advance(self, ms: int) -> None:
         self._monotonic_ms += ms
         self._wall_ms += ms
+
+    def jump(self, ms: int) -> None:
+        """The wall clock is set by so much."""
+        self._wall_ms += ms
