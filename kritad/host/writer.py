@@ -24,9 +24,10 @@ import attrs
 T = TypeVar("T")
 
 
-@attrs.frozen
+@attrs.define
 class Finished(Generic[T]):
-    """What came of a piece of work: a value, or the exception that ended it."""
+    """What came of a piece of work: a value, or the exception that ended it. Not to be
+    changed, and not ``frozen``: one is made for each save, and that would cost twice as much."""
 
     value: T | None = None
     error: BaseException | None = None
