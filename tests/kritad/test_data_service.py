@@ -101,7 +101,7 @@ def test_a_lock_is_of_the_key_s_group(bench: Bench, if_lock: object, status: Sta
 def test_the_keys_of_a_transaction_are_of_one_group(bench: Bench) -> None:
     put, compare = [[int(Op.PUT), b"other", b"v"]], [[b"other", 0, 0, 0]]
     for part in ({"then": put}, {"otherwise": put}, {"compare": compare}):
-        status, body = write(bench, Op.TXN, b"{g}k", **part)  # type: ignore[arg-type]
+        status, body = write(bench, Op.TXN, b"{g}k", **part)
         assert (status, body[3]) == (Status.SEVERAL_GROUPS, {"groups": [b"g", b"other"]})
 
 
@@ -150,7 +150,10 @@ def test_a_shard_that_the_node_has_not_heard_of_may_be_new(bench: Bench) -> None
 def test_what_all_shards_have_to_be_told_is_not_for_clients_to_tell_one(
     bench: Bench, op: Op
 ) -> None:
-    fields = {Op.LEASE_CHANGE: [1, 5, int(LeaseChange.GRANT), 9], Op.RETENTION_CHANGE: [1, b"", 5]}
+    fields: dict[Op, list[object]] = {
+        Op.LEASE_CHANGE: [1, 5, int(LeaseChange.GRANT), 9],
+        Op.RETENTION_CHANGE: [1, b"", 5],
+    }
     assert bench.do(op, *fields[op], who=LOCAL)[0] == Status.FORBIDDEN
     assert bench.do(op, *fields[op], who=NODE)[0] == Status.OK
 
