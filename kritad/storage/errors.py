@@ -46,7 +46,8 @@ class DirectoryRefused(StorageError):
 
 
 class FormatUnknown(StorageError):
-    """A file of a newer kritad, or one that is no Krita database at all."""
+    """A file of a newer kritad, one that is no Krita database at all, or one of an older
+    kritad with something in it that cannot be brought over."""
 
 
 class Tombstoned(StorageError):

@@ -20,6 +20,7 @@ import attrs
 from kritad.storage.database import failure
 from kritad.storage.digests import NO_SEAL, seal
 from kritad.storage.errors import FormatUnknown
+from kritad.storage.places import INNER_PREFIX
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -122,7 +123,19 @@ def _data_2(db: Database) -> None:
 
 def _data_3(db: Database) -> None:
     """Rows that end by themselves, at a deadline or with a lease; most do not, so the
-    indexes by which they are found when a shard is opened have nothing of the others."""
+    indexes by which they are found when a shard is opened have nothing of the others.
+
+    And rows of the store's own (places.py): their keys were anybody's before.
+    """
+    for (generation,) in db.execute("SELECT id FROM generation").fetchall():
+        query = "SELECT key FROM kv WHERE generation=? AND key>=? LIMIT 1"
+        found = db.execute(query, (generation, INNER_PREFIX)).fetchone()
+        if found is not None:
+            raise FormatUnknown(
+                f"it has the key {found[0]!r:.80}, and keys that begin with the byte 0xFF are the"
+                " store's own by now",
+                "start the kritad that wrote it, and give such keys another name",
+            )
     for column in ("expires_ms", "lease"):
         db.execute(f"ALTER TABLE kv ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
         db.execute(f"CREATE INDEX kv_{column} ON kv (generation) WHERE {column}>0")
