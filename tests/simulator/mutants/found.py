@@ -5,12 +5,12 @@ from __future__ import annotations
 from krita.errors import Unavailable
 from krita.handshake import Identity
 from krita.routing import Router
+from kritad.data_service import DataService, check_key
 from kritad.host.admission import check_member
 from kritad.host.bootstrap import META_SHARD
 from kritad.host.host import Host
 from kritad.host.replica import Replica
 from kritad.host.residence import Residence
-from kritad.service import Service
 from kritad.storage.errors import Tombstoned
 from tests.simulator.mutants.mutant import Mutant
 
@@ -46,8 +46,9 @@ def _let_it_finish(residence: Residence, replica: Replica, why: str) -> None:
     residence._drive.mark(replica)
 
 
-def _route_by_the_map(service: Service, key: bytes) -> int:
+def _route_by_the_map(service: DataService, key: bytes) -> int:
     """What this node knows of splits beyond its map is left to the old shard's leader."""
+    check_key(key)
     known = service._host.shard_map
     if known is None:
         raise Unavailable("this node does not know the cluster's shards yet", hint="try again")
@@ -90,6 +91,6 @@ MUTANTS = (
         "who leads a shard serves it, whatever its map lacks",
         "found here: docs/simulation.md",
         "liveness: a split, then a node that leads a half and does not hear the meta shard",
-        ((Service, "_shard_of", _route_by_the_map),),
+        ((DataService, "_shard_of", _route_by_the_map),),
     ),
 )

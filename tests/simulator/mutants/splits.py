@@ -14,9 +14,10 @@ from kritad.host.flush import Flusher
 from kritad.host.replica import Replica
 from kritad.host.request import Request
 from kritad.raft.types import Configuration
-from kritad.state import machine
+from kritad.state import user_keys
 from kritad.state.sessions import Sessions
 from kritad.state.split import Lineage, Offspring, SplitCommand
+from kritad.state.user_keys import UserKeys
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.extent import WHOLE_RING, Arc, Extent
 from kritad.storage.rows import Applied, ShardFlush
@@ -70,6 +71,11 @@ def _number_by_the_index(_lineage: Lineage, _shard: int, index: int) -> int:
 
 class _NoCell(int):
     """What a key's cell is compared with, to see that it is outside: no cell ever is this."""
+
+
+def _own_everything(_keys: UserKeys, _key: bytes) -> bool:
+    """Whatever stands in a shard's log is taken for its own."""
+    return True
 
 
 def _answer_for_everybody(replica: Replica, request: Request, staleness_ms: int | None) -> None:
@@ -196,9 +202,9 @@ MUTANTS = (
     Mutant(
         name="writes-to-what-was-split-off",
         rule="a shard takes no write of a key that it does not own",
-        source="state/machine.py",
+        source="state/user_keys.py",
         hint="census, history: writes that stand behind the split in the log",
-        patches=((machine, "OUTSIDE", _NoCell(-2)),),
+        patches=((user_keys, "OUTSIDE", _NoCell(-2)), (UserKeys, "owns", _own_everything)),
     ),
     Mutant(
         name="reads-what-was-split-off",
