@@ -27,6 +27,8 @@ Handler = Callable[[Op, bytes, float, bool, Respond], None]
 
 # How far behind its leader a replica may be that a watch waits at.
 _WATCH_STALENESS_MS_MAX = 2_000
+# Characters. It is in no count of bytes: not of a shard's, a memtable's, a feed's.
+_CONTENT_TYPE_MAX = 255
 # A poll's answer has to get back before its request's deadline.
 _WAIT_MARGIN_MS = 500.0
 
@@ -152,6 +154,7 @@ class DataService:
         key = fields[_KEY]
         shard = self._shard_of(key)
         self._check_value(fields[4])
+        _check_content_type(fields[5])
         if fields[9] is not None or fields[10] is not None:
             _check_guard(op, fields)
         self._write(op, body, key, shard, deadline_ms, forwarded, respond)
@@ -198,6 +201,8 @@ class DataService:
             for item in row[1:] if isinstance(row, list) else ():
                 if type(item) is bytes:
                     self._check_value(item)
+                elif type(item) is str:
+                    _check_content_type(item)
         if len({tag_of(one) for one in keys}) > 1:
             fields[-1] = fields[-1] or self._value_bytes_max
             self._coordinator.begin(fields, deadline_ms, respond)
@@ -290,6 +295,14 @@ def check_key(key: object) -> None:
         raise TooLarge(f"the key has {len(key)} bytes, a key has at most {KEY_BYTES_MAX}")
     if key.startswith(INNER_PREFIX):
         raise BadRequest("keys that begin with the byte 0xFF are the store's own")
+
+
+def _check_content_type(content_type: object) -> None:
+    # Of another kind it is refused when it is applied.
+    if type(content_type) is str and len(content_type) > _CONTENT_TYPE_MAX:
+        raise TooLarge(
+            f"the content type has {len(content_type)} characters, the limit is {_CONTENT_TYPE_MAX}"
+        )
 
 
 def check_one_group(keys: Sequence[bytes]) -> None:

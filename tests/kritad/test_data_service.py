@@ -123,6 +123,13 @@ def test_a_value_grows_to_the_cluster_s_limit_whatever_its_client_asks(
     assert write(bench, Op.TXN, b"k", then=step, value_bytes_max=asked)[0] == Status.CONFLICT
 
 
+def test_a_content_type_has_a_limit_because_nothing_else_counts_it(bench: Bench) -> None:
+    for length, status in ((255, Status.OK), (256, Status.TOO_LARGE)):
+        assert write(bench, Op.PUT, b"k", content_type="x" * length)[0] == status
+        step = [[int(Op.PUT), b"k", b"v", "x" * length]]
+        assert write(bench, Op.TXN, b"k", then=step)[0] == status
+
+
 @pytest.mark.parametrize("asked", ["1", -1, 1.5])
 def test_a_limit_that_is_none_is_refused(bench: Bench, asked: object) -> None:
     assert write(bench, Op.APPEND, b"k", value_bytes_max=asked)[0] == Status.BAD_REQUEST

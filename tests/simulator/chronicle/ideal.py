@@ -150,7 +150,7 @@ class IdealShard:
             self.rules.pop(prefix, None)
             if retention_ms:
                 self.rules[prefix] = (retention_ms, since)
-            return Answer(Status.OK, [])
+            return Answer(Status.OK, [*self.arc])
         if op == Op.EXPIRE:
             return Answer(Status.OK, [False])
         if op == Op.SESSION_OPEN and isinstance(body[0], int):
@@ -164,6 +164,8 @@ class IdealShard:
     def _lease_change(self, fields: Sequence[Any], index: int) -> Answer:
         _, lease, change, ttl_ms = fields[:4]
         if change != LeaseChange.GRANT:
+            if lease not in self.leases and change == LeaseChange.REVOKE:
+                return Answer(Status.OK, [None, 0, *self.arc])
             if lease not in self.leases:
                 return refuse(Status.LEASE_UNKNOWN)
             ttl_ms = self.leases[lease][0]
@@ -171,7 +173,7 @@ class IdealShard:
         lasts_ms = 0 if change == LeaseChange.REVOKE else ttl_ms
         self.leases[lease] = (ttl_ms, self.clock_ms + lasts_ms)
         self._end_what_is_due(index)
-        return Answer(Status.OK, [ttl_ms, keys])
+        return Answer(Status.OK, [ttl_ms, keys, *self.arc])
 
     def cut(self, shard_new: int, at: int, index: int) -> IdealShard:
         """The other half, which begins with all that is not keys, and with its keys."""
