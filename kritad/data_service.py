@@ -204,7 +204,7 @@ class DataService:
                 elif type(item) is str:
                     _check_content_type(item)
         if len({tag_of(one) for one in keys}) > 1:
-            fields[-1] = fields[-1] or self._value_bytes_max
+            fields[-1] = max(1, self._bytes_max(fields[-1]))
             self._coordinator.begin(fields, deadline_ms, respond)
             return
         body = self._with_limit(op, body, fields)

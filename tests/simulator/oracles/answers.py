@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from krita.errors import Status
 from krita.operations import Consistency, LeaseChange, Op
 from tests.simulator.chronicle.chronicle import Book, Chronicle, Record, frozen, request_of
-from tests.simulator.chronicle.draft import Held
+from tests.simulator.chronicle.draft import Answer, Held
 from tests.simulator.chronicle.ideal import KEYED, token
 from tests.simulator.crafts.deed import Deed
 from tests.simulator.history import Fate
@@ -133,6 +133,14 @@ def _is_told(record: Record, deed: Deed) -> bool:
     return all(deed.detail.get(name) == value for name, value in answer.detail.items())
 
 
+def _says(answer: Answer, deed: Deed) -> bool:
+    """Whether that is what a shard says of it. A shard that has no such lease to revoke says
+    that it is well so, without a time; only when all have said that, nobody knows it."""
+    if deed.op == Op.LEASE_REVOKE and not deed.ok:
+        return answer.status == Status.OK and answer.body[0] is None
+    return answer.status == deed.status
+
+
 def _check_told(lineages: Lineages, deed: Deed) -> str | None:
     """Each shard was told while it was under way; if one has refused, at least one has."""
     if deed.fate is not Fate.OK:
@@ -145,7 +153,7 @@ def _check_told(lineages: Lineages, deed: Deed) -> str | None:
             and record.request[1] == about
             and (change is None or record.request[2] == change)
             and record.answer is not None
-            and record.answer.status == deed.status
+            and _says(record.answer, deed)
             for record in lineage.within(deed)
         )
         for lineage in lineages.all
