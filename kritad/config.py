@@ -67,6 +67,7 @@ class Config:
     port: int
     advertise: str
     connections_max: int
+    watches_max: int
     request_timeout_ms: int
     join_ip: tuple[str, ...]
     start_cluster: bool

@@ -283,7 +283,9 @@ class _Node:
         config = self.config
         return fit_descriptors(
             ServerLimits(
-                value_bytes_max=config.value_bytes_max, connections_max=config.connections_max
+                value_bytes_max=config.value_bytes_max,
+                connections_max=config.connections_max,
+                watches_max=config.watches_max,
             )
         )
 

@@ -231,6 +231,9 @@ SETTINGS: tuple[Setting, ...] = (
             maximum=260, placeholder="HOST or HOST:PORT"),
     _number("connections_max", "Network", 1024, (8, 65536),
             "How many connections may be open at once; further ones are turned away."),
+    _number("watches_max", "Network", 512, (1, 65536),
+            "How many watches and requests that wait for a change may be open over HTTP at once; "
+            "each is a connection as well."),
     _number("request_timeout_ms", "Network", 5000, (10, 600_000),
             "How long a request without a deadline of its own may take."),
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 
@@ -20,6 +21,8 @@ from krita.errors import Busy, KritaError, Outcome, Status
 _encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 JSON = b"application/json"
+NDJSON = b"application/x-ndjson"
+SSE = b"text/event-stream"
 TEXT = b"text/plain; charset=utf-8"
 
 _CODES: dict[Status, int] = {
@@ -95,10 +98,21 @@ def answer_bytes(
     )  # fmt: skip
 
 
+def stream_head(
+    code: int, content_type: bytes, headers: bytes, *, connection: bytes, chunked: bool
+) -> bytes:
+    """The head of an answer whose length is not known yet: its body comes in chunks, or
+    ends with the connection."""
+    coding = b"Transfer-Encoding: chunked\r\n" if chunked else b""
+    return b"%b%bContent-Type: %b\r\n%b%b%b\r\n" % (
+        _STATUS_LINES[code], _date(), content_type, coding, connection, headers,
+    )  # fmt: skip
+
+
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-def json_bytes(document: dict[str, object]) -> bytes:
+def json_bytes(document: dict[str, object] | None) -> bytes:
     """The document as compact JSON in UTF-8. 2 µs if small."""
     return _encode_json(document).encode()
 
@@ -140,7 +154,39 @@ def error_document(error: KritaError) -> dict[str, object]:
     }
     if error.hint:
         document["hint"] = error.hint
-    return document
+    return document | _DETAILS.get(error.status, _no_details)(error.detail)
+
+
+def _no_details(_detail: dict[str, object]) -> dict[str, object]:
+    return {}
+
+
+def _of_lock(detail: dict[str, object]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    if isinstance(detail.get("owner"), bytes):
+        found["owner"] = json_text(detail["owner"])  # type: ignore[arg-type]
+    if isinstance(detail.get("left_ms"), int):
+        found["left"] = detail["left_ms"] / 1000  # type: ignore[operator]
+    return found
+
+
+def _of_groups(detail: dict[str, object]) -> dict[str, object]:
+    groups = detail.get("groups")
+    if not isinstance(groups, list):
+        return {}
+    return {"groups": [json_text(group) for group in groups if isinstance(group, bytes)]}
+
+
+def _of_compacted(detail: dict[str, object]) -> dict[str, object]:
+    return {"oldest": detail["oldest"]} if isinstance(detail.get("oldest"), int | str) else {}
+
+
+# What an error tells programs besides, as its body has it.
+_DETAILS: dict[Status, Callable[[dict[str, object]], dict[str, object]]] = {
+    Status.LOCKED: _of_lock,
+    Status.SEVERAL_GROUPS: _of_groups,
+    Status.COMPACTED: _of_compacted,
+}
 
 
 def error_headers(error: KritaError, code: int) -> bytes:
@@ -152,7 +198,7 @@ def error_headers(error: KritaError, code: int) -> bytes:
         lines += f"Retry-After: {_RETRY_AFTER_S[code]}\r\n"
     if code == 412:
         revision = error.detail.get("revision")
-        if isinstance(revision, int) and revision > 0:
+        if isinstance(revision, int) and revision > 0 and "if_lock" not in error.detail:
             lines += f'ETag: "{revision}"\r\n'
     return lines.encode()
 

@@ -118,7 +118,7 @@ def write_if(exchange: Exchange, key: bytes, condition: Condition, write: Write)
     """Call ``write(exchange, if_revision, otherwise)`` such that it takes effect only
     if the condition holds at that moment; answer 412 if it does not."""
     if condition is NO_CONDITION:
-        write(exchange, None, Exchange.fail)
+        write(exchange, None, partial(_refused, condition))
     elif condition.only is not None:
         write(exchange, condition.only, partial(_refused, condition))
     else:
@@ -129,8 +129,18 @@ def _refused(condition: Condition, exchange: Exchange, error: KritaError) -> Non
     """The database speaks of ``if_revision``, which no HTTP client has sent."""
     revision = error.detail.get("revision")
     if isinstance(error, ConditionFailed) and isinstance(revision, int):
-        error = failed(condition, revision)
+        error = lock_lost(error) if "if_lock" in error.detail else failed(condition, revision)
     exchange.fail(error)
+
+
+def lock_lost(error: ConditionFailed) -> ConditionFailed:
+    """The error of an If-Lock that does not hold, in the words of HTTP."""
+    held = "somebody else has it now" if error.detail.get("revision") else "it is not held"
+    return ConditionFailed(
+        f"If-Lock did not hold: {held}",
+        hint="take the lock again, and see what has happened meanwhile",
+        detail=error.detail,
+    )
 
 
 def _look_and_write(
@@ -145,8 +155,8 @@ def _look_and_write(
             write(exchange, revision, overtaken)
 
     def overtaken(exchange: Exchange, error: KritaError) -> None:
-        if not isinstance(error, ConditionFailed):
-            exchange.fail(error)
+        if not isinstance(error, ConditionFailed) or "if_lock" in error.detail:
+            _refused(condition, exchange, error)
         elif tries <= 1:
             exchange.fail(Busy("the key keeps changing while its condition is checked"))
         else:

@@ -2,7 +2,8 @@
 
 A handler is a plain function of an ``Exchange``. It answers at once, or submits
 one operation to the database and goes on in ``then`` when the reply is there;
-no task and no cancel scope is spent on a request. Whatever a handler raises
+no task and no cancel scope is spent on a request. What has to wait or to stream is
+``work`` for the connection's own task, which is idle meanwhile. Whatever a handler raises
 becomes an answer here: an error of the database, a refusal, or a bug, which is
 logged under an id that the client is told.
 """
@@ -11,7 +12,11 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import trio
 
 from krita.codec import encode_body
 from krita.errors import (
@@ -35,7 +40,10 @@ from kritad.server.http_answers import (
     refusal_document,
 )
 from kritad.server.http_wire import HttpRefusal, HttpRequest
-from kritad.server.interface import Database, Gatekeeper
+from kritad.server.interface import Database, Gatekeeper, Respond
+
+if TYPE_CHECKING:
+    from kritad.server.http_stream import Sink
 
 _log = logging.getLogger(__name__)
 
@@ -46,14 +54,21 @@ _METHODS = {
 
 Then = Callable[["Exchange", object], None]
 Otherwise = Callable[["Exchange", KritaError], None]
+Work = Callable[["Exchange", "Sink"], Awaitable[None]]
+
+REQUEST_ID = b"krita-request-id"
+TIMEOUT = b"krita-timeout"
+_REQUEST_ID_BYTES_MAX = 128
+_TIMEOUT_S_MAX = 60.0
 
 
 class Exchange:
-    """``answer`` is None until there is one; ``on_answer`` is called when it comes."""
+    """``answer`` is None until there is one; ``on_answer`` is called when it comes. With
+    ``work`` there is something to be done in the connection's task before."""
 
     __slots__ = (
-        "_database", "_gatekeeper", "_head_only", "_loopback", "_on_answer", "answer", "close",
-        "request",
+        "_began", "_database", "_gatekeeper", "_head_only", "_loopback", "_on_answer", "_until",
+        "answer", "close", "request", "work",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +87,9 @@ class Exchange:
         self._loopback = loopback
         self._on_answer = on_answer
         self._head_only = request.method == b"HEAD"
+        self._began = perf_counter()
+        self._until: float | None = None  # when the client gives up; None: it has not said
+        self.work: Work | None = None
 
     def __repr__(self) -> str:
         request = self.request
@@ -86,9 +104,48 @@ class Exchange:
     def run(self, handler: Callable[[Exchange], None]) -> None:
         """Let the handler answer; never raises."""
         try:
+            headers = self.request.headers
+            if REQUEST_ID in headers:
+                self._check_request_id()
+            if TIMEOUT in headers:
+                self._limit_by_header(headers[TIMEOUT])
             handler(self)
         except Exception as error:
             self._fail_with(error)
+
+    async def perform(self, sink: Sink) -> None:
+        """Do the ``work``. Raises OSError when the connection breaks."""
+        assert self.work is not None
+        try:
+            await self.work(self, sink)
+        except OSError:
+            raise
+        except Exception as error:
+            if sink.begun:
+                self.close = True
+                _log.error("an answer broke off by a bug: %r", self, exc_info=error)
+            else:
+                self._fail_with(error)
+
+    def limit_time(self, seconds: float) -> None:
+        """The client waits for no longer than that, from the request's beginning. Raises
+        BadRequest."""
+        if not 0 < seconds <= _TIMEOUT_S_MAX:
+            raise BadRequest(f"a timeout is up to {_TIMEOUT_S_MAX:g} seconds, and more than none")
+        self._until = self._began + seconds
+
+    def _limit_by_header(self, header: bytes) -> None:
+        try:
+            seconds = float(header)
+        except ValueError:
+            seconds = 0.0
+        self.limit_time(seconds)
+
+    def _check_request_id(self) -> None:
+        name = self.request.headers[REQUEST_ID]
+        if not 0 < len(name) <= _REQUEST_ID_BYTES_MAX or not name.decode("latin-1").isprintable():
+            del self.request.headers[REQUEST_ID]
+            raise BadRequest(f"Krita-Request-Id has 1 to {_REQUEST_ID_BYTES_MAX} characters")
 
     def principal(self) -> Principal:
         """Who asks, by the Authorization header. Raises Unauthenticated or BadRequest."""
@@ -126,7 +183,47 @@ class Exchange:
             except Exception as error:
                 self._fail_with(error)
 
-        self._database.submit(op, encode_body(op, *fields), self.principal(), None, 0, respond)
+        deadline_ms = None if self._until is None else self._left_ms()
+        self._database.submit(
+            op, encode_body(op, *fields), self.principal(), deadline_ms, 0, respond
+        )
+
+    def _left_ms(self) -> float:
+        assert self._until is not None
+        return max(1.0, (self._until - perf_counter()) * 1000.0)
+
+    def send(
+        self, op: Op, fields: tuple[object, ...], respond: Respond, deadline_ms: float | None = None
+    ) -> None:
+        """Ask the database, for somebody else than the exchange itself to hear."""
+        if deadline_ms is None and self._until is not None:
+            deadline_ms = self._left_ms()
+        body = encode_body(op, *fields)
+        self._database.submit(op, body, self.principal(), deadline_ms, 0, respond)
+
+    async def ask(
+        self, op: Op, fields: tuple[object, ...], deadline_ms: float | None = None
+    ) -> object:
+        """The reply's body, for ``work``. Raises KritaError."""
+        done = trio.Event()
+        answers: list[tuple[int, object]] = []
+
+        def respond(status: int, body: object) -> None:
+            answers.append((status, body))
+            done.set()
+
+        self.send(op, fields, respond, deadline_ms)
+        await done.wait()
+        status, body = answers[0]
+        if status != Status.OK:
+            raise from_wire(status, body)
+        return body
+
+    def connection_line(self) -> bytes:
+        """What an answer's head says of the connection."""
+        if self.close:
+            return b"Connection: close\r\n"
+        return b"Connection: keep-alive\r\n" if self.request.http_1_0 else b""
 
     def reply(
         self, code: int, body: bytes, headers: bytes = b"", content_type: bytes = JSON
@@ -134,18 +231,21 @@ class Exchange:
         """Give the answer. The first one counts."""
         if self.answer is not None:
             return
-        if self.close:
-            connection = b"Connection: close\r\n"
-        elif self.request.http_1_0:
-            connection = b"Connection: keep-alive\r\n"
-        else:
-            connection = b""
+        connection = self.connection_line() if self.close or self.request.http_1_0 else b""
+        headers += b"Server-Timing: total;dur=%.2f\r\n" % ((perf_counter() - self._began) * 1000)
+        name = self.request.headers.get(REQUEST_ID)
+        if name is not None:
+            headers += b"Krita-Request-Id: %b\r\n" % name
         self.answer = answer_bytes(
             code, content_type, body, headers, connection=connection, head_only=self._head_only
         )
+        self.count(code)
+        self._on_answer()
+
+    def count(self, code: int) -> None:
+        """An answer with this status has begun."""
         method = _METHODS.get(self.request.method, "other")
         self._database.metrics.http_requests.inc(method, str(code))
-        self._on_answer()
 
     def reply_json(self, code: int, document: dict[str, object], headers: bytes = b"") -> None:
         """Give a document as the answer."""
@@ -154,7 +254,23 @@ class Exchange:
     def fail(self, error: KritaError) -> None:
         """Give the error as the answer."""
         code = error_code(error)
+        if code >= 500:
+            # Logged only if the client asked for it by a name: in an outage all requests fail.
+            named = REQUEST_ID in self.request.headers
+            name = self._name()
+            if named:
+                what = self._what()
+                _log.warning("%s failed (request %s): %d %s", what, name, code, error.message)
         self.reply_json(code, error_document(error), error_headers(error, code))
+
+    def _name(self) -> str:
+        """What the client calls the request, or is told to call it."""
+        name = self.request.headers.setdefault(REQUEST_ID, secrets.token_hex(8).encode())
+        return name.decode("latin-1")
+
+    def _what(self) -> str:
+        # Without the key: it may be a client's secret, and may be long.
+        return f"{self.request.method.decode()} {self.request.path[:24].decode('latin-1')!r}"
 
     def refuse(self, refusal: HttpRefusal) -> None:
         """Give the refusal as the answer."""
@@ -170,7 +286,7 @@ class Exchange:
         elif isinstance(error, KritaError) and not isinstance(error, ProtocolError):
             self.fail(error)  # a ProtocolError is the database's malformed reply
         else:
-            trace = secrets.token_hex(4)
+            trace = self._name()
             _log.error("a request failed by a bug (trace %s): %r", trace, self, exc_info=error)
             self.close = True
             self.fail(

@@ -10,7 +10,6 @@ from urllib.parse import unquote_to_bytes
 
 from krita.errors import BadRequest, TooLarge
 from krita.limits import KEY_BYTES_MAX
-from krita.operations import Consistency
 
 # A token in a URL ends up in logs, histories and referrers.
 _TOKEN_PARAMETERS = frozenset({"token", "access_token", "admin_token", "krita_admin_token"})
@@ -40,8 +39,11 @@ def checked_value(value: bytes, value_bytes_max: int) -> bytes:
     return value
 
 
-def form_fields(form: bytes, allowed: frozenset[str], what: str) -> dict[str, bytes]:
-    """The fields of a form or a query, decoded as HTML forms are: '+' is a space.
+def form_fields(
+    form: bytes, allowed: frozenset[str], what: str, *, bare: bool = False
+) -> dict[str, bytes]:
+    """The fields of a form or a query, decoded as HTML forms are: '+' is a space. A name
+    without a value is left out, or with ``bare`` has an empty one.
 
     Raises BadRequest for a field that is not known or comes twice. Strictly, for
     ``curl -d "value=a&b"`` would otherwise store "a" and say that all is well, and
@@ -59,7 +61,7 @@ def form_fields(form: bytes, allowed: frozenset[str], what: str) -> dict[str, by
             raise _unknown_field(name, what, bool(equals))
         if name in fields:
             raise BadRequest(f"the {what} has two fields {name}", hint="send one")
-        if equals:
+        if equals or bare:
             fields[name] = _form_decode(encoded)
     return fields
 
@@ -83,16 +85,6 @@ def _unknown_field(name: str, what: str, has_value: bool) -> BadRequest:
     )
     sign = "=" if has_value else ""
     return BadRequest(f'the {what} has a field that is not understood: "{shown}{sign}"', hint=hint)
-
-
-def consistency_of(fields: dict[str, bytes]) -> Consistency:
-    """The ``consistency`` parameter; linearizable without it. Raises BadRequest."""
-    name = fields.get("consistency", b"linearizable")
-    if name == b"linearizable":
-        return Consistency.LINEARIZABLE
-    if name == b"stale":
-        return Consistency.STALE
-    raise BadRequest("consistency is linearizable or stale", hint="leave it out for linearizable")
 
 
 def stored_content_type(header: bytes | None) -> str | None:

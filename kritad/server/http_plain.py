@@ -23,13 +23,13 @@ from kritad.server.http_exchange import Exchange
 from kritad.server.http_names import (
     checked_key,
     checked_value,
-    consistency_of,
     form_fields,
     key_of,
 )
+from kritad.server.http_options import reading_of
 
-_READ_FIELDS = frozenset({"consistency"})
-_KEY_QUERY_FIELDS = frozenset({"value", "consistency"})
+_READ_FIELDS = frozenset({"consistency", "max_staleness"})
+_KEY_QUERY_FIELDS = _READ_FIELDS | {"value"}
 _FORM_FIELDS = frozenset({"value"})
 _KEY_FORM_FIELDS = frozenset({"key", "value"})
 _NONE: frozenset[str] = frozenset()
@@ -90,8 +90,8 @@ def _form(exchange: Exchange, allowed: frozenset[str]) -> dict[str, bytes]:
 
 
 def _get(exchange: Exchange, key: bytes, fields: dict[str, bytes]) -> None:
-    consistency = consistency_of(fields)
-    exchange.submit(Op.GET, (key, int(consistency)), partial(_got, key=key))
+    reading = reading_of(fields, exchange.request.headers)
+    exchange.submit(Op.GET, (key, *reading.fields), partial(_got, key=key))
 
 
 def _got(exchange: Exchange, reply: object, key: bytes) -> None:

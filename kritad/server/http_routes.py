@@ -1,8 +1,11 @@
 """Which handler answers which address and method: one table.
 
-A path in ``_PATHS`` is the server's; everything else is a key of the first
+A path in ``paths`` is the server's; what does not begin with /v1/ is else a key of the first
 users' (http_plain.py), so a key that is called like a path of the server's is
 reached through /v1/kv/NAME, and a 405 says so.
+
+What the addresses take and answer is described in openapi.py, for programs; a test holds
+the two together.
 """
 
 from __future__ import annotations
@@ -10,11 +13,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from kritad.server import http_kv, http_node, http_plain
-from kritad.server.http_answers import json_bytes
+from kritad.metrics import Metrics
+from kritad.server import (
+    http_kv,
+    http_node,
+    http_plain,
+    http_scan,
+    http_verbs,
+    http_wait,
+    http_watch,
+)
 from kritad.server.http_exchange import Exchange
 from kritad.server.http_wire import HttpRefusal
-from kritad.server.openapi.document import document
+from kritad.server.limits import ServerLimits
+from kritad.server.watches import Watches
 
 Handler = Callable[[Exchange], None]
 Methods = Mapping[bytes, Handler]
@@ -25,16 +37,18 @@ def _reads(handler: Handler) -> dict[bytes, Handler]:
 
 
 class Routes:
-    """The table of one server."""
+    """The table of one server. ``paths`` are whole; ``below`` ends in a slash, behind which a
+    name stands."""
 
-    def __init__(self, value_bytes_max: int) -> None:
-        named: Methods = {
+    def __init__(self, limits: ServerLimits, metrics: Metrics) -> None:
+        value_bytes_max = limits.value_bytes_max
+        watches = Watches(limits.watches_max, metrics)
+        self.named: Methods = {
             **_reads(http_plain.get_by_name),
             b"PUT": partial(http_plain.put_by_name, value_bytes_max=value_bytes_max),
             b"DELETE": http_plain.delete_by_name,
         }
-        self._named = named
-        self._paths: dict[bytes, Methods] = {
+        self.paths: dict[bytes, Methods] = {
             b"/health": _reads(http_node.health),
             b"/livez": _reads(http_node.livez),
             b"/readyz": _reads(http_node.readyz),
@@ -43,18 +57,22 @@ class Routes:
                 partial(http_node.openapi, text=json_bytes(document(value_bytes_max)))
             ),
             # A PUT there is one to the key without a name, and refused as such.
-            b"/": {**named, **_reads(http_node.welcome)},
+            b"/": {**self.named, **_reads(http_node.welcome)},
             b"/key": {
                 **_reads(http_plain.get_by_query),
                 b"PUT": partial(http_plain.put_by_form, value_bytes_max=value_bytes_max),
                 b"DELETE": http_plain.delete_by_name,
             },
+            b"/v1/kv": _reads(http_scan.scan),
+            b"/v1/watch": {b"GET": partial(http_watch.watch, watches=watches)},
         }
         self._kv: Methods = {
-            **_reads(http_kv.get),
+            **_reads(partial(http_wait.get_or_wait, watches=watches)),
             b"PUT": partial(http_kv.put, value_bytes_max=value_bytes_max),
             b"DELETE": http_kv.delete,
+            b"POST": partial(http_verbs.post, value_bytes_max=value_bytes_max),
         }
+        self.below: dict[bytes, Methods] = {http_kv.PREFIX: self._kv}
 
     @property
     def templates(self) -> dict[str, Methods]:
@@ -66,27 +84,30 @@ class Routes:
         """Hand the exchange to its handler. Raises HttpRefusal (404, 405)."""
         request = exchange.request
         path = request.path
-        methods = self._paths.get(path)
+        methods = self.paths.get(path)
         if methods is None:
-            methods = self._kv_or_named(path)
+            methods = self._below_or_named(path)
         handler = methods.get(request.method)
         if handler is None:
             raise self._not_allowed(methods, path)
         handler(exchange)
 
-    def _kv_or_named(self, path: bytes) -> Methods:
+    def _below_or_named(self, path: bytes) -> Methods:
         if not path.startswith(b"/v1/"):
             if path == b"/v1":
                 raise _unknown_path()
-            return self._named
+            return self.named
         if path.startswith(http_kv.PREFIX):
             return self._kv
-        raise _unknown_path()
+        methods = self.below.get(path[: path.find(b"/", 4) + 1])
+        if methods is None:
+            raise _unknown_path()
+        return methods
 
     def _not_allowed(self, methods: Methods, path: bytes) -> HttpRefusal:
         allowed = tuple(method.decode() for method in methods)
         hint = f"allowed here: {', '.join(allowed)}"
-        if path in self._paths and path != b"/":
+        if path in self.paths and path != b"/":
             name = path[1:].decode()
             hint += f"; a key called {name} is at /v1/kv/{name}"
         return HttpRefusal(

@@ -9,6 +9,8 @@ Rules:
   taking what was answered. While the database works there is none here: it has
   the request's own.
 * What was complete is answered before a refusal; after a refusal nothing is read.
+* What has to wait or to stream is done by the connection's task (``Exchange.work``); a
+  client that goes away ends it. It is what one that finishes sending is taken for.
 * A write that is alone is answered by whoever brings its answer, while the task
   waits for the next request already: that saves a task switch of 15 µs. (Answers
   to reads may be large, so they are left to the task, which can wait.)
@@ -27,6 +29,7 @@ from kritad.server.http_answers import (
 )
 from kritad.server.http_exchange import Exchange
 from kritad.server.http_routes import Routes
+from kritad.server.http_stream import Sink
 from kritad.server.http_wire import HttpRefusal, HttpRequest, HttpWire, Phase
 from kritad.server.interface import Database, Gatekeeper
 from kritad.server.limits import ServerLimits
@@ -48,7 +51,7 @@ class HttpServer:
         self.database = database
         self.gatekeeper = gatekeeper
         self.limits = limits
-        self.routes = Routes(limits.value_bytes_max)
+        self.routes = Routes(limits, database.metrics)
 
     def connection(self, stream: Stream, watched: Watched) -> HttpConnection:
         """A new connection, whose first head is already expected."""
@@ -71,6 +74,8 @@ class HttpConnection:
         self._draining = False  # the next answer is the last
         self._closing = False  # the last answer has been given
         self._direct = False  # the task reads; _wake is to send the pending answer
+        self._sink: Sink | None = None  # of the work that is being done
+        self._behind = b""  # what came while it was
         self.idle = False  # between two requests: may be closed at any time
 
     def __repr__(self) -> str:
@@ -115,6 +120,8 @@ class HttpConnection:
         self._draining = True
         if self._pending:
             self._pending[-1].close = True
+        if self._sink is not None:
+            self._sink.stop()
         if self.idle:
             self._watched.scope.cancel()
 
@@ -146,9 +153,11 @@ class HttpConnection:
         """Answer every request that is whole, then the refusal if there is one."""
         wire = self._wire
         while wire.requests:
-            await self._start(wire.requests.popleft())
-        if self._may_answer_directly():
-            return
+            while wire.requests:
+                await self._start(wire.requests.popleft())
+            if self._may_answer_directly():
+                return
+            await self._settle()  # to which more requests may have come
         await self._settle()
         if wire.refusal is not None and not self._closing:
             self._output.append(self._refusal_bytes(wire.refusal))
@@ -177,6 +186,7 @@ class HttpConnection:
             return False
         exchange = self._pending[0]
         waits = exchange.answer is None and not exchange.close and not exchange.request.safe
+        waits = waits and exchange.work is None
         return waits and self._wire.phase is Phase.IDLE
 
     def _wake(self) -> None:
@@ -206,6 +216,8 @@ class HttpConnection:
         for exchange in self._pending:
             if self._closing:
                 break
+            if exchange.work is not None and not await self._perform(exchange):
+                continue
             while exchange.answer is None:
                 self._answered = trio.Event()
                 await self._answered.wait()
@@ -216,6 +228,38 @@ class HttpConnection:
         self._pending.clear()
         if self._output_bytes > _GATHER_BYTES:
             await self._flush()
+
+    async def _perform(self, exchange: Exchange) -> bool:
+        """Do the exchange's work, unless the client goes away. Returns whether there is an
+        answer yet to be sent."""
+        await self._flush()
+        self._sink = sink = Sink(exchange, self._send)
+        if self._draining:
+            sink.stop()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._notice_end, nursery.cancel_scope)
+            try:
+                await exchange.perform(sink)
+            except OSError:
+                self._closing = True  # the connection broke: nobody to write to
+            nursery.cancel_scope.cancel()
+        self._sink = None
+        if exchange.answer is None:
+            self._closing = self._closing or exchange.close or not sink.finished
+        behind, self._behind = self._behind, b""
+        if behind:
+            self._wire.receive(behind)
+        return exchange.answer is not None
+
+    async def _notice_end(self, work: trio.CancelScope) -> None:
+        """Cancel the work when the client goes away. What comes instead is the next request,
+        and after that the end is not looked for any more."""
+        try:
+            self._behind = await self._stream.receive()
+        except OSError:
+            self._behind = b""
+        if not self._behind:
+            work.cancel()
 
     async def _flush(self) -> None:
         output = self._output

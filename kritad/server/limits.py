@@ -30,6 +30,11 @@ class ServerLimits:
     connections_max: int = field(default=1024, validator=_positive)
     connections_reserved: int = field(default=64, validator=_positive)
 
+    # Watches and requests that wait, over HTTP: each has a poll out at every shard.
+    watches_max: int = field(default=512, validator=_positive)
+    # Of one POST /v1/bulk or /v1/get. Each costs a log entry or a read of its own.
+    bulk_max: int = field(default=1000, validator=_positive)
+
     # From accept to the end of the first HTTP head. Long, because a person may be
     # typing it: telnet sends a line when Enter is pressed, so neither the first
     # byte nor the next line comes sooner than somebody can write it. What a

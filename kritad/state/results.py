@@ -82,10 +82,13 @@ def _refusal(op: int, status: Status, values: list[object]) -> KritaError:
         revision, *of_lock = values
         what = "if_lock: the lock" if of_lock else "if_revision: the key"
         found = f"is at revision {revision}" if revision else "is absent"
-        return ConditionFailed(f"{what} {found}", detail={"revision": revision})
+        detail: dict[str, object] = {"revision": revision}
+        if of_lock:
+            detail["if_lock"] = True  # the revision is the lock's
+        return ConditionFailed(f"{what} {found}", detail=detail)
     if status == Status.LOCKED:
         token, owner, left_ms = values
-        detail: dict[str, object] = {"token": token, "owner": owner}
+        detail = {"token": token, "owner": owner}
         if left_ms is not None:
             detail["left_ms"] = left_ms
         return Locked("somebody else holds the lock", hint="wait for it to go", detail=detail)
