@@ -134,12 +134,12 @@ def _refused(condition: Condition, exchange: Exchange, error: KritaError) -> Non
 
 
 def lock_lost(error: ConditionFailed) -> ConditionFailed:
-    """The error of an If-Lock that does not hold, in the words of HTTP."""
-    held = "somebody else has it now" if error.detail.get("revision") else "it is not held"
+    """The error of a lock that is not held with the token that was sent."""
+    held = "it has another token now" if error.detail.get("revision") else "nobody holds it"
     return ConditionFailed(
-        f"If-Lock did not hold: {held}",
-        hint="take the lock again, and see what has happened meanwhile",
-        detail=error.detail,
+        f"the lock is not held any more: {held}",
+        hint="take it again, and see what has happened meanwhile",
+        detail=error.detail | {"if_lock": True},
     )
 
 

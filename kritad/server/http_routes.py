@@ -15,10 +15,15 @@ from functools import partial
 
 from kritad.metrics import Metrics
 from kritad.server import (
+    http_batch,
+    http_history,
     http_kv,
+    http_lease,
+    http_lock,
     http_node,
     http_plain,
     http_scan,
+    http_txn,
     http_verbs,
     http_wait,
     http_watch,
@@ -65,6 +70,15 @@ class Routes:
             },
             b"/v1/kv": _reads(http_scan.scan),
             b"/v1/watch": {b"GET": partial(http_watch.watch, watches=watches)},
+            b"/v1/get": {b"POST": partial(http_batch.get_many, keys_max=limits.bulk_max)},
+            b"/v1/bulk": {b"POST": partial(http_batch.bulk, items_max=limits.bulk_max)},
+            b"/v1/txn": {b"POST": http_txn.txn},
+            b"/v1/lease": {b"POST": http_lease.grant},
+            b"/v1/retention": {
+                **_reads(http_history.retentions),
+                b"PUT": http_history.retain,
+                b"DELETE": http_history.forget,
+            },
         }
         self._kv: Methods = {
             **_reads(partial(http_wait.get_or_wait, watches=watches)),
@@ -72,7 +86,22 @@ class Routes:
             b"DELETE": http_kv.delete,
             b"POST": partial(http_verbs.post, value_bytes_max=value_bytes_max),
         }
-        self.below: dict[bytes, Methods] = {http_kv.PREFIX: self._kv}
+        self.below: dict[bytes, Methods] = {
+            http_kv.PREFIX: self._kv,
+            http_lease.PREFIX: {
+                **_reads(http_lease.show),
+                b"PUT": http_lease.keep_alive,
+                b"DELETE": http_lease.revoke,
+            },
+            http_lock.PREFIX: {
+                **_reads(http_lock.show),
+                b"POST": partial(http_lock.acquire, watches=watches),
+                b"PUT": http_lock.renew,
+                b"DELETE": http_lock.release,
+            },
+            http_history.HISTORY: _reads(http_history.history),
+            http_history.UNDO: {b"POST": http_history.undo},
+        }
 
     @property
     def templates(self) -> dict[str, Methods]:

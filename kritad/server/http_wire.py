@@ -30,6 +30,7 @@ from kritad.server.limits import ServerLimits
 _SINGLE = frozenset({b"host", b"authorization", b"content-type", b"expect"})
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 _FORM = b"application/x-www-form-urlencoded"
+_JSON = b"application/json"
 
 
 class Phase(enum.Enum):
@@ -205,9 +206,11 @@ class HttpWire:
         if self._parser.should_upgrade():
             # llhttp takes the body for the bytes of the other protocol.
             raise HttpRefusal(400, "a request with a body cannot ask for an upgrade")
-        form = headers.get(b"content-type", _FORM).startswith(_FORM)
+        # Forms and JSON write some bytes as several; the bytes that they mean are counted
+        # by whoever reads them.
+        written = headers.get(b"content-type", _FORM).startswith((_FORM, _JSON))
         limits = self.limits
-        self._body_bytes_max = limits.form_bytes_max if form else limits.value_bytes_max
+        self._body_bytes_max = limits.form_bytes_max if written else limits.value_bytes_max
         length = headers.get(b"content-length")
         # llhttp has seen that it is digits, and below 2**64.
         if length is not None and int(length) > self._body_bytes_max:
