@@ -89,6 +89,7 @@ class DataService:
         key, consistency, staleness_ms_max, revision_min, *then = decode_body(op, body)
         request = Request(op, body, key, self._shard_of(key), respond, deadline_ms, forwarded)  # type: ignore[arg-type]
         if then != [None, None]:
+            self._check_past(then[1])
             request.fields = then
         elif consistency == Consistency.STALE:
             replica = self._host.replicas.get(request.shard)
@@ -108,6 +109,11 @@ class DataService:
         elif consistency not in (None, Consistency.LINEARIZABLE):
             raise BadRequest(f"consistency {consistency!r} is not known; 0 linearizable, 1 stale")
         self._host.submit(request)
+
+    def _check_past(self, at_ms: object) -> None:
+        now_ms = self._host.clock.wall_ms()
+        if type(at_ms) is int and at_ms > now_ms:
+            raise BadRequest(f"at_ms {at_ms} is still to come: it is {now_ms}")
 
     def _nearest(self, shard: int) -> int:
         host = self._host

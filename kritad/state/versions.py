@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import attrs
 
 from krita.codec import decode, encode
-from krita.errors import BadRequest, Compacted
+from krita.errors import Compacted
 from kritad.state.retention import Retention
 from kritad.storage.places import inner_body, inner_key, stored_token
 from kritad.storage.rows import Row
@@ -95,12 +95,16 @@ class Versions:
             raise _compacted(key, "revision", index, since)
         return None
 
-    def at(self, key: bytes, time_ms: int, clock_ms: int) -> Version | Row | None:
-        """As ``as_of``, at a time of the shard's clock. Raises Compacted, and BadRequest for
-        a time that is still to come."""
+    def at(
+        self, key: bytes, current: Row | None, time_ms: int, clock_ms: int
+    ) -> Version | Row | None:
+        """As ``as_of``, at a time of the shard's clock. Raises Compacted. It looks at all
+        versions that are newer.
+
+        The clock stands still while nothing happens: at a time behind it the key is what it
+        is now. (Whoever asks has to know that the time has come: data_service.py.)
+        """
         rule = self._retention.of(key)
-        if time_ms > clock_ms:
-            raise BadRequest(f"at_ms {time_ms} is still to come: the shard is at {clock_ms}")
         if rule is None or time_ms < rule.whole_from_ms(clock_ms):
             since = None if rule is None else rule.whole_from_ms(clock_ms)
             raise _compacted(key, "time", time_ms, since)
