@@ -66,6 +66,24 @@ class RawHttp:
         body, self._buffer = self._buffer[:length], self._buffer[length:]
         return Answer(code, headers, body)
 
+    async def head(self) -> Answer:
+        """The head of an answer that comes in chunks, or up to the connection's end."""
+        lines = (await self._until(b"\r\n\r\n")).decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines[1:])
+        return Answer(int(lines[0].split(" ")[1]), headers, b"")
+
+    async def chunk(self) -> bytes:
+        """The next chunk; b"" is the end."""
+        size = int(await self._until(b"\r\n"), 16)
+        while len(self._buffer) < size + 2:
+            more = await self.stream.receive_some()
+            assert more, "the server closed within a chunk"
+            self._buffer += more
+        data, end = self._buffer[:size], self._buffer[size : size + 2]
+        assert end == b"\r\n"
+        self._buffer = self._buffer[size + 2 :]
+        return data
+
     async def rest(self) -> bytes:
         """Everything until the server closes."""
         try:

@@ -206,7 +206,7 @@ async def test_a_value_over_the_limit_is_413() -> None:
 
 async def test_an_address_of_v1_that_is_not_there_is_404_and_no_key() -> None:
     async with running() as node:
-        for path in ("/v1/nothing", "/v1/kv", "/v1", "/v1/"):
+        for path in ("/v1/nothing", "/v1/nothing/a", "/v1", "/v1/"):
             answer = await ask(node, request("PUT", path, b"value=1"))
             assert (answer.code, answer.document["code"]) == (404, "not_found")
         assert (await ask(node, request("PUT", "/v1/kv/", b"1"))).code == 400

@@ -81,7 +81,7 @@ async def test_a_form_is_decoded_as_browsers_and_curl_encode_it(form: bytes, val
         (request("PUT", "/a", b"foo=1"), "no value field"),
         (request("PUT", "/key", b"key=&value=a"), "no key is named"),
         (request("PUT", "/a?ttl=60", b"value=a"), "ttl"),
-        (request("GET", "/a?consistency=strong"), "linearizable or stale"),
+        (request("GET", "/a?consistency=strong"), "linearizable, stale or bounded"),
         (request("GET", "/a?token=secret"), "a token does not belong into the URL"),
         (request("DELETE", "/a?admin_token=secret"), "a token does not belong into the URL"),
     ],
