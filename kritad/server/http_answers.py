@@ -144,12 +144,22 @@ def error_code(error: KritaError) -> int:
     return code
 
 
+def error_name_of(status: Status) -> str:
+    """What ``code`` in an error's body says for it."""
+    return status.name.lower()
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """What ``outcome`` in an error's body says for it."""
+    return _OUTCOMES[outcome]
+
+
 def error_document(error: KritaError) -> dict[str, object]:
     """An error's JSON body."""
     document: dict[str, object] = {
         "status": "error",
         "message": error.message,
-        "code": error.status.name.lower(),
+        "code": error_name_of(error.status),
         "outcome": _OUTCOMES[error.outcome],
     }
     if error.hint:

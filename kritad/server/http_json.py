@@ -17,11 +17,10 @@ from krita.errors import BadRequest
 from krita.operations import KEEP_TTL
 from kritad.server.http_exchange import Exchange
 from kritad.server.http_names import checked_key
-from kritad.server.http_options import checked_ttl, lease_id
+from kritad.server.http_options import TTL_S_MAX, checked_ttl, lease_id
 
 _T = TypeVar("_T")
 _NUMBER_MAX = (1 << 63) - 1
-_TTL_S_MAX = 100 * 366 * 86_400
 _ABSENT = object()
 
 
@@ -104,8 +103,8 @@ class Fields:
         found = self._take(name, "a number of seconds", _ABSENT if default is None else default)
         if isinstance(found, bool) or not isinstance(found, int | float):
             raise self.bad(name, "a number of seconds")
-        if not 0 <= found <= _TTL_S_MAX:
-            raise self.bad(name, f"a number of seconds up to {_TTL_S_MAX}")
+        if not 0 <= found <= TTL_S_MAX:
+            raise self.bad(name, f"a number of seconds up to {TTL_S_MAX}")
         return round(found * 1000)
 
     def life(self) -> tuple[int | None, int | None]:

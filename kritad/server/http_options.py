@@ -21,13 +21,14 @@ from kritad.server.http_exchange import Exchange
 from kritad.server.http_names import checked_key, form_fields
 
 _SECONDS = re.compile(rb"[0-9]{1,12}(\.[0-9]{1,9})?")
+_DECIMAL = re.compile(rb"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+ -]?[0-9]{1,3})?")
 _NUMBER = re.compile(rb"[0-9]{1,19}")
 _NUMBER_MAX = (1 << 63) - 1
 _FLAGS = {b"": True, b"1": True, b"true": True, b"0": False, b"false": False}
-_TTL_S_MAX = 100 * 366 * 86_400  # as the state's limit
+TTL_S_MAX = 100 * 366 * 86_400  # as the state's limit
 
 IDEMPOTENCY_KEY = b"idempotency-key"
-_IDEMPOTENCY_KEY_BYTES_MAX = 255
+_IDEMPOTENCY_KEY = re.compile(rb"[!-~]{1,255}")
 
 LIFE = frozenset({"ttl", "lease"})
 
@@ -40,17 +41,17 @@ def query_of(exchange: Exchange, allowed: frozenset[str]) -> dict[str, bytes]:
         return {}
     fields = form_fields(query, allowed | {"timeout"}, "URL", bare=True)
     if "timeout" in fields:
-        exchange.limit_time(milliseconds(fields.pop("timeout"), "timeout") / 1000.0)
+        exchange.limit_time(milliseconds(fields.pop("timeout"), "timeout", most_s=60) / 1000)
     return fields
 
 
-def milliseconds(text: bytes, name: str, *, most_s: float = _TTL_S_MAX) -> int:
+def milliseconds(text: bytes, name: str, *, most_s: float = TTL_S_MAX) -> int:
     """Seconds as people write them. Raises BadRequest."""
-    if _SECONDS.fullmatch(text):
-        whole = round(float(text) * 1000)
-        if whole <= most_s * 1000:
-            return whole
-    raise BadRequest(f"{name} is a number of seconds up to {most_s:g}, such as 30 or 0.5")
+    if _DECIMAL.fullmatch(text):
+        seconds = float(text.replace(b" ", b"+"))  # a + in a query is a blank
+        if seconds <= most_s:
+            return round(seconds * 1000)
+    raise BadRequest(f"{name} is a number of seconds up to {most_s:,g}, such as 30 or 0.5")
 
 
 def number(text: bytes, name: str) -> int:
@@ -115,8 +116,8 @@ def guard_of(headers: dict[bytes, bytes]) -> Guard:
     lock, idempotency = headers.get(b"if-lock"), headers.get(IDEMPOTENCY_KEY)
     if lock is None and idempotency is None:
         return NO_GUARD
-    if idempotency is not None and not 0 < len(idempotency) <= _IDEMPOTENCY_KEY_BYTES_MAX:
-        raise BadRequest(f"Idempotency-Key has 1 to {_IDEMPOTENCY_KEY_BYTES_MAX} characters")
+    if idempotency is not None and not _IDEMPOTENCY_KEY.fullmatch(idempotency):
+        raise BadRequest("Idempotency-Key has 1 to 255 visible characters of ASCII")
     return Guard(None if lock is None else _held_lock(lock), idempotency)
 
 

@@ -26,7 +26,7 @@ from kritad.server.http_names import (
     form_fields,
     key_of,
 )
-from kritad.server.http_options import reading_of
+from kritad.server.http_options import query_of, reading_of
 
 _READ_FIELDS = frozenset({"consistency", "max_staleness"})
 _KEY_QUERY_FIELDS = _READ_FIELDS | {"value"}
@@ -37,7 +37,7 @@ _NONE: frozenset[str] = frozenset()
 
 def get_by_query(exchange: Exchange) -> None:
     """GET /key?value=NAME"""
-    fields = form_fields(exchange.request.query, _KEY_QUERY_FIELDS, "URL")
+    fields = query_of(exchange, _KEY_QUERY_FIELDS)
     if not fields.get("value"):
         raise BadRequest("the URL names no key: ?value= is missing", hint="GET /key?value=NAME")
     _get(exchange, checked_key(fields["value"]), fields)
@@ -45,8 +45,7 @@ def get_by_query(exchange: Exchange) -> None:
 
 def get_by_name(exchange: Exchange) -> None:
     """GET /NAME"""
-    query = exchange.request.query
-    fields = form_fields(query, _READ_FIELDS, "URL") if query else {}
+    fields = query_of(exchange, _READ_FIELDS)
     _get(exchange, key_of(exchange.request.path[1:]), fields)
 
 
@@ -64,14 +63,14 @@ def put_by_name(exchange: Exchange, value_bytes_max: int) -> None:
 
 def delete_by_name(exchange: Exchange) -> None:
     """DELETE /NAME"""
-    form_fields(exchange.request.query, _NONE, "URL")
+    query_of(exchange, _NONE)
     key = key_of(exchange.request.path[1:])
     exchange.submit(Op.DELETE, (None, None, None, key, None), partial(_deleted, key=key))
 
 
 def _form(exchange: Exchange, allowed: frozenset[str]) -> dict[str, bytes]:
     request = exchange.request
-    form_fields(request.query, _NONE, "URL")
+    query_of(exchange, _NONE)
     form = request.body.removesuffix(b"\r\n")  # typed by hand, or from a file
     instead = ""
     try:

@@ -27,6 +27,7 @@ from kritad.server import (
     http_verbs,
     http_wait,
     http_watch,
+    openapi,
 )
 from kritad.server.http_exchange import Exchange
 from kritad.server.http_wire import HttpRefusal
@@ -58,9 +59,7 @@ class Routes:
             b"/livez": _reads(http_node.livez),
             b"/readyz": _reads(http_node.readyz),
             b"/metrics": _reads(http_node.metrics),
-            b"/openapi.json": _reads(
-                partial(http_node.openapi, text=json_bytes(document(value_bytes_max)))
-            ),
+            b"/openapi.json": _reads(openapi.openapi),
             # A PUT there is one to the key without a name, and refused as such.
             b"/": {**self.named, **_reads(http_node.welcome)},
             b"/key": {
