@@ -13,6 +13,7 @@ from kritad.server.http_answers import json_bytes
 from kritad.server.http_exchange import Exchange
 from kritad.server.openapi_parts import (
     HEADERS,
+    KEY_TEXT,
     PARAMETERS,
     error_responses,
     errors,
@@ -128,7 +129,7 @@ def _plain() -> dict[str, dict[str, Schema]]:
             "get": _op("getByQuery", "The value of a key", got, (*_READ, 404, 410),
                        takes=_FRESH, also=by_query, tag=tag),
             "put": _op("putByForm", "Set a key; without a field key the one called key", done,
-                       _WRITE, body=_form("value", key=TEXT, value=TEXT), tag=tag),
+                       _WRITE, body=_form("value", key=KEY_TEXT, value=TEXT), tag=tag),
             "delete": _op("deleteKey", "Remove the key called key", done, (*_WRITE, 404), tag=tag),
         },
         "/{name}": {

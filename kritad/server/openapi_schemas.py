@@ -81,7 +81,8 @@ def _writes(also: dict[str, Schema]) -> list[Schema]:
         closed("do key", do=constant("delete"), **key, **also),
         closed("do key", do=constant("add"), **key, by=INTEGER, **life, **also),
         closed("do key value", do=constant("append"), **key, **value, **life, **also),
-        closed("do key ttl", do=constant("touch"), **key, ttl=TTL, lease=LEASE, **also),
+        closed("do key", do=constant("touch"), **key, ttl=TTL, lease=LEASE, **also)
+        | {"anyOf": [{"required": ["ttl"]}, {"required": ["lease"]}]},
         closed("do key", do=constant("persist"), **key, **also),
     ]  # fmt: skip
 
@@ -118,6 +119,12 @@ _ENCODED = closed(
     },
 )
 
+
+def _some(encoded: Schema) -> Schema:
+    """The same, and not nothing."""
+    return {"allOf": [encoded, thing("base64", base64={"minLength": 4})]}
+
+
 SCHEMAS: dict[str, Schema] = {
     "Bytes": {
         "description": "bytes: as text if they are UTF-8, else in base64",
@@ -128,7 +135,7 @@ SCHEMAS: dict[str, Schema] = {
     },
     "Key": {
         "description": "bytes that are not empty",
-        "oneOf": [TEXT | {"minLength": 1, "maxLength": KEY_BYTES_MAX}, _ENCODED],
+        "oneOf": [TEXT | {"minLength": 1, "maxLength": KEY_BYTES_MAX}, _some(_ENCODED)],
     },
     "TimeToLive": {
         "description": 'seconds from now on; "keep": as long as the key has left already',
@@ -192,7 +199,6 @@ SCHEMAS: dict[str, Schema] = {
     "Items": thing(
         "items", items=array(thing("key value revision", value=nullable(BYTES), **_ITEM))
     ),
-    "Write": {"oneOf": _writes({})},
     "BulkWrite": {"oneOf": _writes({"if_revision": REVISION, "if_absent": FLAG})},
     "Bulk": closed("operations", operations=array(ref("BulkWrite"))),
     "BulkResults": thing(
