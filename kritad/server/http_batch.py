@@ -19,6 +19,7 @@ from kritad.server.http_answers import absent_document, error_code, error_docume
 from kritad.server.http_exchange import Exchange
 from kritad.server.http_json import Fields, body_of, key_item
 from kritad.server.http_kv import Found, previous_of, read_get
+from kritad.server.http_names import stored_content_type
 from kritad.server.http_options import guard_of, query_of
 from kritad.server.http_scan import item_document
 
@@ -102,7 +103,8 @@ class Write:
 
 
 def _put(item: Fields) -> tuple[Op, tuple[object, ...]]:
-    return Op.PUT, (item.data("value"), item.optional_text("content_type"))
+    value, said = item.data("value"), item.optional_text("content_type")
+    return Op.PUT, (value, stored_content_type(None if said is None else said.encode()))
 
 
 def _add(item: Fields) -> tuple[Op, tuple[object, ...]]:
