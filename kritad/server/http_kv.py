@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from attrs import frozen
+from attrs import define
 
 from krita.errors import BadRequest, ProtocolError
-from krita.operations import Op
+from krita.operations import Consistency, Op
 from krita.values import read_delete, read_put
 from kritad.server.http_answers import absent_document, json_bytes, json_text, json_text_bytes
 from kritad.server.http_conditions import NO_CONDITION, condition_of, failed, write_if
@@ -32,6 +32,8 @@ from kritad.server.http_names import (
 )
 from kritad.server.http_options import (
     LIFE,
+    MIN_REVISION,
+    NO_GUARD,
     READ_FIELDS,
     Guard,
     flag,
@@ -44,12 +46,13 @@ from kritad.server.http_options import (
 PREFIX = b"/v1/kv/"
 _WRITE_FIELDS = LIFE | {"previous"}
 _DELETE_FIELDS = frozenset({"previous"})
+_LINEARIZABLE = int(Consistency.LINEARIZABLE)
 _FORM = b"application/x-www-form-urlencoded"
 # As json_bytes would make it, in a quarter of the time.
 _PUT_DOCUMENT = b'{"status":"success","message":"%b","key":%b,"revision":%d}'
 
 
-@frozen
+@define(eq=False)  # frozen, it would cost three times as much to make
 class Found:
     """The reply to ``get``."""
 
@@ -80,28 +83,26 @@ def read_get(reply: object) -> Found:
             bytes() | None as value, int(revision), str() | None as content_type,
             int(shard_revision), int() | None as staleness_ms, *bond,
         ]:  # fmt: skip
+            found = Found(value, revision, content_type, shard_revision, staleness_ms or 0)
             match bond:
                 case [int() | None as expires_in_ms, int() | None as lease, *_]:
-                    pass
-                case _:
-                    expires_in_ms = lease = None
-            return Found(
-                value, revision, content_type, shard_revision, staleness_ms or 0,
-                expires_in_ms, lease,
-            )  # fmt: skip
+                    found.expires_in_ms, found.lease = expires_in_ms, lease
+            return found
     raise ProtocolError("the reply to get is malformed")
 
 
 def get(exchange: Exchange) -> None:
     """GET and HEAD"""
     request = exchange.request
-    fields = query_of(exchange, READ_FIELDS)
-    reading = reading_of(fields, request.headers)
     key = key_of(request.path[len(PREFIX) :])
+    if not request.query and MIN_REVISION not in request.headers:
+        exchange.submit(Op.GET, (key, _LINEARIZABLE), partial(_got, key=key))
+        return
+    reading = reading_of(query_of(exchange, READ_FIELDS), request.headers)
     exchange.submit(Op.GET, (key, *reading.fields), partial(_got, key=key, stale=reading.stale))
 
 
-def _got(exchange: Exchange, reply: object, key: bytes, stale: bool) -> None:
+def _got(exchange: Exchange, reply: object, key: bytes, stale: bool = False) -> None:
     answer_found(exchange, key, read_get(reply), stale=stale)
 
 
@@ -131,14 +132,17 @@ def answer_found(exchange: Exchange, key: bytes, found: Found, *, stale: bool = 
 def put(exchange: Exchange, value_bytes_max: int) -> None:
     """PUT"""
     request = exchange.request
-    fields = query_of(exchange, _WRITE_FIELDS)
-    ttl_ms, lease = life_of(fields) if fields else (None, None)
-    previous = flag(fields, "previous")
+    ttl_ms = lease = None
+    previous = False
+    if request.query:
+        fields = query_of(exchange, _WRITE_FIELDS)
+        ttl_ms, lease = life_of(fields)
+        previous = flag(fields, "previous")
     key = key_of(request.path[len(PREFIX) :])
     value = checked_value(request.body, value_bytes_max)
     content_type = body_type(exchange)
     guard = guard_of(request.headers)
-    plain = not guard and ttl_ms is None and lease is None and not previous
+    plain = guard is NO_GUARD and not request.query
 
     def write(exchange: Exchange, if_revision: int | None, otherwise: Otherwise) -> None:
         what: tuple[object, ...] = (None, None, None, key, value, content_type, if_revision)

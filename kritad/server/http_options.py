@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import cache
 from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
@@ -39,10 +40,15 @@ def query_of(exchange: Exchange, allowed: frozenset[str]) -> dict[str, bytes]:
     query = exchange.request.query
     if not query:
         return {}
-    fields = form_fields(query, allowed | {"timeout"}, "URL", bare=True)
+    fields = form_fields(query, _with_timeout(allowed), "URL", bare=True)
     if "timeout" in fields:
         exchange.limit_time(milliseconds(fields.pop("timeout"), "timeout", most_s=60) / 1000)
     return fields
+
+
+@cache
+def _with_timeout(allowed: frozenset[str]) -> frozenset[str]:
+    return allowed | {"timeout"}
 
 
 def milliseconds(text: bytes, name: str, *, most_s: float = TTL_S_MAX) -> int:

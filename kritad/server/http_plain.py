@@ -38,9 +38,10 @@ _NONE: frozenset[str] = frozenset()
 def get_by_query(exchange: Exchange) -> None:
     """GET /key?value=NAME"""
     fields = query_of(exchange, _KEY_QUERY_FIELDS)
-    if not fields.get("value"):
+    name = fields.pop("value", b"")
+    if not name:
         raise BadRequest("the URL names no key: ?value= is missing", hint="GET /key?value=NAME")
-    _get(exchange, checked_key(fields["value"]), fields)
+    _get(exchange, checked_key(name), fields)
 
 
 def get_by_name(exchange: Exchange) -> None:
