@@ -7,6 +7,8 @@ none waits behind another's bytes:
     urgent     votes, heartbeats, acknowledgements, who leads what
     entries    appends
     requests   client requests forwarded to a leader, and their answers
+    polls      those that wait for a change: the other side reads no further while as many
+               as it takes are in flight, and these stay there for seconds
     bulk       snapshots (dialled by whoever sends one: host/snapshots.py)
 
 All Raft messages of one turn for one peer make one frame a lane, and one frame in
@@ -37,17 +39,17 @@ from kritad.host.router import OnReply
 from kritad.host.surroundings import MACHINE, Surroundings
 from kritad.raft.messages import Append, Message
 
-URGENT, ENTRIES, REQUESTS, BULK = "urgent", "entries", "requests", "bulk"
+URGENT, ENTRIES, REQUESTS, POLLS, BULK = "urgent", "entries", "requests", "polls", "bulk"
 
 log = logging.getLogger(__name__)
 
 # What may wait for a slow peer. Entries: what its in-flight windows allow, for
 # several shards. Above that the core is told to try again later.
-_QUEUE_BYTES_MAX = {URGENT: 1 << 20, ENTRIES: 16 << 20, REQUESTS: 16 << 20}
+_QUEUE_BYTES_MAX = {URGENT: 1 << 20, ENTRIES: 16 << 20, REQUESTS: 16 << 20, POLLS: 1 << 20}
 
 
 class Peer:
-    """Another node: its address and the three lanes that are always there."""
+    """Another node: its address and the lanes that are always there."""
 
     def __init__(self, node: int, address: str, links: dict[str, Link], scope: trio.CancelScope):
         self.node = node
@@ -219,9 +221,10 @@ class Transport:
         left_ms = max(1, int(deadline_ms - self._clock.monotonic_ms()))
         peer = self._peers.get(node)
         sent = False
+        lane = POLLS if op == Op.CHANGES else REQUESTS
         if peer is not None:
             try:
-                sent = peer.links[REQUESTS].request(
+                sent = peer.links[lane].request(
                     op, body, left_ms, FLAG_FORWARDED, lambda s, b: on_reply(s, b, True)
                 )
             except TooLarge as error:

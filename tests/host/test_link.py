@@ -16,6 +16,7 @@ from krita.codec import encode, encode_body
 from krita.errors import Foreign, KritaError, Status, Unauthenticated, Unavailable, to_wire
 from krita.framing import pack_frame
 from krita.handshake import Identity
+from krita.limits import REQUESTS_IN_FLIGHT_MAX
 from krita.operations import Op
 from kritad.host import link as link_module
 from kritad.host.link import Link, dial, peer_hello
@@ -428,6 +429,23 @@ async def test_a_forwarded_request_says_so_and_brings_its_time_left() -> None:
         assert isinstance(body, list)
         assert body[0] == b"value"
         assert service.options == (1234, 1)
+
+
+async def test_a_request_does_not_wait_behind_polls_that_wait_for_changes() -> None:
+    service = MemoryService()
+    async with transporting(service) as (transport, _):
+        service.hold()
+        answers: list[tuple[int | None, object, bool]] = []
+        poll = encode_body(Op.CHANGES, 1, 5)
+        for _ in range(REQUESTS_IN_FLIGHT_MAX + 1):
+            transport.ask(1, Op.CHANGES, poll, 1e12, lambda *answer: answers.append(answer))
+        await until(lambda: service.held == REQUESTS_IN_FLIGHT_MAX)
+        polls = service.take_held()
+        transport.ask(1, Op.PING, b"\x80", 1e12, lambda *answer: answers.append(answer))
+        await until(lambda: bool(answers))
+        assert answers[0][0] == Status.OK
+        for answer in polls:
+            answer()
 
 
 async def test_a_request_that_is_too_large_for_the_peer_is_answered_so() -> None:
