@@ -1,9 +1,8 @@
-"""What a node says of itself over HTTP: /, /livez, /readyz, /health, /metrics,
-/openapi.json.
+"""What a node says of itself over HTTP: /, /livez, /readyz, /health, /metrics.
 
 All but /metrics are open to everybody: a load balancer has no token, and they say no
-more than yes or no and why, and / and /openapi.json what this is at all. /metrics needs
-what the status of a node needs.
+more than yes or no and why, and / what this is at all. /metrics needs what the status of
+a node needs.
 
 /livez means that the event loop turns, and never that there is a quorum: a node
 restarted for lack of one is a second node lost.
@@ -70,11 +69,6 @@ def metrics(exchange: Exchange) -> None:
     exchange.check(Op.NODE_STATUS)
     text = exchange.database.metrics.render()
     exchange.reply(200, text.encode(), content_type=CONTENT_TYPE.encode())
-
-
-def openapi(exchange: Exchange, text: bytes) -> None:
-    """GET /openapi.json: the description of all addresses, for programs."""
-    exchange.reply(200, text, b"X-Content-Type-Options: nosniff\r\n")
 
 
 def _say(exchange: Exchange, good: bool, word: str, problems: list[str], bad_code: int) -> None:

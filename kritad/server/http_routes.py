@@ -102,12 +102,6 @@ class Routes:
             http_history.UNDO: {b"POST": http_history.undo},
         }
 
-    @property
-    def templates(self) -> dict[str, Methods]:
-        """Every address, as OpenAPI writes them, with its methods."""
-        known = {path.decode(): methods for path, methods in self._paths.items()}
-        return {**known, "/{name}": self._named, "/v1/kv/{key}": self._kv}
-
     def handle(self, exchange: Exchange) -> None:
         """Hand the exchange to its handler. Raises HttpRefusal (404, 405)."""
         request = exchange.request

@@ -95,11 +95,8 @@ class Versions:
             raise _compacted(key, "revision", index, since)
         return None
 
-    def at(
-        self, key: bytes, current: Row | None, time_ms: int, clock_ms: int
-    ) -> Version | Row | None:
-        """As ``as_of``, at a time of the shard's clock. Raises Compacted. It looks at all
-        versions that are newer.
+    def at(self, key: bytes, time_ms: int, clock_ms: int) -> Version | Row | None:
+        """As ``as_of``, at a time of the shard's clock. Raises Compacted.
 
         The clock stands still while nothing happens: at a time behind it the key is what it
         is now. (Whoever asks has to know that the time has come: data_service.py.)
