@@ -12,6 +12,7 @@ an entry before it was first applied, and whoever asks behind that has to see it
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -57,6 +58,16 @@ class Book:
         self.born = born
         self.parent = parent
         self.records: list[Record] = []
+        self.numbers: list[int] = []  # of the records
+
+    def write(self, record: Record) -> None:
+        """The next entry."""
+        self.records.append(record)
+        self.numbers.append(record.number)
+
+    def floor(self, number: int) -> int:
+        """The newest entry of its own that had been applied by then, or where it began."""
+        return self.born + bisect_left(self.numbers, number)
 
     @property
     def index(self) -> int:
@@ -154,7 +165,7 @@ class Chronicle:
         ideal, index = book.ideal, entry.index
         if entry.kind != EntryKind.COMMAND:
             ideal.events = []
-            book.records.append(self._record(ideal, index, 0, (), None, executed=False))
+            book.write(self._record(ideal, index, 0, (), None, executed=False))
             return
         stamp_ms, op, body = unpack_command(entry.data)
         fields: Any = decode(body)
@@ -174,7 +185,7 @@ class Chronicle:
         if answer is None:
             answer = Answer(Status(result.status), result.body if result.ok else [])  # type: ignore[arg-type]
         request = tuple(map(_frozen, fields))
-        book.records.append(self._record(ideal, index, op, request, answer, executed=executed))
+        book.write(self._record(ideal, index, op, request, answer, executed=executed))
 
     def _record(
         self,

@@ -70,7 +70,6 @@ class IdealShard:
         self.clock_ms = stamp_ms
         since_ms = stamp_ms - self.session_ttl_ms
         self.sessions = {n: s for n, s in self.sessions.items() if s.used_ms >= since_ms}
-        self.memos = {n: memo for n, memo in self.memos.items() if memo[2] > stamp_ms}
         self._end_what_is_due(index)
 
     def _end_what_is_due(self, index: int) -> None:
@@ -128,9 +127,9 @@ class IdealShard:
         fields = [*fields, *[None] * 12]
         name = fields[_NAME[Op(op)]]
         memo_key = (name, token(fields[0]))
-        request = repr((op, fields))
-        if name is not None and memo_key in self.memos:
-            asked, answer, _ = self.memos[memo_key]
+        request = "" if name is None else repr((op, fields))
+        asked, answer, until_ms = self.memos.get(memo_key, ("", refuse(Status.CONFLICT), 0))
+        if until_ms > self.clock_ms:
             return (answer if asked == request else refuse(Status.CONFLICT)), False
         draft = Draft(self.keys, self.leases, self.clock_ms, index)
         answer = draft.decide(op, fields)

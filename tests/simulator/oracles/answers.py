@@ -36,6 +36,8 @@ class Lineage:
         self.book = book
         self.records = list(book.lineage())
         self._numbers = [record.number for record in self.records]
+        # Of each key that it has: what became of it, and with which entries.
+        self.changes = {key: book.changes(key) for key in sorted(book.keys_now())}
         self._by_request: dict[object, list[Record]] = {}
         for record in self.records:
             self._by_request.setdefault((record.op, record.request), []).append(record)

@@ -6,7 +6,9 @@ told as it was at any time of it, or not. All others are told as they were.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Any
 
 from krita.operations import Op, What
@@ -17,6 +19,7 @@ from tests.simulator.history import Fate
 from tests.simulator.oracles.answers import Lineage, Lineages
 
 # What a key may have held during a scan; None: it may have been absent.
+_index = itemgetter(0)
 _Possible = dict[bytes, list[Held | None]]
 
 
@@ -61,9 +64,10 @@ def _possible(lineage: Lineage, begun: int, ended: int) -> _Possible:
     """Of all keys of a shard that were there at some time of it."""
     first, last = lineage.floor(begun), lineage.floor(ended)
     found: _Possible = {}
-    for key in lineage.book.keys_now():
-        states = [lineage.book.held_at(key, first)]
-        states += [held for index, held in lineage.book.changes(key) if first < index <= last]
+    for key, changes in lineage.changes.items():
+        before, behind = (bisect_right(changes, at, key=_index) for at in (first, last))
+        states = [held for _, held in changes[before:behind]]
+        states.append(changes[before - 1][1] if before else None)
         if any(states):
             found[key] = states
     return found

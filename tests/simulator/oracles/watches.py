@@ -9,7 +9,6 @@ who has failed meanwhile, makes no difference.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any
 
@@ -41,13 +40,12 @@ def _check(book: Book, deed: Deed) -> str | None:
             return "compacted, and it is all there"
         return None
     events, upto, _ = deed.body
-    numbers = [record.number for record in book.records]
     if after is None:
-        floor = book.born + bisect_left(numbers, deed.begun)
+        floor = book.floor(deed.begun)
         if events or upto < floor:
             return f"a watch begins at {upto}, and entry {floor} had been applied before"
         after = upto
-    newest = book.born + bisect_left(numbers, deed.ended)
+    newest = book.floor(deed.ended)
     if upto < after or upto > max(after, newest):
         return f"told up to {upto}, and there were entries up to {newest}"
     wanted = _events(book, after, upto, deed)
