@@ -83,6 +83,9 @@ def _simplifications(plan: Plan) -> Iterator[dict[str, Any]]:
     yield {"clock_spread": 0.0, "wall_spread_ms": 0}
     yield {"lasting": ""}
     yield {"conditional": 0.0}
+    for craft in plan.crafts:
+        yield {"crafts": (craft,)}
+    yield {"crafts": ()}
     yield {"clients": 1}
     yield {"pipeline": 1}
     yield {"session_ttl_ms": 3_600_000}

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.simulator.batch import Totals, run_batch
-from tests.simulator.plan import FAMILIES, RESHAPES, draw_plan, from_json, to_json
+from tests.simulator.crafts.scripts import SCRIPTS
+from tests.simulator.plan import CRAFTS, FAMILIES, RESHAPES, draw_plan, from_json, to_json
 from tests.simulator.run import Outcome, live
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,12 @@ def _hash_of_all(hash_seed: str) -> str:
 
 def test_two_seeds_are_two_lives() -> None:
     assert live(draw_plan(3)).hash != live(draw_plan(8)).hash
+
+
+def test_all_crafts_are_drawn_and_many_lives_have_none() -> None:
+    plans = [draw_plan(seed) for seed in range(100)]
+    assert {craft for plan in plans for craft in plan.crafts} == set(CRAFTS) == set(SCRIPTS)
+    assert sum(not plan.crafts for plan in plans) > 30
 
 
 def test_a_plan_survives_being_written_down() -> None:
