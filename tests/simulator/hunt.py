@@ -47,7 +47,10 @@ _WITH_SPLITS: dict[str, Any] = {"shards": 1, "nodes": 3, "reshapes": _SPLITS["re
 STEERING: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "deadlines-by-the-own-clock": _crafts("ttl"),
     "deadlines-are-forgotten-by-a-restart": _crafts("ttl"),
-    "deadline-is-a-timer": _crafts("ttl"),
+    "deadline-is-a-timer": (
+        ("transfer", "campaign"),
+        _crafts("ttl", nodes=3, shards=1, chaos_ms=20_000, think_ms=1_000, reshapes=())[1],
+    ),
     "split-forgets-the-deadlines": _crafts("ttl", **_WITH_SPLITS),
     "split-forgets-the-leases": _crafts("leases", **_WITH_SPLITS),
     "touch-is-a-write": _crafts("ttl"),

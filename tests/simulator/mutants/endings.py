@@ -165,6 +165,6 @@ MUTANTS = (
         rule="what is told to all shards is told to all",
         source="found here: docs/simulation.md",
         hint="answers: leases that are kept alive while a shard is split",
-        patches=((gather, "are_all", _believe_all_were_told),),
+        patches=((gather, "cover_the_ring", _believe_all_were_told),),
     ),
 )

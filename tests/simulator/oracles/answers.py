@@ -154,8 +154,7 @@ def _check_told(lineages: Lineages, deed: Deed) -> str | None:
             record.op == op
             and record.request[1] == about
             and (change is None or record.request[2] == change)
-            and record.answer is not None
-            and _says(record.answer, deed)
+            and _has_said(record, deed.status)
             for record in lineage.within(deed)
         )
         for lineage in lineages.all
@@ -168,6 +167,14 @@ def _check_told(lineages: Lineages, deed: Deed) -> str | None:
     if not any(told):
         return "no shard has answered so"
     return None
+
+
+def _has_said(record: Record, status: Status | None) -> bool:
+    answer = record.answer
+    assert answer is not None, record
+    # That a lease is over is no refusal to whoever wants it to be.
+    over = status is Status.LEASE_UNKNOWN and answer.body[:1] == [None]
+    return over or answer.status == status
 
 
 # --- reads ------------------------------------------------------------------------------
