@@ -169,13 +169,16 @@ class Replica:
     def _move_line(self) -> None:
         """Propose the writes whose turn it is."""
         held, owns = self.state.keys.intents.by_key, self.state.owns
+        refused = []
         while (waiting := self.line.next(held, owns)) is not None:
             if waiting.request.respond is None:
                 continue  # it has waited for as long as it could
             try:
                 self._append(waiting.request, max(waiting.clock_ms, self.state.clock_ms))
             except ProposalRefused:
-                self._requeue(waiting.request)
+                refused.append(waiting.request)
+        for request in refused:  # they may come back, and behind the others
+            self._requeue(request)
 
     def read(self, request: Request) -> None:
         """Queue a linearizable read for the next round. Cost: an append."""

@@ -290,3 +290,23 @@ def test_a_split_between_two_steps_leaves_nothing_held(tmp_path: Path, decided: 
     for key in new:
         assert cluster.read(node, key) == b"5"
     cluster.close()
+
+
+def test_writers_that_the_leader_refuses_when_it_is_their_turn_leave_the_line(
+    cluster: Cluster,
+) -> None:
+    """They came back at once to the end of the line, and it never ended."""
+    one, _ = some_keys(cluster)
+    leader = cluster.leader(1)
+    assert leader is not None
+    prepare(cluster, leader, one, 1, one)
+    writes = [cluster.put(leader, one, b"7") for _ in range(3)]
+    cluster.run(100)
+    line = leader.replica(1).line
+    assert len(line) == 3
+    raft = leader.replica(1).raft
+    raft.transfer(next(member for member in raft.configuration.voters if member != raft.replica))
+    leader.replica(1).state.keys.intents.release(ATTEMPT)
+    leader.replica(1).end_waits(cluster.clock.monotonic_ms())
+    assert len(line) == 0
+    assert not any(replies.all for replies in writes), "they are looking for the next leader"

@@ -171,6 +171,23 @@ TESTS = {
     "test_a_late_write_with_an_older_acknowledgement_is_still_executed",
     "lost-forward-is-sent-again": "host/test_router.py::"
     "test_a_write_whose_connection_was_lost_ends_unknown_and_is_not_sent_again",
+    "decided-before-all-are-prepared": "simulator/transfers/test_transfers.py::"
+    "test_a_life_with_transfers_breaks_no_promise",
+    "intent-let-go-without-asking": "host/test_resolver.py::"
+    "test_what_was_decided_is_done_everywhere_whoever_dies",
+    "tombstone-not-written": "state/test_two_phase.py::test_what_was_decided_stays_decided",
+    "reads-of-held-keys-do-not-wait": "host/test_resolver.py::"
+    "test_a_reader_and_a_writer_wait_for_what_becomes_of_the_keys",
+    "part-is-done-twice": "state/test_two_phase.py::"
+    "test_a_part_is_done_once_and_only_on_what_the_attempt_holds",
+    "split-loses-intents": "state/test_two_phase.py::"
+    "test_a_split_divides_what_is_held_and_each_half_does_its_part",
+    "transaction-is-done-again": "state/test_two_phase.py::"
+    "test_another_attempt_of_what_was_answered_gets_the_answer_and_does_nothing",
+    "read-is-not-of-one-moment": "kritad/test_coordinator.py::"
+    "test_what_was_not_held_until_the_end_was_not_read_at_one_moment",
+    "decision-forgotten-before-it-is-done": "kritad/test_coordinator.py::"
+    "test_what_is_not_finished_is_not_forgotten_and_has_happened",
     "index-without-its-term": "host/test_replica.py::"
     "test_an_entry_of_another_term_in_its_place_proves_a_write_not_applied",
     "split-forgets-what-is-being-flushed": "state/test_split.py::"

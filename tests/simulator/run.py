@@ -68,9 +68,9 @@ class Sites:
         return True
 
 
-def live(plan: Plan, trace: Trace | None = None) -> Outcome:
+def live(plan: Plan, trace: Trace | None = None, kind: type[World] = World) -> Outcome:
     """The outcome of a plan's life. Any exception of the product's counts as found."""
-    world = World(plan, trace)
+    world = kind(plan, trace)
     sites = world.sites = Sites(world.chance)
     rule = text = ""
     logging.disable(logging.CRITICAL)

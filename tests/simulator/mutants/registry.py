@@ -25,6 +25,7 @@ from tests.simulator.mutants import (
     reads,
     replication,
     sessions,
+    several,
     snapshots,
     splits,
     verbs,
@@ -37,7 +38,7 @@ __all__ = ["MUTANTS", "Mutant", "planted"]
 
 _MODULES = (
     voting, election, replication, membership, durability, snapshots, reads, sessions, answers,
-    found, moves, splits, identity, endings, verbs, watching,
+    found, moves, splits, identity, endings, verbs, watching, several,
 )  # fmt: skip
 
 # By name, in the order of the files.
