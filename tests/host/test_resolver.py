@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from krita.codec import encode_body
-from krita.errors import Busy, Status
+from krita.errors import Busy, NotLeader, Status
 from krita.operations import Op
 from kritad.coordinator import HOLD_MS, Coordinator
 from kritad.host.replica import Replica
@@ -300,7 +300,8 @@ def test_writers_that_the_leader_refuses_when_it_is_their_turn_leave_the_line(
     leader = cluster.leader(1)
     assert leader is not None
     prepare(cluster, leader, one, 1, one)
-    writes = [cluster.put(leader, one, b"7") for _ in range(3)]
+    body = encode_body(Op.PUT, 0, 0, 0, one, b"7")
+    writes = [cluster.submit(leader, Op.PUT, body, 1, key=one, forwarded=True) for _ in range(3)]
     cluster.run(100)
     line = leader.replica(1).line
     assert len(line) == 3
@@ -309,4 +310,4 @@ def test_writers_that_the_leader_refuses_when_it_is_their_turn_leave_the_line(
     leader.replica(1).state.keys.intents.release(ATTEMPT)
     leader.replica(1).end_waits(cluster.clock.monotonic_ms())
     assert len(line) == 0
-    assert not any(replies.all for replies in writes), "they are looking for the next leader"
+    assert {replies.one[0] for replies in writes} == {NotLeader("").status}
