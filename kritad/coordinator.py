@@ -70,7 +70,8 @@ from kritad.state.verbs import Effect, Reply, bytes_max_of
 from kritad.storage.rows import Row
 
 HOLD_MS = 10_000  # then the shards' leaders ask what became of it
-WAIT_MS = 2_000  # in one shard, for keys that others hold
+# For keys that others hold, in all shards together. Less than clients wait for a node.
+WAIT_MS = 1_000
 # What an entry may have besides values: keys, results' frames. Less than the log allows
 # (host/opening.py).
 ENTRY_ROOM_BYTES = 64 << 10
@@ -435,6 +436,7 @@ class _Run:
     client: Request
     answers: list[Answer | None] = attrs.field(factory=list)
     decided: bool = False
+    patient_until_ms: float = 0.0  # how long it waits for keys, once it does
 
     def go_on(self, answers: list[Answer] | None) -> None:
         """The next step."""
@@ -479,12 +481,22 @@ class _Run:
         by_key = OPERATIONS[ask.op].route is Route.KEY
         key = ask.fields[0] if by_key else b""
         shard = self.host.shard_of(key) if by_key else ask.shard
-        body = encode_body(ask.op, *ask.fields)
+        fields = ask.fields
+        if ask.op == Op.TXN_PREPARE:
+            fields = (*fields[:-1], self._wait_ms(fields[-1]))
+        body = encode_body(ask.op, *fields)
         request = Request(ask.op, body, key, shard or 0, respond, deadline_ms, write=True)
         if ask.op == Op.TXN_PREPARE:
-            request.fields = ask.fields[3]
-            may_wait(request, ask.fields[-1], self.host.clock)
+            request.fields = fields[3]
+            may_wait(request, fields[-1], self.host.clock)
         self.host.submit(request)
+
+    def _wait_ms(self, in_all_ms: int) -> int:
+        """What is left of the time for which it waits for keys; 0: it does not."""
+        now_ms = self.host.clock.monotonic_ms()
+        if in_all_ms and not self.patient_until_ms:
+            self.patient_until_ms = now_ms + in_all_ms
+        return max(1, int(self.patient_until_ms - now_ms)) if in_all_ms else 0
 
     def _answered(self, place: int, status: int, body: object) -> None:
         self.answers[place] = status, body

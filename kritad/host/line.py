@@ -12,6 +12,8 @@ Rules:
   (kritad/coordinator.py). One that may not is refused at once, and costs the log nothing.
 * Prepares that were proposed and are not applied count as holding their keys.
 * Everybody waits for a bounded time, and is refused as Busy then: a coordinator may have died.
+  It is less than clients wait for a node (krita/dispatch.py): whoever is not answered takes
+  the node for slow and the write for one in doubt.
 * It is a courtesy, and the log decides. A new leader knows nothing of who waited at the old
   one; they are sent on (``clear``).
 
@@ -29,6 +31,7 @@ from krita.operations import Op
 from kritad.host.request import Request
 
 LINE_MAX = 1_000
+PATIENCE_MS = 1_000.0
 # A refusal has to get back before its request's deadline.
 _MARGIN_MS = 500.0
 _OF_ONE_KEY = frozenset({Op.PUT, Op.DELETE, Op.ADD, Op.APPEND, Op.TOUCH, Op.LOCK})
@@ -44,7 +47,7 @@ def keys_of(request: Request) -> Keys:
     return request.fields if request.op in _OF_SEVERAL else ()  # type: ignore[return-value]
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Waiting:
     """One of the line."""
 
@@ -52,11 +55,14 @@ class Waiting:
     keys: Keys
     clock_ms: int  # the leader's wall clock when it came
 
-    @property
-    def until_ms(self) -> float:
-        """Until when it may be kept waiting, on the host's monotonic clock."""
-        latest_ms = self.request.deadline_ms - _MARGIN_MS
-        return min(self.request.wait_until_ms or latest_ms, latest_ms)
+    until_ms: float | None = None  # on the host's monotonic clock; None: no tick since it came
+
+    def is_late(self, now_ms: float) -> bool:
+        """Whether it has waited for long enough."""
+        if self.until_ms is None:
+            usual_ms = self.request.wait_until_ms or now_ms + PATIENCE_MS
+            self.until_ms = min(usual_ms, self.request.deadline_ms - _MARGIN_MS)
+        return self.until_ms <= now_ms
 
 
 class Line:
@@ -128,8 +134,8 @@ class Line:
         )
 
     def overdue(self, now_ms: float) -> list[Request]:
-        """Those who have waited for too long; they leave."""
-        late = [waiting for waiting in self._waiting if waiting.until_ms <= now_ms]
+        """Those who have waited for too long; they leave. Called on each tick."""
+        late = [waiting for waiting in self._waiting if waiting.is_late(now_ms)]
         if late:
             self._waiting = [waiting for waiting in self._waiting if waiting not in late]
             self._wanted = {key for other in self._waiting for key in other.keys}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from krita.dispatch import ATTEMPT_TIMEOUT_S
 from krita.operations import Op
-from kritad.host.line import LINE_MAX, Line, keys_of
+from kritad.coordinator import WAIT_MS
+from kritad.host.line import LINE_MAX, PATIENCE_MS, Line, keys_of
 from kritad.host.request import Request
 from tests.host.lone import Replies
 
@@ -102,15 +104,21 @@ def test_who_was_answered_leaves() -> None:
     [
         (prepare(A), 5_000.0),
         (prepare(A, wait_until_ms=8_900.0), 8_500.0),
-        (put(A), 8_500.0),
+        (put(A), 4_000.0 + PATIENCE_MS),
     ],
 )
 def test_everybody_waits_for_a_bounded_time(request_: Request, until_ms: float) -> None:
     line = joined(Line(), request_)
+    assert line.overdue(4_000.0) == []
     assert line.overdue(until_ms - 1) == []
     assert line.overdue(until_ms) == [request_]
     assert not line.busy
     assert line.is_free([A], ())
+
+
+def test_nobody_waits_for_longer_than_a_client_does() -> None:
+    assert PATIENCE_MS < 1_000 * ATTEMPT_TIMEOUT_S
+    assert WAIT_MS < 1_000 * ATTEMPT_TIMEOUT_S
 
 
 def test_the_line_is_bounded_and_everybody_leaves_at_once() -> None:

@@ -186,7 +186,7 @@ def test_a_reader_and_a_writer_wait_for_what_becomes_of_the_keys(cluster: Cluste
     scan = cluster.submit(
         cluster.nodes[0], Op.GET, encode_body(Op.GET, one), 1, key=one, write=False
     )
-    cluster.run(1_000)
+    cluster.run(500)
     assert (read.all, write.all) == ([], [])
     assert answered(cluster, scan)[0] == b"6"
     finish(cluster, cluster.nodes[1], 2, plan_of(one, two))
@@ -219,7 +219,7 @@ def test_a_writer_that_has_waited_for_long_is_told_that_it_is_busy(cluster: Clus
     one, _ = some_keys(cluster)
     prepare(cluster, cluster.nodes[1], one, 1, one)
     replies = cluster.put(cluster.nodes[0], one, b"7")
-    cluster.run(9_400)
+    cluster.run(900)
     assert not replies.all
     cluster.run_until(lambda: bool(replies.all))
     assert replies.one[0] == Busy("").status
