@@ -230,8 +230,8 @@ class _Writes:
 def result_document(op: Op, reply: object) -> dict[str, object]:
     """What a write that has happened answers, in a list. Raises ProtocolError."""
     match reply:
-        case [int(revision), existed, *rest]:
-            pass
+        case [int() | None as revision, existed, *rest]:
+            pass  # None: of a transaction over several groups, where nobody knows it yet
         case _:
             raise ProtocolError("the reply to a write is malformed")
     document: dict[str, object] = {"revision": revision, "existed": bool(existed)}

@@ -5,9 +5,9 @@
      "then":    [{"do": "put", "key": K, "value": V}, {"do": "get", "key": K}, …],
      "else":    [{"do": "get", "key": K}]}
 
-All keys are of one group: 422 names the groups otherwise. Whether the comparisons held is
-``succeeded``; both ways the status is 200. A write that its key does not allow (409) undoes
-all of it.
+Whether the comparisons held is ``succeeded``; both ways the status is 200. A write that its
+key does not allow (409) undoes all of it. With keys of several groups (kritad/coordinator.py)
+nobody knows the writes' revisions yet: they are null.
 """
 
 from __future__ import annotations
@@ -70,13 +70,14 @@ def txn(exchange: Exchange) -> None:
         document: dict[str, object] = {
             "status": "success",
             "succeeded": succeeded,
-            "revision": revision,
+            "revision": revision or None,
             "results": [
                 _result(each, result)
                 for each, result in zip(then if succeeded else otherwise, results, strict=True)
             ],
         }
-        exchange.reply_json(200, document, b"Krita-Revision: %d\r\n" % revision)
+        headers = b"Krita-Revision: %d\r\n" % revision if revision else b""
+        exchange.reply_json(200, document, headers)
 
     exchange.submit(Op.TXN, fields, done)
 
@@ -117,7 +118,7 @@ def _result(each: Write | Read, result: object) -> dict[str, object]:
     if isinstance(each, Write):
         return document | result_document(each.op, result)
     match result:
-        case [bytes() | None as value, int(revision), content_type, *_]:
+        case [bytes() | None as value, int() | None as revision, content_type, *_]:
             document["value"] = None if value is None else json_text(value)
             document["revision"] = revision
             if isinstance(content_type, str):

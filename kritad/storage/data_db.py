@@ -28,11 +28,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 from kritad.storage import walscan
 from kritad.storage.applied_rows import APPLIED_COLUMNS, applied_row, read_applied
 from kritad.storage.data_reader import DataReader
+from kritad.storage.data_rows import put_rows, put_sessions
 from kritad.storage.database import (
     checkpoint,
     execute_rows,
@@ -42,7 +42,6 @@ from kritad.storage.database import (
     open_writer,
     write_failure,
 )
-from kritad.storage.digests import session_digest
 from kritad.storage.errors import Corrupt, StorageError, StoreFailed
 from kritad.storage.extent import OUTSIDE, WHOLE_RING, Arc, Extent
 from kritad.storage.migrations import DATA, migrate
@@ -51,12 +50,6 @@ from kritad.storage.sweeping import Uses, What, left_behind, sweep_slice
 
 __all__ = ["Applied", "DataDatabase", "Row", "ShardFlush"]
 
-_PUT = "INSERT INTO kv (generation, key, revision, value, content_type, digest, expires_ms, lease)"
-_PUT_OVER = (
-    "ON CONFLICT (generation, key) DO UPDATE SET revision=excluded.revision,"
-    " value=excluded.value, content_type=excluded.content_type, digest=excluded.digest,"
-    " expires_ms=excluded.expires_ms, lease=excluded.lease"
-)
 _PUT_APPLIED = f"INSERT OR REPLACE INTO applied ({APPLIED_COLUMNS})"
 
 
@@ -371,31 +364,8 @@ class DataDatabase:
         sessions: Sequence[tuple[int, bytes | None]],
     ) -> None:
         """Store and delete rows and sessions."""
-        values = [
-            (
-                generation,
-                key,
-                row.revision,
-                row.value,
-                row.content_type,
-                row.digest,
-                row.expires_ms,
-                row.lease,
-            )
-            for key, row in rows
-            if row is not None
-        ]
-        execute_rows(self._writer, _PUT, values, _PUT_OVER)
-        for some in _slices([key for key, row in rows if row is None]):
-            self._writer.execute(_delete("kv", "key", len(some)), (generation, *some))
-        kept = [
-            (generation, session, blob, session_digest(session, blob))
-            for session, blob in sessions
-            if blob is not None
-        ]
-        execute_rows(self._writer, "INSERT OR REPLACE INTO sessions", kept)
-        for ended in _slices([session for session, blob in sessions if blob is None]):
-            self._writer.execute(_delete("sessions", "id", len(ended)), (generation, *ended))
+        put_rows(self._writer, generation, rows)
+        put_sessions(self._writer, generation, sessions)
 
     # For sweep_slice, inside a transaction.
 
@@ -496,13 +466,3 @@ class DataDatabase:
     def _check(self) -> None:
         if self._failed is not None:
             raise self._failed
-
-
-def _slices(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), 128):
-        yield items[start : start + 128]
-
-
-def _delete(table: str, column: str, count: int) -> str:
-    places = ",".join("?" * count)
-    return f"DELETE FROM {table} WHERE generation=? AND {column} IN ({places})"

@@ -23,7 +23,7 @@ from kritad.access import Principal
 from kritad.data_service import DataService
 from kritad.gather import Gather
 from kritad.host.replica import Replica
-from kritad.host.request import Request
+from kritad.host.request import Deadlines, Request
 from kritad.raft.types import Entry, EntryKind, Role
 from kritad.server.limits import ServerLimits
 from tests.server.service import MemoryService, Running, running
@@ -71,6 +71,7 @@ class Host:
 
     def __init__(self, shard: Shard) -> None:
         self.clock = Clock()
+        self.deadlines = Deadlines()  # none is ever expired: all is answered at once
         self.log = Log()
         self.before_write: Callable[[], None] | None = None
         nothing = lambda *_: None  # noqa: E731

@@ -124,13 +124,19 @@ async def test_what_a_transaction_compares(
         assert answer.document["succeeded"] is holds
 
 
-async def test_a_transaction_of_several_groups_is_422_and_names_them(tmp_path: Path) -> None:
+async def test_a_transaction_of_several_groups_happens_and_knows_no_revisions(
+    tmp_path: Path,
+) -> None:
     async with serving(tmp_path) as (node, service):
-        document = {"then": [{"do": "delete", "key": key} for key in ("{g}a", "b", "\0")]}
+        document = {"then": [{"do": "put", "key": key, "value": "v"} for key in ("{g}a", "b")]}
         answer = await post(node, "/v1/txn", document)
-        assert (answer.code, answer.document["code"]) == (422, "several_groups")
-        assert answer.document["groups"] == ["g", "b", "\0"]
-        assert service.index == 0
+        assert (answer.code, answer.document["revision"]) == (200, None)
+        assert answer.document["results"] == [
+            {"key": "{g}a", "revision": None, "existed": False},
+            {"key": "b", "revision": None, "existed": False},
+        ]
+        assert "krita-revision" not in answer.headers
+        assert service.shard.state.read(b"b") is not None
 
 
 async def test_a_write_that_its_key_does_not_allow_undoes_the_whole_transaction(

@@ -78,12 +78,16 @@ def test_without_a_rule_nothing_older_is_told(shard: Shard) -> None:
         at(shard, b"k", 0)
 
 
-def test_what_is_still_to_come_is_refused(shard: Shard) -> None:
+def test_a_revision_that_is_still_to_come_is_refused(shard: Shard) -> None:
     shard.retain(b"", 1_000)
     with pytest.raises(BadRequest):
         as_of(shard, b"k", 2)
-    with pytest.raises(BadRequest):
-        at(shard, b"k", 1)
+
+
+def test_at_a_time_behind_the_clock_of_an_idle_shard_a_key_is_what_it_is_now(shard: Shard) -> None:
+    shard.retain(b"", 1_000)
+    shard.put(b"k", b"now")
+    assert at(shard, b"k", shard.state.clock_ms + 500) == b"now"
 
 
 def test_a_key_made_and_deleted_in_one_step_was_never_there(shard: Shard) -> None:

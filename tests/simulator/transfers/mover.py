@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from krita import requests, values
 from krita.call import Call
@@ -132,7 +132,7 @@ class Mover:
         self._world.ledger.end(deal, Fate.OK)
 
 
-def ask(client: SimClient, request: requests.Request, timeout_s: float, done: object) -> None:
+def ask(client: SimClient, request: requests.Request[Any], timeout_s: float, done: object) -> None:
     """Have the client's own dispatcher do it."""
     client._dispatcher.start(request, timeout_s, client._now_s(), done)  # type: ignore[arg-type]
     client._turn()
