@@ -7,6 +7,7 @@ trio's, so a test with a MockClock turns it. ``before_write`` is called before e
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -71,6 +72,7 @@ class Host:
 
     def __init__(self, shard: Shard) -> None:
         self.clock = Clock()
+        self.chance = random.Random(1)
         self.deadlines = Deadlines()  # none is ever expired: all is answered at once
         self.log = Log()
         self.before_write: Callable[[], None] | None = None
