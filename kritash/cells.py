@@ -30,6 +30,15 @@ def _escaped(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def shortened(data: bytes, chars_max: int) -> str:
+    """A value as one line of at most so many characters."""
+    # What is behind that many bytes cannot be among the first characters.
+    line = visible(data[: 4 * chars_max]).replace("\t", "\\t").replace("\n", "\\n")
+    if len(line) <= chars_max and len(data) <= 4 * chars_max:
+        return line
+    return line[: chars_max - 1] + "…"
+
+
 def cell(value: object) -> str:
     """One cell: no tab or newline of the data may end it."""
     match value:

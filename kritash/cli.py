@@ -4,14 +4,17 @@ Exit codes, which ``--help`` prints too (``exits.py`` has their reasons):
 
 ====  =====================================================================
 0     done
-1     the answer is "no": the key is absent, a condition did not hold, the
-      cluster is not healthy, what was waited for is not done
+1     the answer is "no": the key is absent, a condition did not hold, the lock
+      is held by another, the lease has ended, the cluster is not healthy, what
+      was waited for is not done
 2     wrong usage, or a confirmation was needed and nobody could be asked
 3     could not connect; nothing was sent
 4     who you are was not accepted, or you may not do this
 5     no leader, no quorum, no room or no time; surely not applied
-6     something else changed in between; not applied
+6     what is there does not allow it, or something else changed in between;
+      not applied
 7     the outcome is unknown: sent, and the answer was lost
+8     `lock run`: the lock was lost while the program ran
 130   Ctrl-C
 ====  =====================================================================
 
@@ -77,9 +80,9 @@ def run(argv: Sequence[str], output: Output) -> int:
             return Exit.DONE
         context = _open_context(options, rest, output)
     except ParseError as error:
-        return output.complain_of_line(error, "", output.json)
+        return output.complain_of_line(error, "")
     except SettingsError as error:
-        return output.complain(BadRequest(str(error)), output.json)
+        return output.complain(BadRequest(str(error)))
     try:
         return _run_mode(context, output, options, rest)
     finally:
@@ -117,13 +120,13 @@ def _run_mode(
     return _run_script(context, output, _stdin_lines(), keep_going)
 
 
-def _run_script(context: Context, output: Output, lines: Iterable[str], keep_going: bool) -> Exit:
+def _run_script(context: Context, output: Output, lines: Iterable[str], keep_going: bool) -> int:
     """Runs lines one after the other; see the module's docstring."""
-    first_failure = Exit.DONE
+    first_failure: int = Exit.DONE
     for line in lines:
         ended: Ended = run_line(context, output, line)
         first_failure = first_failure or ended.code
-        if ended.leave or (ended.code is not Exit.DONE and not keep_going):
+        if ended.leave or (ended.code != Exit.DONE and not keep_going):
             break
     return first_failure
 

@@ -28,6 +28,14 @@ CONNECT_TIMEOUT_S = 1.0  # for each node, to say that none is there
 class Display(Protocol):
     """Where an action shows what is no result; ``output`` has the real one."""
 
+    @property
+    def terminal(self) -> bool:
+        """Whether results go to one."""
+
+    @property
+    def as_json(self) -> bool:
+        """Whether results are to be JSON."""
+
     def progress(self, line: str, share: float | None = None, pace: str = "") -> None:
         """Shows one line in place of the one before, with a bar for a share from 0 to 1.
         ``pace``, behind the line, does not make it another line."""
@@ -43,6 +51,10 @@ class Display(Protocol):
 
     def result(self, text: str) -> None:
         """The first part of a result, ahead of the reply that ends the command."""
+
+    def part(self, reply: Reply) -> None:
+        """A piece of a long result in its dress, tables or plain lines; not with --json.
+        Raises OSError."""
 
     def data(self, text: str) -> None:
         """A piece of a result that is too long for a reply, as it is. Raises OSError."""
@@ -68,6 +80,7 @@ class Context:
     # How time passes for whoever waits for something; tests have their own.
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
+    wall_s: Callable[[], float] = time.time
     _client: Client | None = None
 
     @property

@@ -24,16 +24,17 @@ from kritash.words import ParseError, Word, split
 class Ended:
     """How a command ended; ``leave``: it was the last."""
 
-    code: Exit
+    code: int
     leave: bool = False
 
 
 def run_line(context: Context, output: Output, line: str) -> Ended:
     """Runs one line; an empty one does nothing. Errors are shown, not raised."""
+    output.json_now = False
     try:
         words = split(line)
     except ParseError as error:
-        return Ended(output.complain_of_line(error, line, False))
+        return Ended(output.complain_of_line(error, line))
     return run_words(context, output, words, line) if words else Ended(Exit.DONE)
 
 
@@ -46,18 +47,18 @@ def run_words(
 ) -> Ended:
     """Runs the command that the words are. Errors are shown, not raised, but
     for OSError on stdout and KeyboardInterrupt."""
-    as_json = any(word.data == b"--json" and not word.quoted for word in words)
+    output.json_now = wants(words, b"--json")
     try:
-        if wants_help(words):
+        if wants(words, b"--help", b"-h"):
             reply = help_of(words)
         else:
             reply = act(context, parse(words, COMMANDS, options))
     except ParseError as error:
-        return Ended(output.complain_of_line(error, line, as_json))
+        return Ended(output.complain_of_line(error, line))
     except KritaError as error:
-        return Ended(output.complain(error, as_json))
+        return Ended(output.complain(error))
     output.progress_done()
-    output.show(reply, as_json)
+    output.show(reply)
     return Ended(reply.code, reply.leave)
 
 
@@ -74,14 +75,14 @@ def act(context: Context, invocation: Invocation) -> Reply:
     return command.action(context, invocation)
 
 
-def wants_help(words: Sequence[Word]) -> bool:
-    """Whether ``--help`` or ``-h`` stands among the options."""
+def wants(words: Sequence[Word], *switches: bytes) -> bool:
+    """Whether one of the switches stands among the options: behind ``--`` there are none."""
     for word in words:
         if word.quoted:
             continue
         if word.data == b"--":
             return False
-        if word.data in (b"--help", b"-h"):
+        if word.data in switches:
             return True
     return False
 

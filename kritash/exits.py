@@ -11,14 +11,19 @@ import enum
 
 from krita.errors import (
     BadRequest,
+    Compacted,
     ConditionFailed,
+    Conflict,
     ConnectionFailed,
     Forbidden,
     Foreign,
     KritaError,
+    LeaseUnknown,
+    Locked,
     Outcome,
     ProtocolError,
     SessionExpired,
+    SeveralGroups,
     TooLarge,
     Unauthenticated,
     Unsupported,
@@ -36,19 +41,22 @@ class Exit(enum.IntEnum):
     UNAVAILABLE = 5
     CONFLICT = 6
     UNKNOWN = 7
+    LOST = 8
     INTERRUPTED = 130
 
 
 MEANINGS: dict[Exit, str] = {
     Exit.DONE: "done",
-    Exit.NO: 'the answer is "no": the key is absent, a condition did not hold, the cluster is '
-    "not healthy, what was waited for is not done",
+    Exit.NO: 'the answer is "no": the key is absent, a condition did not hold, the lock is held by '
+    "another, the lease has ended, the cluster is not healthy, what was waited for is not done",
     Exit.USAGE: "wrong usage, or a confirmation was needed and nobody could be asked",
     Exit.UNREACHABLE: "could not connect; nothing was sent",
     Exit.DENIED: "who you are was not accepted, or you may not do this",
     Exit.UNAVAILABLE: "no leader, no quorum, no room or no time; surely not applied",
-    Exit.CONFLICT: "something else changed in between; not applied",
+    Exit.CONFLICT: "what is there does not allow it (no number to add to, a past that is not "
+    "kept), or something else changed in between; not applied",
     Exit.UNKNOWN: "the outcome is unknown: sent, and the answer was lost; read before you retry",
+    Exit.LOST: "`lock run`: the lock was lost while the program ran, which was told to end",
     Exit.INTERRUPTED: "Ctrl-C",
 }
 
@@ -57,10 +65,15 @@ _BY_CLASS: tuple[tuple[type[KritaError], Exit], ...] = (
     (ConnectionFailed, Exit.UNREACHABLE),
     (ProtocolError, Exit.UNREACHABLE),
     (ConditionFailed, Exit.NO),
+    (Locked, Exit.NO),
+    (LeaseUnknown, Exit.NO),
     (Unauthenticated, Exit.DENIED),
     (Forbidden, Exit.DENIED),
     (Foreign, Exit.DENIED),
     (SessionExpired, Exit.CONFLICT),
+    (Conflict, Exit.CONFLICT),
+    (Compacted, Exit.CONFLICT),
+    (SeveralGroups, Exit.USAGE),
     (BadRequest, Exit.USAGE),
     (TooLarge, Exit.USAGE),
     (Unsupported, Exit.USAGE),

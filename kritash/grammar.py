@@ -34,6 +34,14 @@ class Kind(enum.Enum):
     WEIGHT = "weight"  # int, 1 to 100
     ZONE = "zone"  # str, may be empty
     TEXT = "text"  # str
+    INTEGER = "integer"  # int, perhaps negative
+    DURATION = "duration"  # int >= 1, milliseconds
+    TTL = "ttl"  # the same, or krita.KEEP_TTL
+    MOMENT = "moment"  # int, a revision, or times.Moment
+    LOCK = "lock"  # bytes, not empty: a lock's key
+    TOKEN = "token"  # int >= 1: a lock's fencing token
+    HELD = "held"  # (bytes, int): a lock and its token
+    LEASE = "lease"  # int, 1 to 2**60 - 1
 
 
 @attrs.frozen
@@ -126,6 +134,24 @@ class Invocation:
         """The argument or option of that name, which is text by its kind, if it was given."""
         value = self._value(name)
         assert value is None or isinstance(value, str), name
+        return value
+
+    def count(self, name: str) -> int | None:
+        """The argument or option of that name, which is an int by its kind, if it was given."""
+        value = self._value(name)
+        assert value is None or isinstance(value, int), name
+        return value
+
+    def bytes(self, name: str) -> bytes | None:
+        """The argument or option of that name, which is bytes by its kind, if it was given."""
+        value = self._value(name)
+        assert value is None or isinstance(value, bytes), name
+        return value
+
+    def words(self, name: str) -> list[str]:
+        """The words that a rest of texts has taken."""
+        value = self._value(name)
+        assert isinstance(value, list), name
         return value
 
     def flag(self, name: str) -> bool:

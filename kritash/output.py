@@ -35,6 +35,7 @@ class Output:
     stderr: TextIO
     json: bool = False
     separate: bool = False
+    json_now: bool = False  # asked for by the command that runs now
     _line_shown: bool = False
     _line_last: str = ""
 
@@ -43,11 +44,16 @@ class Output:
         """Whether stdout is one."""
         return self.stdout.isatty()
 
-    def show(self, reply: Reply, json: bool) -> None:
+    @property
+    def as_json(self) -> bool:
+        """Whether results and errors are JSON."""
+        return self.json or self.json_now
+
+    def show(self, reply: Reply) -> None:
         """Prints a reply. Raises OSError (BrokenPipeError) as stdout does."""
         if reply.view is View.NOTHING:
             return
-        if json or self.json:
+        if self.as_json:
             self._write(render_json(reply.document, self.terminal).encode())
             return
         if reply.view is View.VALUE and reply.text:
@@ -87,9 +93,19 @@ class Output:
     def result(self, text: str) -> None:
         """A line of the result that somebody needs before the rest is there; not with
         --json, which is one document at the end."""
-        if not self.json:
+        if not self.as_json:
             self.progress_done()
             self._write(f"{visible(text)}\n".encode("utf-8", "backslashreplace"))
+
+    def part(self, reply: Reply) -> None:
+        """A piece of a long result, as a reply would be shown; not with --json."""
+        if self.as_json:
+            return
+        self.progress_done()
+        if self.terminal:
+            self._draw(reply)
+        else:
+            self._write(render_plain(reply))
 
     def data(self, text: str) -> None:
         """A piece of a long result, as it is. Raises OSError as stdout does."""
@@ -101,11 +117,11 @@ class Output:
         self.stdout.buffer.write(data)
         self.stdout.buffer.flush()
 
-    def complain(self, error: KritaError, json: bool) -> Exit:
+    def complain(self, error: KritaError) -> Exit:
         """Says what failed, what to do, and what became of the request; returns
         the exit code for it."""
         code = exit_of(error)
-        if json or self.json:
+        if self.as_json:
             self._complain_json(
                 type(error).__name__, error.message, error.hint, error.outcome, code
             )
@@ -117,9 +133,9 @@ class Output:
         self.note("\n".join(lines))
         return code
 
-    def complain_of_line(self, error: ParseError, line: str, json: bool) -> Exit:
+    def complain_of_line(self, error: ParseError, line: str) -> Exit:
         """The same for a line that makes no sense, with a mark under the place."""
-        if json or self.json:
+        if self.as_json:
             self._complain_json(
                 "ParseError", error.message, error.hint, Outcome.NOT_APPLIED, Exit.USAGE
             )
@@ -166,7 +182,7 @@ class Output:
             room = os.get_terminal_size(self.stderr.fileno()).columns - (27 if bar else 2)
             self.stderr.write(f"\r\x1b[K{bar}{visible(line + pace)[: max(20, room)]}")
             self._line_shown = True
-        elif not self.json and line != self._line_last:
+        elif not self.as_json and line != self._line_last:
             self.stderr.write(f"{visible(line)}\n")
             self._line_last = line
         self.stderr.flush()

@@ -10,9 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from krita.checks import LEASE_LIMIT
+from krita.operations import KEEP_TTL
 from kritash.grammar import Argument, Command, Invocation, Kind, Option
+from kritash.times import TimeError, duration_ms, moment_of
 from kritash.words import ParseError, Word
 
+KEEP = "keep"  # a ttl: as long as the key would have lasted
+INTEGER_MAX = 2**63 - 1  # as a counter has it
 WEIGHT_MAX = 100  # as the cluster has it
 ZONE_CHARS_MAX = 64  # likewise
 
@@ -125,8 +130,8 @@ def _is_number(word: Word, command: Command, position: int) -> bool:
     """``put temperature -5`` is a value, not an option."""
     if position >= len(command.arguments):
         return False
-    is_value = command.arguments[position].kind is Kind.VALUE
-    return is_value and re.fullmatch(rb"-[0-9.][0-9.eE+-]*", word.data) is not None
+    may_be = command.arguments[position].kind in (Kind.VALUE, Kind.INTEGER)
+    return may_be and re.fullmatch(rb"-[0-9.][0-9.eE+-]*", word.data) is not None
 
 
 def _take_option(
@@ -185,7 +190,7 @@ def _bind(
     bound: dict[str, object] = {}
     left = list(positionals)
     for argument in command.arguments:
-        if argument.rest:
+        if argument.rest and (left or argument.optional):
             bound[argument.name] = [convert(word, argument.kind, argument.name) for word in left]
             left = []
         elif left:
@@ -209,19 +214,64 @@ def _missing(command: Command, argument: Argument, words: Sequence[Word]) -> Par
 
 def convert(word: Word, kind: Kind, name: str) -> object:
     """A word's value by its kind (``Kind`` says the types). Raises ParseError."""
-    if kind is Kind.KEY:
-        if not word.data:
-            raise ParseError(f"{name} must not be empty", word.column)
-        return word.data
-    if kind is Kind.VALUE:
-        return word
-    if kind in (Kind.TEXT, Kind.COMMAND):
-        return word.text
-    if kind in (Kind.SECONDS, Kind.RATIO):
-        return _convert_float(word, kind, name)
-    if kind is Kind.ZONE:
-        return _convert_zone(word, name)
-    least = 1 if kind in (Kind.COUNT, Kind.NODE, Kind.WEIGHT) else 0
+    match kind:
+        case Kind.KEY | Kind.LOCK:
+            return _convert_key(word, name)
+        case Kind.VALUE:
+            return word
+        case Kind.TEXT | Kind.COMMAND:
+            return word.text
+        case Kind.SECONDS | Kind.RATIO:
+            return _convert_float(word, kind, name)
+        case Kind.ZONE:
+            return _convert_zone(word, name)
+        case Kind.DURATION | Kind.TTL | Kind.MOMENT:
+            return _convert_time(word, kind, name)
+        case Kind.HELD:
+            return _convert_held(word, name)
+        case Kind.INTEGER | Kind.LEASE:
+            return _convert_integer(word, kind, name)
+    return _convert_count(word, kind, name)
+
+
+def _convert_key(word: Word, name: str) -> bytes:
+    if not word.data:
+        raise ParseError(f"{name} must not be empty", word.column)
+    return word.data
+
+
+def _convert_time(word: Word, kind: Kind, name: str) -> object:
+    if kind is Kind.TTL and word.text == KEEP:
+        return KEEP_TTL
+    try:
+        return moment_of(word.text) if kind is Kind.MOMENT else duration_ms(word.text)
+    except TimeError as error:
+        raise ParseError(f"{name}: {error}", word.column, error.hint) from error
+
+
+def _convert_held(word: Word, name: str) -> tuple[bytes, int]:
+    key, at, token = word.data.rpartition(b"@")
+    if not at or not key or not re.fullmatch(rb"[0-9]{1,19}", token) or not int(token):
+        message = f"{name} must be a lock and its token like job@17, not {word.text!r}"
+        raise ParseError(message, word.column, "'lock acquire' prints the token")
+    return key, int(token)
+
+
+def _convert_integer(word: Word, kind: Kind, name: str) -> int:
+    fits = re.fullmatch(rb"[+-]?[0-9]{1,19}", word.data) is not None
+    number = int(word.data) if fits else 0
+    if kind is Kind.LEASE:
+        if not 0 < number < LEASE_LIMIT:
+            message = f"{name} must be a lease's number, not {word.text!r}"
+            raise ParseError(message, word.column, "'lease grant' prints it")
+    elif not fits or abs(number) > INTEGER_MAX:
+        message = f"{name} must be a whole number of at most 63 bits, not {word.text!r}"
+        raise ParseError(message, word.column)
+    return number
+
+
+def _convert_count(word: Word, kind: Kind, name: str) -> int:
+    least = 1 if kind in (Kind.COUNT, Kind.NODE, Kind.WEIGHT, Kind.TOKEN) else 0
     # int() would take "1_000", "٣" and " 3"; this takes digits.
     if not re.fullmatch(rb"[0-9]{1,15}", word.data) or int(word.data) < least:
         message = f"{name} must be a whole number from {least} on, not {word.text!r}"

@@ -20,6 +20,8 @@ class Recent:
     shards: dict[int, str] = attrs.field(factory=dict)  # shard: what is known of it
     nodes: dict[int, str] = attrs.field(factory=dict)  # node: what is known of it
     zones: tuple[str, ...] = ()  # of the nodes last seen
+    locks: dict[bytes, int] = attrs.field(factory=dict)  # name: its token, 0: not known
+    leases: dict[int, str] = attrs.field(factory=dict)  # lease: what is known of it
 
     def saw_key(self, key: bytes) -> None:
         """Remembers a key; forgets the oldest beyond RECENT_KEYS_MAX."""
@@ -27,6 +29,20 @@ class Recent:
         self.keys[key] = None
         if len(self.keys) > RECENT_KEYS_MAX:
             del self.keys[next(iter(self.keys))]
+
+    def saw_lock(self, name: bytes, token: int = 0) -> None:
+        """Remembers a lock, and the token that it has been given."""
+        known = self.locks.pop(name, 0)
+        self.locks[name] = token or known
+        if len(self.locks) > RECENT_KEYS_MAX:
+            del self.locks[next(iter(self.locks))]
+
+    def saw_lease(self, lease: int, about: str) -> None:
+        """Remembers a lease."""
+        self.leases.pop(lease, None)
+        self.leases[lease] = about
+        if len(self.leases) > RECENT_KEYS_MAX:
+            del self.leases[next(iter(self.leases))]
 
     # The toolbar's thread calls the next two while completion reads: each puts a
     # finished dict in place of the old one, and nobody sees one grow.

@@ -25,6 +25,13 @@ class View(enum.Enum):
     SHARD = "shard"  # one of its rows, and what is under way with it
     MOVES = "moves"  # the move_list document
     PLAN = "plan"  # the node_plan document
+    ITEMS = "items"  # {"items": what a scan found, "header": whether one is wanted}
+    EVENTS = "events"  # a list of what a watch has seen
+    VERSIONS = "versions"  # {"key","complete_from_ms","versions"}
+    DIFFERENCE = "difference"  # what `differences` makes of two values
+    RULES = "rules"  # a list of retentions
+    TXN = "txn"  # {"succeeded","revision","results"}
+    PLACE = "place"  # where a key is: what `key explain` tells
     RING = "ring"  # {"arcs","nodes"}
 
 
@@ -37,7 +44,7 @@ class Reply:
     view: View
     document: object = None
     text: str = ""
-    code: Exit = Exit.DONE
+    code: int = Exit.DONE  # an Exit; another only as the status of a program that was run
     leave: bool = False  # the prompt ends after this
 
 

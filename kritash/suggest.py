@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import attrs
 
 from kritash.grammar import Command, Kind, Option
+from kritash.parser import KEEP
 from kritash.recent import Recent
 from kritash.words import Scan, Word, quote, scan
 
@@ -175,6 +176,32 @@ def _values(kind: Kind, recent: Recent) -> Iterator[tuple[str, str]]:
         yield from ((str(node), recent.nodes[node]) for node in sorted(recent.nodes))
     elif kind is Kind.ZONE:
         yield from ((quote(zone.encode()), "zone") for zone in recent.zones)
+    elif kind is Kind.LEASE:
+        yield from ((str(lease), about) for lease, about in recent.leases.items())
+    elif kind in (Kind.LOCK, Kind.TOKEN, Kind.HELD):
+        yield from _locks(kind, recent)
+    else:
+        yield from _TYPICAL.get(kind, ())
+
+
+# What durations and moments look like: nobody can guess which one is meant.
+_TYPICAL = {
+    Kind.DURATION: (("30s", "seconds"), ("5m", "minutes"), ("1h30m", "hours"), ("7d", "days")),
+    Kind.TTL: (
+        ("30s", "seconds"), ("5m", "minutes"), ("1h30m", "hours"), ("7d", "days"),
+        (KEEP, "as long as it would have"),
+    ),
+    Kind.MOMENT: (("-10m", "ten minutes ago"), ("-1h", "an hour ago"), ("-1d", "a day ago")),
+}  # fmt: skip
+
+
+def _locks(kind: Kind, recent: Recent) -> Iterator[tuple[str, str]]:
+    for name, token in reversed(recent.locks.items()):
+        if kind is Kind.LOCK:
+            yield quote(name), f"token {token}" if token else "recent lock"
+        elif token:
+            word = str(token) if kind is Kind.TOKEN else f"{quote(name)}@{token}"
+            yield word, f"the token of {quote(name)}" if kind is Kind.TOKEN else "recent lock"
 
 
 def _positionals(behind: Sequence[Word], options: Sequence[Option]) -> int:

@@ -1,18 +1,33 @@
-"""``key``: reading and writing."""
+"""``key``: reading, setting and removing one; ``change`` has the rest of its verbs."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from krita.limits import VALUE_BYTES_MAX_CEILING
 from krita.operations import Consistency
 from kritash.exits import Exit
-from kritash.grammar import Argument, Command, Kind, Option
-from kritash.nouns.common import KEY
+from kritash.grammar import Command, Kind, Option
+from kritash.nouns.common import (
+    GUARD,
+    KEY,
+    LITERAL,
+    PREVIOUS,
+    TTL,
+    VALUE,
+    WITH_LEASE,
+)
+from kritash.operands import (
+    guard_of,
+    in_passing,
+    life_of,
+    read_value,
+    then_of,
+    value_document,
+)
 from kritash.reply import Reply, View, sentence
-from kritash.words import ParseError, Word
 
 if TYPE_CHECKING:
+    from krita.values import DeleteResult, PutResult
     from kritash.context import Context
     from kritash.grammar import Invocation
 
@@ -21,111 +36,103 @@ def get(context: Context, invocation: Invocation) -> Reply:
     """The value of a key; code NO when it is absent."""
     key = invocation.key()
     context.recent.saw_key(key)
-    stale = invocation.flag("stale")
-    consistency = Consistency.STALE if stale else Consistency.LINEARIZABLE
-    found = context.client.get(key, consistency=consistency)
+    staleness_ms_max = invocation.count("max-staleness")
+    stale = invocation.flag("stale") or staleness_ms_max is not None
+    revision, time_ms = then_of(context, invocation.options["at"])
+    found = context.client.get(
+        key,
+        consistency=Consistency.STALE if stale else Consistency.LINEARIZABLE,
+        staleness_ms_max=staleness_ms_max,
+        at_revision=revision,
+        at=time_ms,
+    )
     document: dict[str, object] = {
-        "key": key,
-        "value": None if found is None else found.data,
-        "revision": 0 if found is None else found.revision,
-        "content_type": None if found is None else found.content_type,
-    }
-    if stale and found is not None:
-        document["staleness_ms"] = found.staleness_ms
+        "key": key, "value": None, "revision": 0, "content_type": None,
+    }  # fmt: skip
     if found is None:
-        return Reply(View.VALUE, document, "absent: there is no such key", Exit.NO)
+        now = invocation.options["at"] is None
+        said = "there is no such key" if now else "there was no such key then"
+        return Reply(View.VALUE, document, f"absent: {said}", Exit.NO)
+    document |= value_document(found) or {}
+    if stale:
+        document["staleness_ms"] = found.staleness_ms
     return Reply(View.VALUE, document)
 
 
 def put(context: Context, invocation: Invocation) -> Reply:
     """Sets a key."""
     key = invocation.key()
-    value = read_value(context, invocation)
-    content_type = invocation.options["content-type"]
-    assert content_type is None or isinstance(content_type, str)
     result = context.client.put(
-        key, value, content_type=content_type, if_revision=_revision(invocation)
+        key,
+        read_value(context, invocation),
+        content_type=invocation.text("content-type"),
+        if_absent=invocation.flag("if-absent"),
+        previous=invocation.flag("previous"),
+        **life_of(invocation),
+        **guard_of(invocation),
     )
     context.recent.saw_key(key)
-    document = {"key": key, "revision": result.revision, "existed": result.existed}
-    how = "replaced" if result.existed else "new"
-    return sentence(document, "ok", f"revision {result.revision}", how)
-
-
-def _revision(invocation: Invocation) -> int | None:
-    revision = invocation.options["if-revision"]
-    assert revision is None or isinstance(revision, int)
-    return revision
-
-
-def read_value(context: Context, invocation: Invocation) -> bytes:
-    """The bytes that a VALUE argument stands for: itself, ``-``, or ``@file``.
-
-    Raises ParseError when they cannot be read or no cluster would take them.
-    """
-    word = invocation.arguments["VALUE"]
-    assert isinstance(word, Word)
-    if word.quoted or invocation.flag("literal"):
-        return word.data
-    if word.data == b"-":
-        if context.stdin is None:
-            hint = "give it as an argument of kritash, or use @file"
-            raise ParseError("'-' cannot read a value here", word.column, hint)
-        value = context.stdin.read(VALUE_BYTES_MAX_CEILING + 1)
-    elif word.data.startswith(b"@"):
-        try:
-            with open(word.data[1:], "rb") as file:
-                value = file.read(VALUE_BYTES_MAX_CEILING + 1)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            hint = "to store this text itself, quote it or add --literal"
-            raise ParseError(
-                f"cannot read {word.text[1:]!r}: {reason}", word.column, hint
-            ) from error
-    else:
-        return word.data
-    if len(value) > VALUE_BYTES_MAX_CEILING:
-        message = (
-            f"the value is longer than {VALUE_BYTES_MAX_CEILING} bytes, which no cluster takes"
-        )
-        raise ParseError(message, word.column)
-    return value
+    document: dict[str, object] = {
+        "key": key, "revision": result.revision, "existed": result.existed,
+    }  # fmt: skip
+    parts = [f"revision {result.revision}", "replaced" if result.existed else "new"]
+    parts += _previous(invocation, result, document)
+    return sentence(document, "ok", *parts)
 
 
 def delete(context: Context, invocation: Invocation) -> Reply:
     """Removes a key; code NO when there was none."""
     key = invocation.key()
-    result = context.client.delete(key, if_revision=_revision(invocation))
-    document = {"key": key, "revision": result.revision, "existed": result.existed}
+    result = context.client.delete(
+        key, previous=invocation.flag("previous"), **guard_of(invocation)
+    )
+    document: dict[str, object] = {
+        "key": key, "revision": result.revision, "existed": result.existed,
+    }  # fmt: skip
+    said = _previous(invocation, result, document)
     if result.existed:
-        return sentence(document, "ok", f"revision {result.revision}", "deleted")
+        return sentence(document, "ok", f"revision {result.revision}", "deleted", *said)
     return sentence(document, "absent: there was nothing to delete", code=Exit.NO)
 
 
-_IF_REVISION = Option("if-revision", "only if the key has this revision; 0: if it is absent",
-                      "N", Kind.SIZE)  # fmt: skip
+def _previous(
+    invocation: Invocation, result: PutResult | DeleteResult, document: dict[str, object]
+) -> list[str]:
+    """What the key had, put into the document; the same as parts of a sentence."""
+    if not invocation.flag("previous"):
+        return []
+    document["previous"] = value_document(result.previous)
+    return [] if result.previous is None else [f"was {in_passing(result.previous)}"]
+
 
 COMMANDS: tuple[Command, ...] = (
     Command(
         ("key", "get"), "read a key", get, aliases=("get",), arguments=(KEY,),
-        options=(Option("stale", "take what a node near by has; it may be behind"),),
+        options=(
+            Option("stale", "take what a node near by has; it may be behind"),
+            Option("max-staleness", "likewise, but nothing that is missed is older", "TIME",
+                   Kind.DURATION),
+            Option("at", "what it was then: a revision, 2026-11-29T10:00, or -10m", "WHEN",
+                   Kind.MOMENT),
+        ),
         details="An absent key is exit code 1 and a line on stderr. Into a pipe the value goes as\n"
-        "it is, byte for byte; a newline follows only where several commands are run in one go.",
+        "it is, byte for byte; a newline follows only where several commands are run in one go.\n"
+        "What a key was is known of prefixes that have a retention (`retention set`).",
         example="key get user:1",
     ),
     Command(
         ("key", "put"), "set a key", put, aliases=("put",),
-        arguments=(KEY, Argument("VALUE", Kind.VALUE,
-                                  "the value; - reads it from stdin, @file from a file")),
-        options=(Option("literal", "store - or @… itself"),
-                 Option("content-type", "kept with the value", "TYPE"), _IF_REVISION),
-        details="Quoting the value on a line ('-', \"@home\") says literal as well. Exit code 1\n"
-        "when --if-revision does not hold.",
+        arguments=(KEY, VALUE),
+        options=(LITERAL, Option("content-type", "kept with the value", "TYPE"), TTL, WITH_LEASE,
+                 Option("if-absent", "only if there is no such key"), *GUARD, PREVIOUS),
+        details="Quoting the value on a line ('-', \"@home\") says literal as well. Without --ttl\n"
+        "the key lasts until it is removed, whatever it had before. Exit code 1 when a condition\n"
+        "does not hold. A lock's key and this one are of one group: {shop}lock, {shop}stock.",
         example='key put user:1 "Ada Lovelace"',
     ),
     Command(
         ("key", "delete"), "remove a key", delete, aliases=("del", "delete"),
-        arguments=(KEY,), options=(_IF_REVISION,),
+        arguments=(KEY,), options=(*GUARD, PREVIOUS),
         details="Exit code 1 when there was no such key.",
         example="key delete user:1",
     ),

@@ -13,7 +13,7 @@ import attrs
 
 from kritash.cells import Rows
 from kritash.reply import View
-from kritash.views import cluster, findings, moves, nodes, pairs, ring, shards
+from kritash.views import cluster, findings, keys, moves, nodes, pairs, ring, shards
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -37,5 +37,7 @@ VIEWS: dict[View, Drawing] = {
     View.SHARD: Drawing(shards.one_plain, shards.one_drawn),
     View.MOVES: Drawing(moves.plain, moves.drawn),
     View.PLAN: Drawing(moves.plan_plain, moves.plan_drawn),
+    View.ITEMS: Drawing(keys.items_plain, keys.items_drawn),
+    View.EVENTS: Drawing(keys.events_plain, keys.events_drawn),
     View.RING: Drawing(ring.plain, ring.drawn),
 }

@@ -44,10 +44,11 @@ def kritash(*arguments: str, stdin: bytes = b"", **variables: str) -> Result:
     return Result(done.returncode, done.stdout, done.stderr.decode())
 
 
-def kritash_here(*arguments: str, **variables: str) -> Result:
+def kritash_here(*arguments: str, stdin: bytes = b"", **variables: str) -> Result:
     """The same without the half second that a process takes, for what is not about that."""
-    out, err, nothing = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(3))
-    with patch.dict(os.environ, environment(**variables), clear=True), patch("sys.stdin", nothing):
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+    given = io.TextIOWrapper(io.BytesIO(stdin), "utf-8")
+    with patch.dict(os.environ, environment(**variables), clear=True), patch("sys.stdin", given):
         code = run(arguments, Output(out, err))
     for stream in (out, err):
         stream.flush()

@@ -172,6 +172,7 @@ class Shown:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.removed = 0
+        self.terminal = self.as_json = False
 
     def progress(self, line: str, share: float | None = None, pace: str = "") -> None:
         self.lines.append(line + pace if share is None else f"{line}{pace} {share}")
@@ -187,6 +188,9 @@ class Shown:
 
     def result(self, text: str) -> None:
         raise AssertionError(text)
+
+    def part(self, reply: Reply) -> None:
+        raise AssertionError(reply)
 
     def data(self, text: str) -> None:
         raise AssertionError(text)

@@ -23,6 +23,10 @@ def seen() -> Recent:
         {"shard": 3, "leader": 2, "bytes": 3 << 20, "in_motion": True},
         {"shard": 4, "leader": 0},
     ])  # fmt: skip
+    recent.saw_lock(b"job", 7)
+    recent.saw_lock(b"free")
+    recent.saw_lock(b"my job", 9)
+    recent.saw_lease(77, "10 s")
     return recent
 
 
@@ -36,13 +40,19 @@ def offered(line: str) -> list[Suggestion]:
     [
         ("clu|", ["cluster"]),
         ("CLU|", ["cluster"]),
-        ("key |", ["get", "put", "delete", "import", "export"]),
+        ("move |", ["list", "pause", "resume", "cancel"]),
         ("key g|", ["get"]),
         ("shard tr|", ["transfer"]),
         ("get us|", ["user:2", "user:1"]),
-        ("get |", ["user:2", '"a b"', "user:1", "--stale"]),
+        ("get |", ["user:2", '"a b"', "user:1", "--stale", "--max-staleness", "--at"]),
         ('get "a|', ['"a b"']),
-        ("key get user:1 |", ["--stale"]),
+        ("key get user:1 |", ["--stale", "--max-staleness", "--at"]),
+        ("get user:1 --at |", ["-10m", "-1h", "-1d"]),
+        ("put a b --ttl |", ["30s", "5m", "1h30m", "7d", "keep"]),
+        ("put a b --ttl k|", ["keep"]),
+        ("get a --max-staleness |", ["30s", "5m", "1h30m", "7d"]),
+        ("put a b --if-lock |", ['"my job"@9', "job@7"]),
+        ("put a b --lease |", ["77"]),
         ("get user:1 --js|", ["--json"]),
         ("get --json --js|", []),
         ("shard transfer |", ["3", "4"]),
@@ -80,7 +90,7 @@ def test_the_cursor_is_offered_what_may_stand_there(line: str, texts: list[str])
 
 def test_the_menu_shows_what_each_word_means() -> None:
     metas = {found.text: found.meta for found in offered("|")}
-    assert metas["key"] == "get, put, delete, import, export"
+    assert metas["key"].startswith("get, put, delete, ")
     assert metas["get"] == "read a key"
     assert metas["ping"].startswith("ask a node")
     assert [found.meta for found in offered("shard transfer |")] == [
@@ -89,6 +99,8 @@ def test_the_menu_shows_what_each_word_means() -> None:
     assert [found.meta for found in offered("shard transfer 3 |")] == [
         "h:1  up  zone a", "h:2  draining  zone rack b",
     ]  # fmt: skip
+    assert [found.meta for found in offered("put a b --ttl |")][-1] == "as long as it would have"
+    assert [found.meta for found in offered("put a b --lease |")] == ["10 s"]
     assert offered("bench put --keys|")[0].meta == "number of different keys (default 10000)"
 
 
