@@ -299,6 +299,17 @@ def test_a_history_has_every_version_the_newest_first(db: Client) -> None:
     assert (rule.prefix, rule.retention_ms) == (b"cfg/", 60_000)
 
 
+def test_a_history_is_whole_when_its_versions_are_larger_than_an_answer(db: Client) -> None:
+    db.retention_set("cfg/", 60_000)
+    for letter in "abc":
+        db.put("cfg/a", letter * 700_000)
+    assert len(db.history("cfg/a", limit=3).versions) == 3
+    db.undo("cfg/a")
+    value = db.get("cfg/a")
+    assert value is not None
+    assert value.text()[0] == "b"
+
+
 def test_a_history_is_whole_when_it_has_more_versions_than_an_answer(
     db: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,7 +38,8 @@ class AsyncPast(AsyncRunner):
             wanted = VERSIONS_MAX if left is None else min(left - len(found), VERSIONS_MAX)
             page = await self.run(requests.history(key, wanted, before), timeout_ms)
             found += page.versions
-            if len(page.versions) < wanted or len(found) == left:
+            # A page has fewer than were asked for where they are large.
+            if not page.versions or len(found) == left:
                 return History(tuple(found), page.complete_from_ms)
             before = found[-1].revision
 
