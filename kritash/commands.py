@@ -8,13 +8,32 @@ uses all the time has a short form of one word, and what looks at the whole is o
 from __future__ import annotations
 
 from kritash.grammar import Command, Kind, Option
-from kritash.nouns import bench, change, cluster, key, move, node, range, shard, shell, transfer
+from kritash.nouns import (
+    bench,
+    change,
+    cluster,
+    election,
+    key,
+    lease,
+    lock,
+    move,
+    node,
+    past,
+    range,
+    shard,
+    shell,
+    transfer,
+)
 
 COMMANDS: tuple[Command, ...] = (
     *key.COMMANDS,
     *change.COMMANDS,
     *range.COMMANDS,
+    *past.COMMANDS,
     *transfer.COMMANDS,
+    *lock.COMMANDS,
+    *lease.COMMANDS,
+    *election.COMMANDS,
     *cluster.COMMANDS,
     *node.COMMANDS,
     *shard.COMMANDS,

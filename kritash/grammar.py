@@ -23,6 +23,8 @@ class Kind(enum.Enum):
     ``parser.convert``) and what completion offers for it."""
 
     KEY = "key"  # bytes, not empty
+    PREFIX = "prefix"  # bytes, perhaps empty
+    NAME = "name"  # bytes, not empty: of somebody or something that is no key
     VALUE = "value"  # a Word: its quotes tell "-" from '-'
     SHARD = "shard"  # int >= 0
     NODE = "node"  # int >= 1

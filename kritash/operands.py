@@ -22,7 +22,7 @@ class Guard(TypedDict):
 
     if_revision: int | None
     if_lock: tuple[bytes, int] | None
-    idempotency: str | None
+    idempotency: bytes | None
 
 
 class Life(TypedDict):
@@ -37,7 +37,7 @@ def guard_of(invocation: Invocation) -> Guard:
     return Guard(
         if_revision=invocation.count("if-revision"),
         if_lock=held_of(invocation),
-        idempotency=invocation.text("idempotency"),
+        idempotency=invocation.bytes("idempotency"),
     )
 
 

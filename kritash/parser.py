@@ -215,8 +215,10 @@ def _missing(command: Command, argument: Argument, words: Sequence[Word]) -> Par
 def convert(word: Word, kind: Kind, name: str) -> object:
     """A word's value by its kind (``Kind`` says the types). Raises ParseError."""
     match kind:
-        case Kind.KEY | Kind.LOCK:
+        case Kind.KEY | Kind.LOCK | Kind.NAME:
             return _convert_key(word, name)
+        case Kind.PREFIX:
+            return word.data
         case Kind.VALUE:
             return word
         case Kind.TEXT | Kind.COMMAND:

@@ -167,7 +167,7 @@ def _arguments(
 def _values(kind: Kind, recent: Recent) -> Iterator[tuple[str, str]]:
     """What an argument or an option's value may be; nothing for numbers and texts, which
     nobody can guess."""
-    if kind is Kind.KEY:
+    if kind in (Kind.KEY, Kind.PREFIX):
         for key in reversed(recent.keys):
             yield quote(key), "recent key"
     elif kind is Kind.SHARD:

@@ -26,7 +26,7 @@ IF_REVISION = Option("if-revision", "only if the key has this revision; 0: if it
 IF_LOCK = Option("if-lock", "only while this lock is held by that token", "NAME@TOKEN",
                  Kind.HELD)  # fmt: skip
 IDEMPOTENCY = Option("idempotency", "a name for this request: the same again within the hour "
-                     "does nothing and gets the first answer", "TEXT")  # fmt: skip
+                     "does nothing and gets the first answer", "NAME", Kind.NAME)  # fmt: skip
 PREVIOUS = Option("previous", "tell what the key had before")
 GUARD = (IF_REVISION, IF_LOCK, IDEMPOTENCY)
 PREFIX = Option("prefix", "keys that begin with this", "P", Kind.KEY)

@@ -13,7 +13,7 @@ import attrs
 
 from kritash.cells import Rows
 from kritash.reply import View
-from kritash.views import cluster, findings, keys, moves, nodes, pairs, ring, shards
+from kritash.views import cluster, findings, keys, moves, nodes, pairs, past, ring, shards
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,5 +39,8 @@ VIEWS: dict[View, Drawing] = {
     View.PLAN: Drawing(moves.plan_plain, moves.plan_drawn),
     View.ITEMS: Drawing(keys.items_plain, keys.items_drawn),
     View.EVENTS: Drawing(keys.events_plain, keys.events_drawn),
+    View.VERSIONS: Drawing(past.versions_plain, past.versions_drawn),
+    View.DIFFERENCE: Drawing(past.difference_plain, past.difference_drawn),
+    View.RULES: Drawing(past.rules_plain, past.rules_drawn),
     View.RING: Drawing(ring.plain, ring.drawn),
 }

@@ -34,7 +34,7 @@ def test_full_names_and_short_forms_find_their_command(line: str, name: str) -> 
 
 
 def test_every_command_and_every_short_form_in_the_table_can_be_found() -> None:
-    fitting = {Kind.KEY: "k", Kind.VALUE: "v", Kind.ZONE: "a"}
+    fitting = {Kind.KEY: "k", Kind.VALUE: "v", Kind.ZONE: "a", Kind.DURATION: "2s"}
     for command in COMMANDS:
         words = [
             fitting.get(argument.kind, "2")
