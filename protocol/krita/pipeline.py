@@ -84,9 +84,10 @@ class Batch:
         *,
         content_type: str | None = None,
         if_revision: int | None = None,
+        ttl_ms: int | None = None,
     ) -> Item:
         """Queue a put; see ``Client.put``. Raises BadRequest or TooLarge at once."""
-        return self._add(requests.put(key, value, content_type, if_revision))
+        return self._add(requests.put(key, value, content_type, if_revision, ttl_ms=ttl_ms))
 
     def delete(self, key: str | bytes, *, if_revision: int | None = None) -> Item:
         """Queue a delete; see ``Client.delete``. Raises BadRequest at once."""
