@@ -23,6 +23,7 @@ from kritash.nouns import (
     shard,
     shell,
     transfer,
+    txn,
 )
 
 COMMANDS: tuple[Command, ...] = (
@@ -31,6 +32,7 @@ COMMANDS: tuple[Command, ...] = (
     *range.COMMANDS,
     *past.COMMANDS,
     *transfer.COMMANDS,
+    *txn.COMMANDS,
     *lock.COMMANDS,
     *lease.COMMANDS,
     *election.COMMANDS,

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, TextIO, cast
+from typing import TYPE_CHECKING, TextIO
 
-from krita.errors import BadRequest, Unsupported
+from krita.errors import BadRequest
 from kritash.reply import Reply, View, sentence
 from kritash.transfer.formats import DEFAULT, FORMATS, Format, format_of
 from kritash.transfer.record import Record, TransferError
@@ -20,25 +20,13 @@ from kritash.units import count_text, size_text
 from kritash.words import ParseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from krita.items import Item
     from kritash.context import Context
     from kritash.grammar import Invocation
 
 STDOUT = "-"
 SHOWN_EVERY = 1000  # records
 PIECE_CHARS = 1 << 16  # written to a pipe at once
-
-
-class Item(Protocol):
-    """What a scan gives of each key."""
-
-    @property
-    def key(self) -> bytes: ...
-    @property
-    def value(self) -> bytes: ...
-    @property
-    def content_type(self) -> str | None: ...
 
 
 def run_export(context: Context, invocation: Invocation) -> Reply:
@@ -49,21 +37,23 @@ def run_export(context: Context, invocation: Invocation) -> Reply:
     """
     path = invocation.text("FILE") or STDOUT
     format = _format(path, invocation.text("format"))
-    prefix = invocation.options["prefix"] or b""
-    assert isinstance(prefix, bytes)
-    counted = Counted(context, _scan(context, prefix))
+    prefix = invocation.bytes("prefix")
+    counted = Counted(context, context.client.scan(prefix))
     assert format.write is not None
     try:
         if path == STDOUT:
             for text in _in_pieces(format.write(counted)):
                 context.display.data(text)
+            _tell_lost(context, counted)
             return Reply(View.NOTHING)
         with _written(path) as file:
             file.writelines(format.write(counted))
     except TransferError as error:
         raise BadRequest(f"{error} (key {counted.last!r})") from error
+    _tell_lost(context, counted)
     document: dict[str, object] = {
         "file": path, "format": format.name, "records": counted.records, "bytes": counted.bytes,
+        "leased": counted.leased,
     }  # fmt: skip
     size = f"{count_text(counted.records, 'record')}, {size_text(counted.bytes)}"
     return sentence(document, "ok", size, path)
@@ -76,12 +66,10 @@ def _format(path: str, name: str | None) -> Format:
     return found
 
 
-def _scan(context: Context, prefix: bytes) -> Iterable[Item]:
-    # Looked up so: the client that this was written with has no scan yet.
-    scan = cast("Callable[..., Iterable[Item]] | None", getattr(context.client, "scan", None))
-    if scan is None:
-        raise Unsupported("this version cannot list keys, and so not export them")
-    return scan(prefix=prefix)
+def _tell_lost(context: Context, counted: Counted) -> None:
+    if counted.leased:
+        had = count_text(counted.leased, "record")
+        context.display.note(f"{had} had a lease; where it is imported it lasts for good")
 
 
 class Counted:
@@ -90,6 +78,7 @@ class Counted:
     def __init__(self, context: Context, items: Iterable[Item]) -> None:
         self.records = 0
         self.bytes = 0  # of keys and values
+        self.leased = 0  # that end with a lease
         self.last = b""
         self._context = context
         self._items = items
@@ -97,12 +86,17 @@ class Counted:
     def __iter__(self) -> Iterator[Record]:
         for item in self._items:
             self.records += 1
-            self.bytes += len(item.key) + len(item.value)
+            value = item.data
+            assert value is not None, "the scan asked for values"
+            self.bytes += len(item.key) + len(value)
+            self.leased += item.lease is not None
             self.last = item.key
             if self.records % SHOWN_EVERY == 0:
                 seen = f", {count_text(self.records, 'record')}, {size_text(self.bytes)}"
                 self._context.display.progress("exporting", None, seen)
-            yield Record(item.key, item.value, item.content_type)
+            # A deadline that passes just now is not the same as none.
+            ttl_ms = None if item.expires_in_ms is None else max(1, item.expires_in_ms)
+            yield Record(item.key, value, item.content_type, ttl_ms)
 
 
 def _in_pieces(lines: Iterable[str]) -> Iterator[str]:

@@ -151,8 +151,6 @@ def _decoded(text: TextIO, order: Order) -> Iterator[str]:
 
 def _prepared(record: Record, order: Order) -> Record:
     """The record under the key that it gets. Raises TransferError for what cannot be put."""
-    if record.ttl_ms is not None:
-        raise TransferError(shown(record.key), "it has a ttl, which cannot be imported yet")
     if not order.prefix:
         return record
     record = attrs.evolve(record, key=order.prefix + record.key)
@@ -210,6 +208,7 @@ def _put(context: Context, order: Order, batch: list[Record], counts: Counts) ->
             record.value,
             content_type=record.content_type,
             if_revision=0 if order.if_absent else None,
+            ttl_ms=record.ttl_ms,
         )
     failed: list[tuple[Record, KritaError]] = []
     for record, result in zip(batch, pipeline.execute(), strict=True):

@@ -158,9 +158,9 @@ COMMANDS: tuple[Command, ...] = (
                                   "takes", "TIME", Kind.DURATION), OWNER),
         details="The lock is renewed while the program runs, and let go behind it. The exit code\n"
         "is the program's (128 and the signal's number when a signal ended it), 1 when another\n"
-        "held the lock for all of --wait, 2 when there is no such program. When the lock is lost,\n"
-        "or could not be renewed in its time, the program gets SIGTERM, and the exit code is 8 once\n"
-        "it has ended. SIGTERM and SIGHUP are handed on to it. Its environment has\n"
+        "held the lock for all of --wait, 2 when there is no such program. When the lock is\n"
+        "lost, or could not be renewed in its time, the program gets SIGTERM, and the exit code\n"
+        "is 8 once it has ended. SIGTERM and SIGHUP are handed on to it. Its environment has\n"
         "KRITA_LOCK_TOKEN, KRITA_LOCK (NAME@TOKEN, for --if-lock) and KRITA_NODES.",
         example="lock run {report}lock --ttl 10s -- make report",
     ),

@@ -32,8 +32,8 @@ _IMPORT_DETAILS = """\
 FILE is - for standard input. Its format follows from its name (.jsonl, .ndjson,
 .csv), else say it; standard input is jsonl unless said.
 jsonl   {"key": "user:1", "value": "Ada", "content_type": "text/plain"} on a line;
-        bytes that are not text as {"base64": "/wA="}
-csv     a header of key,value,content_type; key_base64 and value_base64 for bytes
+        bytes that are not text as {"base64": "/wA="}; "ttl_ms" for a key that is to end
+csv     a header of key,value,content_type,ttl_ms; key_base64, value_base64 for bytes
 consul  the output of `consul kv export`; flags are not kept
 etcd    the output of `etcdctl get "" --prefix -w json`; leases are not kept
 A file is checked whole before anything is put. Keys that exist are replaced
@@ -43,7 +43,8 @@ is set to the same once more."""
 _EXPORT_DETAILS = """\
 FILE is standard output unless given, jsonl unless --format or its name says csv.
 It appears when it is complete. Each key is as it was when the export came to it;
-what is written meanwhile may be in it or not. `key import` reads it back."""
+what is written meanwhile may be in it or not. `key import` reads it back: a key
+that had so long to live lives so long from then on. Leases are not kept."""
 
 _PREFIX_IMPORT = Option("prefix", "what to put in front of every key", "P", Kind.KEY)
 _PREFIX_EXPORT = Option("prefix", "only keys that begin with this", "P", Kind.KEY)

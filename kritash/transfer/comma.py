@@ -1,12 +1,12 @@
 """CSV (RFC 4180): a header, then a record in each row.
 
-    key,value,content_type,key_base64,value_base64
-    user:1,Ada,text/plain,,
-    ,,,/wA=,gA==
+    key,value,content_type,key_base64,value_base64,ttl_ms
+    user:1,Ada,text/plain,,,60000
+    ,,,/wA=,gA==,
 
 Bytes that are no UTF-8 stand in the base64 columns, and the text columns are empty then;
-what is in neither is empty. Columns may stand in any order, and all but a key's and a
-value's may be missing. A blank line is no record.
+what is in neither is empty. An empty ttl_ms is none. Columns may stand in any order, and
+all but a key's and a value's may be missing. A blank line is no record.
 
 Lines are to be read with ``newline=""``: a value may hold line ends of any kind, and
 they are data.
@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import base64
 import csv
+import re
 from collections.abc import Iterable, Iterator
 
 from krita.limits import VALUE_BYTES_MAX_CEILING
 from kritash.transfer.record import Record, TransferError, base64_of, checked, utf8_of
 
-COLUMNS = ("key", "value", "content_type", "key_base64", "value_base64")
+COLUMNS = ("key", "value", "content_type", "key_base64", "value_base64", "ttl_ms")
 CELL_CHARS_MAX = 2 * VALUE_BYTES_MAX_CEILING  # base64 makes four of three; csv's own is 131,072
 
 
@@ -46,17 +47,16 @@ def read(lines: Iterable[str]) -> Iterator[Record]:
 
 
 def write(records: Iterable[Record]) -> Iterator[str]:
-    """The header, and a row for each. Raises TransferError for a ttl, which has no column."""
+    """The header, and a row for each."""
     line = _Line()
     writer = csv.writer(line)
     writer.writerow(COLUMNS)
     yield line.text
-    for number, record in enumerate(records, 1):
-        if record.ttl_ms is not None:
-            raise TransferError(f"record {number}", "CSV has no column for a ttl; use jsonl")
+    for record in records:
         key, key_base64 = _cells(record.key)
         value, value_base64 = _cells(record.value)
-        writer.writerow((key, value, record.content_type or "", key_base64, value_base64))
+        ttl_ms = "" if record.ttl_ms is None else record.ttl_ms
+        writer.writerow((key, value, record.content_type or "", key_base64, value_base64, ttl_ms))
         yield line.text
 
 
@@ -95,9 +95,17 @@ def _record(header: list[str], row: list[str], place: str) -> Record:
         message = f"expected {len(header)} cells as in the header, found {len(row)}"
         raise TransferError(place, message)
     cells = dict(zip(header, row, strict=True))
-    return Record(
-        _bytes(cells, "key", place), _bytes(cells, "value", place), cells.get("content_type")
-    )
+    key, value = _bytes(cells, "key", place), _bytes(cells, "value", place)
+    return Record(key, value, cells.get("content_type"), _ttl(cells, place))
+
+
+def _ttl(cells: dict[str, str], place: str) -> int | None:
+    text = cells.get("ttl_ms", "")
+    if not text:
+        return None
+    if not re.fullmatch("[0-9]{1,19}", text) or not int(text):
+        raise TransferError(place, "ttl_ms must be a whole number from 1 on, or empty")
+    return int(text)
 
 
 def _bytes(cells: dict[str, str], name: str, place: str) -> bytes:

@@ -7,7 +7,7 @@ import binascii
 
 import attrs
 
-from krita.checks import key_bytes, value_bytes
+from krita.checks import key_bytes, ttl, value_bytes
 from krita.errors import BadRequest, TooLarge
 
 
@@ -41,6 +41,7 @@ def checked(record: Record, place: str) -> Record:
     try:
         key_bytes(record.key)
         value_bytes(record.value)
+        ttl(record.ttl_ms)
     except (BadRequest, TooLarge) as error:
         raise TransferError(place, error.message) from error
     return record

@@ -13,7 +13,7 @@ import attrs
 
 from kritash.cells import Rows
 from kritash.reply import View
-from kritash.views import cluster, findings, keys, moves, nodes, pairs, past, ring, shards
+from kritash.views import cluster, findings, keys, moves, nodes, pairs, past, ring, shards, txn
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -42,5 +42,6 @@ VIEWS: dict[View, Drawing] = {
     View.VERSIONS: Drawing(past.versions_plain, past.versions_drawn),
     View.DIFFERENCE: Drawing(past.difference_plain, past.difference_drawn),
     View.RULES: Drawing(past.rules_plain, past.rules_drawn),
+    View.TXN: Drawing(txn.plain, txn.drawn),
     View.RING: Drawing(ring.plain, ring.drawn),
 }

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 
 from krita.client import Client
 from krita.errors import Unavailable
+from krita.items import Item
 from kritash.importing import BATCH_RECORDS_MAX
 from kritash.nouns import transfer
 from kritash.transfer.formats import FORMATS
+from tests.kritash.conftest import Shell
 from tests.kritash.server import Cluster
 from tests.kritash.shell import Result, kritash, kritash_here
 
@@ -157,11 +158,27 @@ def test_what_krita_does_not_keep_is_counted_and_said(cluster: Cluster, tmp_path
     assert done.err == "2 records had flags in the source, which Krita does not keep\n"
 
 
-def test_a_ttl_is_not_dropped(cluster: Cluster, tmp_path: Path) -> None:
-    path = file_of(tmp_path, "a.jsonl", '{"key": "k", "value": "v", "ttl_ms": 5}\n')
-    done = here(cluster, "key", "import", path)
-    assert (done.code, "'k': it has a ttl" in done.err) == (2, True)
-    assert not cluster.rows
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv"])
+def test_a_key_lives_on_for_as_long_as_it_had_left_when_it_was_exported(
+    shell: Shell, tmp_path: Path, name: str
+) -> None:
+    path = str(tmp_path / name)
+    shell.db.put("k", "v", ttl_ms=60_000)
+    shell.db.put("good", "v")
+    shell.cluster.advance(20_000)
+    assert shell.json("key", "export", path)["records"] == 2
+    shell("key", "import", path, "--prefix", "copy:")
+    assert shell.json("get", "copy:k")["expires_in_ms"] == 40_000
+    assert "expires_in_ms" not in shell.json("get", "copy:good")
+
+
+def test_an_export_says_how_many_records_had_a_lease(shell: Shell) -> None:
+    lease = shell.db.lease(60_000)
+    lease.grant()
+    shell.db.put("k", "v", lease=lease)
+    done = shell("key", "export")
+    assert done.out == b'{"key": "k", "value": "v"}\n'
+    assert done.err == "1 record had a lease; where it is imported it lasts for good\n"
 
 
 @pytest.mark.parametrize(
@@ -188,15 +205,11 @@ def test_what_cannot_be_imported_is_a_usage_error(
 # -- Export --------------------------------------------------------------------
 
 
-@attrs.frozen
-class Item:
-    key: bytes
-    value: bytes
-    content_type: str | None = None
-    revision: int = 7
-
-
-ITEMS = [Item(b"a", b"1", "text/plain"), Item(b"b:1", b"\xff"), Item(b"b:2", b"x,y\r\n")]
+ITEMS = [
+    Item(b"a", b"1", 7, "text/plain"),
+    Item(b"b:1", b"\xff", 7, None),
+    Item(b"b:2", b"x,y\r\n", 7, None),
+]
 
 
 @pytest.fixture
@@ -204,10 +217,10 @@ def scanned(monkeypatch: pytest.MonkeyPatch) -> list[Item]:
     """What the client's scan finds; a test may add to it."""
     items = list(ITEMS)
 
-    def scan(_: Client, *, prefix: bytes) -> Iterator[Item]:
-        return (item for item in items if item.key.startswith(prefix))
+    def scan(_: Client, prefix: bytes | None) -> Iterator[Item]:
+        return (item for item in items if item.key.startswith(prefix or b""))
 
-    monkeypatch.setattr(Client, "scan", scan, raising=False)
+    monkeypatch.setattr(Client, "scan", scan)
     return items
 
 
@@ -228,7 +241,8 @@ def test_the_name_of_the_file_says_its_format(cluster: Cluster, tmp_path: Path) 
     done = here(cluster, "key", "export", str(path), "--prefix", "b:")
     assert (done.code, done.out) == (0, f"ok\t2 records, 12 B\t{path}\n".encode())
     assert path.read_bytes() == (
-        b'key,value,content_type,key_base64,value_base64\r\nb:1,,,,/w==\r\nb:2,"x,y\r\n",,,\r\n'
+        b"key,value,content_type,key_base64,value_base64,ttl_ms\r\n"
+        b'b:1,,,,/w==,\r\nb:2,"x,y\r\n",,,,\r\n'
     )
     assert os.listdir(tmp_path) == ["out.csv"]
 
@@ -241,13 +255,13 @@ def test_what_was_exported_can_be_imported(cluster: Cluster, tmp_path: Path, nam
     done = here(cluster, "key", "import", path, "--json")
     document: dict[str, Any] = json.loads(done.out)
     assert (document["records"], document["new"]) == (3, 3)
-    assert values(cluster) == {item.key: item.value for item in ITEMS}
+    assert values(cluster) == {item.key: item.data for item in ITEMS}
 
 
 def test_an_export_that_fails_leaves_the_file_as_it_was(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def scan(_: Client, *, prefix: bytes) -> Iterator[Item]:  # noqa: ARG001 - scan's name for it
+    def scan(_: Client, __: bytes | None) -> Iterator[Item]:
         yield ITEMS[0]
         raise Unavailable("no leader")
 

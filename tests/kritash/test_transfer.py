@@ -55,7 +55,7 @@ def test_json_lines_give_back_what_was_written(given: list[Record]) -> None:
 
 
 @SETTINGS
-@given(records)
+@given(records_with_ttl)
 def test_csv_gives_back_what_was_written(given: list[Record]) -> None:
     text = "".join(comma.write(given))
     assert list(comma.read(lines_of(text))) == given
@@ -264,9 +264,12 @@ def test_a_key_that_is_too_long_is_refused() -> None:
         list(jsonl.read([json.dumps(line)]))
 
 
-def test_csv_does_not_drop_a_ttl() -> None:
-    with pytest.raises(TransferError, match="CSV has no column for a ttl"):
-        list(comma.write([Record(b"k", b"v", ttl_ms=5)]))
+def test_csv_keeps_a_ttl() -> None:
+    text = "".join(comma.write([Record(b"k", b"v", ttl_ms=5), Record(b"k", b"w")]))
+    assert [record.ttl_ms for record in comma.read(text.splitlines(keepends=True))] == [5, None]
+    for wrong in ("0", "-1", "1.5", "soon"):
+        with pytest.raises(TransferError, match="line 2: ttl_ms must be a whole number"):
+            list(comma.read(["key,value,ttl_ms\n", f"k,v,{wrong}\n"]))
 
 
 @pytest.mark.parametrize(
