@@ -13,7 +13,19 @@ import attrs
 
 from kritash.cells import Rows
 from kritash.reply import View
-from kritash.views import cluster, findings, keys, moves, nodes, pairs, past, ring, shards, txn
+from kritash.views import (
+    cluster,
+    findings,
+    keys,
+    moves,
+    nodes,
+    pairs,
+    past,
+    place,
+    ring,
+    shards,
+    txn,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,5 +55,6 @@ VIEWS: dict[View, Drawing] = {
     View.DIFFERENCE: Drawing(past.difference_plain, past.difference_drawn),
     View.RULES: Drawing(past.rules_plain, past.rules_drawn),
     View.TXN: Drawing(txn.plain, txn.drawn),
+    View.PLACE: Drawing(place.plain, place.drawn),
     View.RING: Drawing(ring.plain, ring.drawn),
 }

@@ -25,7 +25,6 @@ awkward = st.text(st.sampled_from('a,"\r\n\t\0\\{}[]:é\u2028\x85 ')).map(str.en
 some_bytes = st.one_of(st.binary(max_size=40), awkward, st.text().map(str.encode))
 keys = some_bytes.filter(lambda key: 0 < len(key) <= KEY_BYTES_MAX)
 types = st.one_of(st.none(), st.text(min_size=1))
-records = st.lists(st.builds(Record, keys, some_bytes, types), max_size=8)
 ttls = st.one_of(st.none(), st.integers(1, 1 << 60))
 records_with_ttl = st.lists(st.builds(Record, keys, some_bytes, types, ttls), max_size=8)
 
