@@ -8,7 +8,7 @@ import attrs
 
 from krita.errors import Compacted
 from krita.operations import KEEP_TTL
-from kritash.consent import NOT_DONE, may_act
+from kritash.consent import NOT_DONE, has_consent, may_act
 from kritash.differences import ABSENT, Side, difference_document
 from kritash.operands import then_of
 from kritash.reply import Reply, View, sentence
@@ -72,7 +72,7 @@ def run_undo(context: Context, invocation: Invocation) -> Reply:
     """
     key = invocation.key()
     step = newest_step(context, key)
-    if not context.display.as_json:
+    if not context.display.as_json and not has_consent(context, invocation):
         preview = Reply(View.DIFFERENCE, difference_document(key, step.now, step.before))
         context.display.preview(preview)
     question = "Delete it?" if step.before.data is None else "Put this back?"

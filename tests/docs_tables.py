@@ -1,4 +1,4 @@
-"""The tables of docs/operations.md that follow from the code.
+"""The tables of docs/operations.md and docs/shell.md that follow from the code.
 
 ``python -m tests.docs_tables`` writes them anew, between ``<!-- table: NAME -->`` and
 ``<!-- end -->``; tests/test_docs.py fails when they are not current.
@@ -16,6 +16,7 @@ from kritash.exits import MEANINGS
 from kritash.grammar import Option
 
 OPERATIONS = Path(__file__).parents[1] / "docs" / "operations.md"
+SHELL = OPERATIONS.with_name("shell.md")
 
 
 def row(*cells: str) -> str:
@@ -94,7 +95,8 @@ def with_current_tables(text: str) -> str:
 
 def main() -> None:
     """Write the tables anew."""
-    OPERATIONS.write_text(with_current_tables(OPERATIONS.read_text()))
+    for path in (OPERATIONS, SHELL):
+        path.write_text(with_current_tables(path.read_text()))
 
 
 if __name__ == "__main__":

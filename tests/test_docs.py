@@ -32,7 +32,7 @@ from krita import Client
 from krita.errors import ERRORS
 from kritad.server.http_answers import error_code
 from kritad.server.limits import ServerLimits
-from tests.docs_tables import OPERATIONS, TABLE, TABLES, with_current_tables
+from tests.docs_tables import OPERATIONS, SHELL, TABLE, TABLES, with_current_tables
 from tests.system.cluster import Cluster
 from tests.system.node import Node, environment, wait_until
 
@@ -162,7 +162,7 @@ def on_this_cluster(text: str, cluster: Cluster) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [README, HTTP, OPERATIONS], ids=name_of)
+@pytest.mark.parametrize("path", [README, HTTP, OPERATIONS, SHELL], ids=name_of)
 def test_the_examples_of_a_document_give_what_it_shows(
     cluster: Cluster, commands: Path, path: Path
 ) -> None:
@@ -297,9 +297,12 @@ def test_the_readme_links_every_document() -> None:
 
 
 def test_the_tables_that_follow_from_the_code_are_current() -> None:
-    text = OPERATIONS.read_text()
-    assert {found[2] for found in TABLE.finditer(text)} == TABLES.keys()
-    assert text == with_current_tables(text), "python -m tests.docs_tables writes them anew"
+    found = []
+    for path in (OPERATIONS, SHELL):
+        text = path.read_text()
+        found += [table[2] for table in TABLE.finditer(text)]
+        assert text == with_current_tables(text), "python -m tests.docs_tables writes them anew"
+    assert sorted(found) == sorted(TABLES)
 
 
 def table_rows(path: Path, heading: str) -> list[list[str]]:
