@@ -55,6 +55,7 @@ class Argument:
     summary: str
     optional: bool = False
     rest: bool = False  # takes all remaining words; its value is a list
+    foreign: bool = False  # a rest that belongs behind --: its options are not ours
 
 
 @attrs.frozen
@@ -95,13 +96,16 @@ class Command:
     def usage(self) -> str:
         """``key put KEY VALUE [--literal]``."""
         parts = [self.name]
+        behind = [f"-- {argument.name}…" for argument in self.arguments if argument.foreign]
         for argument in self.arguments:
+            if argument.foreign:
+                continue
             word = argument.name + ("…" if argument.rest else "")
             parts.append(f"[{word}]" if argument.optional else word)
         for option in self.options:
             metavar = f" {option.metavar}" if option.metavar else ""
             parts.append(f"[--{option.name}{metavar}]")
-        return " ".join(parts)
+        return " ".join(parts + behind)
 
 
 @attrs.frozen

@@ -153,7 +153,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         ("lock", "run"), "hold a lock while a program runs", run,
         arguments=(LOCK, Argument("COMMAND", Kind.TEXT, "the program and its arguments, behind --",
-                                  rest=True)),
+                                  rest=True, foreign=True)),
         options=(LOCK_TTL, Option("wait", "wait for it at most so long; otherwise as long as it "
                                   "takes", "TIME", Kind.DURATION), OWNER),
         details="The lock is renewed while the program runs, and let go behind it. The exit code\n"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kritash.conftest import Shell
 from tests.kritash.server import Cluster
 from tests.kritash.terminal import CTRL_C, CTRL_D, ENTER, TAB, UP, Terminal
 from tests.kritash.test_cli import closed_port
@@ -37,6 +38,58 @@ def test_a_command_works_and_ctrl_d_leaves_with_0(terminal: Terminal) -> None:
     terminal.wait_for(">")
     terminal.type(CTRL_D)
     assert terminal.wait_for_exit() == 0
+
+
+@pytest.fixture
+def prompt(shell: Shell, tmp_path: Path) -> Iterator[Terminal]:
+    """A prompt on nodes that hold real states of shards."""
+    with Terminal(KRITA_NODES=shell.cluster.seeds, XDG_STATE_HOME=str(tmp_path)) as shown:
+        shown.wait_for(f"krita {shell.cluster.seeds}>")
+        yield shown
+
+
+def test_the_menu_offers_what_a_duration_looks_like_and_locks_that_were_seen(
+    prompt: Terminal,
+) -> None:
+    prompt.type("put k v --ttl ")
+    prompt.wait_to_see("as long as it would have")
+    prompt.type("1m" + ENTER)
+    prompt.wait_for("ok  revision")
+    prompt.type("lock acquire job" + ENTER)
+    prompt.wait_for("held for 30s")
+    prompt.type("lock release jo")
+    prompt.wait_to_see("token ")
+    prompt.type("b ")
+    prompt.wait_to_see("the token of job")
+    prompt.type(TAB + ENTER)
+    prompt.wait_for("ok  free")
+
+
+def test_ctrl_c_ends_a_watch_and_the_prompt_goes_on(shell: Shell, prompt: Terminal) -> None:
+    with shell.db.watch() as watch:
+        token = watch.begin()
+    shell.db.put("a", "first")
+    prompt.type(f"watch --from {token}" + ENTER)
+    prompt.wait_for("put     a  revision")
+    prompt.type(CTRL_C)
+    prompt.wait_for("go on with: --from ")
+    prompt.type("scan --keys-only" + ENTER)
+    prompt.wait_for("revision")
+    prompt.wait_for(">")
+    prompt.type(CTRL_D)
+    assert prompt.wait_for_exit() == 0
+
+
+def test_a_program_under_a_lock_has_the_terminal_and_the_prompt_comes_back(
+    prompt: Terminal,
+) -> None:
+    prompt.type("lock run job -- sh -c 'echo begun$((1+1)); read line; echo \"<$line>\"'" + ENTER)
+    prompt.wait_for("begun2")
+    prompt.type("something\n")
+    prompt.wait_for("<something>")
+    prompt.wait_for(">")
+    prompt.type(CTRL_D)
+    assert prompt.wait_for_exit() == 0
 
 
 def test_the_toolbar_shows_health_and_leaders(terminal: Terminal) -> None:
