@@ -84,6 +84,8 @@ def exit_of(error: KritaError) -> Exit:
     """The exit code that an error deserves; its outcome outranks its class."""
     if error.outcome is Outcome.UNKNOWN:
         return Exit.UNKNOWN
+    if isinstance(error, ProtocolError) and error.outcome is Outcome.APPLIED:
+        return Exit.UNKNOWN  # it has happened, and what came of it could not be read
     for cls, code in _BY_CLASS:
         if isinstance(error, cls):
             return code

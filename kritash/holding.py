@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -92,7 +93,9 @@ def run_holding(context: Context, invocation: Invocation) -> Reply:
 def _run(context: Context, holding: Holding, command: list[str]) -> Reply:
     with _signals() as heard:
         try:
-            program = subprocess.Popen(command, env=_environment(context, holding))
+            program = subprocess.Popen(
+                command, env=_environment(context, holding), stdin=_stdin(context)
+            )
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ParseError(f"cannot run {command[0]!r}: {reason}") from error
@@ -110,6 +113,12 @@ def _run(context: Context, holding: Holding, command: list[str]) -> Reply:
     if lost:
         return _lost(context)
     return Reply(View.NOTHING, code=status if status >= 0 else 128 - status)
+
+
+def _stdin(context: Context) -> int | None:
+    """What the program reads: what we would, but not the rest of a script."""
+    is_script = context.stdin is None and not sys.stdin.isatty()
+    return subprocess.DEVNULL if is_script else None
 
 
 def _lost(context: Context) -> Reply:

@@ -123,7 +123,7 @@ class Output:
         code = exit_of(error)
         if self.as_json:
             self._complain_json(
-                type(error).__name__, error.message, error.hint, error.outcome, code
+                type(error).__name__, error.message, error.hint, error.outcome, code, error.detail
             )
             return code
         lines = [self._label("error") + visible(error.message)]
@@ -150,9 +150,15 @@ class Output:
         return Exit.USAGE
 
     def _complain_json(
-        self, name: str, message: str, hint: str, outcome: Outcome, code: Exit
+        self,
+        name: str,
+        message: str,
+        hint: str,
+        outcome: Outcome,
+        code: Exit,
+        detail: dict[str, object] | None = None,
     ) -> None:
-        document = {
+        document: dict[str, object] = {
             "status": "error",
             "error": name,
             "message": message,
@@ -160,6 +166,8 @@ class Output:
             "outcome": outcome.name.lower(),
             "exit_code": int(code),
         }
+        if detail:
+            document["detail"] = detail
         self.note(render_json(document, False).rstrip("\n"))
 
     def _label(self, word: str) -> str:

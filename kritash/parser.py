@@ -119,11 +119,25 @@ def _take_options(
         if word.data == b"--" and not word.quoted:
             return positionals + list(words[at + 1 :])
         if _is_option(word) and not _is_number(word, command, len(positionals)):
-            at = _take_option(words, at, options, given)
+            try:
+                at = _take_option(words, at, options, given)
+            except ParseError as error:
+                raise _perhaps_foreign(error, word, command, options) from error
         else:
             positionals.append(word)
             at += 1
     return positionals
+
+
+def _perhaps_foreign(
+    error: ParseError, word: Word, command: Command, options: Sequence[Option]
+) -> ParseError:
+    """The error of an option, with what to do if it is an option of another program's."""
+    foreign = next((each for each in command.arguments if each.foreign), None)
+    if foreign is None or _find_option(word.text.partition("=")[0], options) is not None:
+        return error
+    hint = f"{foreign.name} and its options stand behind --"
+    return ParseError(error.message, error.column, hint)
 
 
 def _is_number(word: Word, command: Command, position: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from krita.operations import KEEP_TTL
 from kritash.exits import Exit
 from kritash.grammar import Argument, Command, Kind
 from kritash.nouns.common import GUARD, IF_REVISION, KEY, LITERAL, TTL, VALUE, WITH_LEASE
@@ -58,7 +59,7 @@ def touch(context: Context, invocation: Invocation) -> Reply:
     """Changes how long a key lasts. Raises ParseError when nothing is said of that."""
     key = invocation.key()
     ttl_ms, lease = invocation.count("ttl"), invocation.count("lease")
-    if ttl_ms is None and lease is None:
+    if ttl_ms in (None, KEEP_TTL) and lease is None:
         hint = "to let it last for good: key persist"
         raise ParseError("key touch needs --ttl or --lease", hint=hint)
     result = context.client.touch(key, ttl_ms, lease=lease, **guard_of(invocation))

@@ -43,17 +43,33 @@ def ttl_of(invocation: Invocation) -> int:
 def take(context: Context, lock: Lock, wait_ms: int | None) -> int:
     """Its token. Says once for whom it waits; None: as long as it takes. Raises Locked."""
     try:
-        token = lock.acquire(wait_ms=0)
+        token = _take(context, lock, wait_ms)
+    except Locked as error:
+        hint = "--wait TIME waits for it" if wait_ms == 0 else "it was held for all that time"
+        raise Locked(f"the lock is {_holder(error)}", hint=hint, detail=error.detail) from error
+    finally:
+        context.display.progress_done()
+    context.recent.saw_lock(lock.key, token)
+    return token
+
+
+def _take(context: Context, lock: Lock, wait_ms: int | None) -> int:
+    try:
+        return lock.acquire(wait_ms=0)
     except Locked as error:
         if wait_ms == 0:
             raise
-        owner = error.detail.get("owner")
-        by = shortened(owner, OWNER_CHARS_MAX) if isinstance(owner, bytes) else "another"
-        context.display.progress(f"waiting: it is held by {by}")
-        token = lock.acquire(wait_ms=wait_ms)
-    context.display.progress_done()
-    context.recent.saw_lock(lock.key, token)
-    return token
+        context.display.progress(f"waiting: it is {_holder(error)}")
+    return lock.acquire(wait_ms=wait_ms)
+
+
+def _holder(error: Locked) -> str:
+    """``held by me, token 17, for 12s``, as far as it is known."""
+    owner, token, left_ms = (error.detail.get(name) for name in ("owner", "token", "left_ms"))
+    parts = [f"held by {shortened(owner, OWNER_CHARS_MAX) if isinstance(owner, bytes) else '?'}"]
+    parts += [f"token {token}"] if isinstance(token, int) else []
+    parts += [f"for {duration_word(left_ms)}"] if isinstance(left_ms, int) else []
+    return ", ".join(parts)
 
 
 def taken(context: Context, lock: Lock) -> Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from krita.errors import ConditionFailed, KritaError, Unavailable
 from krita.operations import Op
 from tests.kritash.conftest import Shell
-from tests.kritash.shell import environment
+from tests.kritash.shell import environment, kritash_here
 from tests.kritash.terminal import CTRL_C, Terminal
 from tests.protocol.server import Exchange, answer
 
@@ -36,7 +37,12 @@ def test_a_lock_is_taken_shown_renewed_and_let_go(shell: Shell) -> None:
 
 def test_a_lock_that_another_holds_is_code_1(shell: Shell) -> None:
     shell("lock", "acquire", "job", "--owner", "me")
-    assert "outcome: not applied" in shell.error("lock", "acquire", "job", code=1)
+    token = shell.json("lock", "show", "job")["token"]
+    said = shell.error("lock", "acquire", "job", code=1)
+    assert f"the lock is held by me, token {token}, for 30s" in said
+    assert "--wait TIME waits for it" in said
+    told = json.loads(shell.error("--json", "lock", "acquire", "job", code=1))
+    assert told["detail"] == {"owner": "me", "token": token, "left_ms": 30_000}
     done = shell("lock", "acquire", "job", "--wait", "10ms", code=1)
     assert "waiting: it is held by me" in done.err
     token = shell.json("lock", "acquire", "job", "--owner", "me")["token"]
@@ -70,6 +76,17 @@ def test_the_program_has_the_lock_and_its_status_is_the_exit_code(
 def test_options_behind_the_dashes_are_the_program_s(shell: Shell) -> None:
     done = shell("lock", "run", "job", "--", "true", "--json", "--help", "--nodes", "x")
     assert (done.out, done.err) == (b"", "")
+
+
+def test_an_option_that_is_not_ours_is_a_sign_that_the_dashes_are_missing(shell: Shell) -> None:
+    said = shell.error("lock", "run", "job", "make", "-j4", code=2)
+    assert "COMMAND and its options stand behind --" in said
+
+
+def test_a_program_in_a_script_does_not_read_the_script(shell: Shell) -> None:
+    script = b"lock run job -- cat\nput after v\n"
+    kritash_here("--nodes", shell.cluster.seeds, stdin=script)
+    assert shell.db.get("after") is not None
 
 
 def test_a_program_that_is_ended_by_a_signal_is_128_and_its_number(shell: Shell) -> None:
