@@ -14,9 +14,7 @@ from kritad.storage.database import execute_rows
 from kritad.storage.digests import session_digest
 from kritad.storage.rows import Row
 
-_PUT = (
-    "INSERT INTO kv (generation, key, revision, value, content_type, digest, expires_ms, lease)"
-)
+_PUT = "INSERT INTO kv (generation, key, revision, value, content_type, digest, expires_ms, lease)"
 _PUT_OVER = (
     "ON CONFLICT (generation, key) DO UPDATE SET revision=excluded.revision,"
     " value=excluded.value, content_type=excluded.content_type, digest=excluded.digest,"

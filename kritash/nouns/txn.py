@@ -85,8 +85,8 @@ COMMANDS: tuple[Command, ...] = (
         "with --ttl, --lease, --content-type and --literal. JSON, as HTTP's /v1/txn has it:\n"
         '{"compare": [{"key": "a", "revision": 7}], "then": [{"do": "put", "key": "a",\n'
         '"value": "b"}], "else": [{"do": "get", "key": "a"}]}\n'
-        "If a step cannot be done, none is. Keys are of one group, which have the same text in\n"
-        "braces. Exit code 1 when a comparison did not hold, and else was done.",
+        "If a step cannot be done, none is. With keys of one group, which have the same text in\n"
+        "braces, it is quickest. Exit code 1 when a comparison did not hold, and else was done.",
         example="txn 'if {a}n = 5' 'then put {a}n 6' 'then put {a}m x --ttl 1h' 'else get {a}n'",
     ),
 )  # fmt: skip

@@ -241,7 +241,8 @@ class Compacted(KritaError):
 
 
 class SeveralGroups(KritaError):
-    """The keys are not of one group, and only within a group this happens in one step.
+    """The keys are not of one group, and within a group alone this can be looked at together:
+    a lock and the key that is written under it.
     ``detail["groups"]`` names them. Keys with the same text in braces are of one group."""
 
     status = Status.SEVERAL_GROUPS

@@ -102,7 +102,8 @@ StepResult: TypeAlias = "Value | PutResult | DeleteResult | AddResult | AppendRe
 
 @attrs.frozen
 class TxnResult:
-    """What a transaction did."""
+    """What a transaction did. Of one over several groups nobody knows the revisions of its
+    writes when it is answered: they are 0, here and in ``results``."""
 
     revision: int
     succeeded: bool  # whether all comparisons held: `then` was done, else `otherwise`
@@ -235,7 +236,7 @@ def txn_reader(
                 readers = then if succeeded else otherwise
                 if len(results) == len(readers):
                     read = tuple(
-                        reader(_whole(result, revision))
+                        reader(_whole(result, revision, is_get=reader is read_value))
                         for reader, result in zip(readers, results, strict=True)
                     )
                     return TxnResult(revision, succeeded, read)
@@ -244,14 +245,14 @@ def txn_reader(
     return read_txn
 
 
-def _whole(result: object, revision: int) -> object:
-    """A step's result as a reply of its own: a log keeps 0 and 1 for its booleans, and what
-    a get has of the shard is the transaction's."""
+def _whole(result: object, revision: int, *, is_get: bool) -> object:
+    """A step's result as a reply of its own: a log keeps 0 and 1 for its booleans, what a
+    get has of the shard is the transaction's, and a revision that nobody knows yet is 0."""
     match result:
-        case [bytes() | None, int(), _]:
-            return [*result, revision, None]
-        case [int(), 0 | 1 as existed, *rest]:
-            return [result[0], bool(existed), *rest]
+        case [bytes() | None as value, int() | None as at, content_type] if is_get:
+            return [value, at or 0, content_type, revision, None]
+        case [int() | None as at, 0 | 1 as existed, *rest] if not is_get:
+            return [at or 0, bool(existed), *rest]
     return result
 
 

@@ -7,6 +7,7 @@ shards' clock stands still unless a test moves it.
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
 import time
@@ -97,6 +98,7 @@ class Holdings:
         self.node = 0
         self.clock = self
         self.deadlines = Deadlines()
+        self.chance = random.Random(1)
         host = cast("Host", self)
         self._handlers = {
             **DataService(host, VALUE_BYTES_MAX).handlers,

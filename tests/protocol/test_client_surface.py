@@ -17,7 +17,6 @@ from krita.errors import (
     Conflict,
     KritaError,
     NotLeader,
-    SeveralGroups,
 )
 from krita.operations import KEEP_TTL, Op
 from krita.watching import Range
@@ -207,10 +206,23 @@ def test_a_transaction_does_one_side_in_one_step(cluster: Cluster, db: Client) -
     assert db.get("{shop}order") is None
 
 
-def test_a_transaction_is_of_one_group(db: Client) -> None:
-    with pytest.raises(SeveralGroups) as caught:
-        db.txn(then=[steps.put("a", "1"), steps.put("b", "2")])
-    assert caught.value.detail["groups"] == [b"a", b"b"]
+def test_a_transaction_over_several_groups_knows_no_revisions_of_its_writes(db: Client) -> None:
+    there = db.put("c", "7")
+    done = db.txn(
+        then=[
+            steps.put("a", "1"), steps.add("n", 5), steps.delete("b"), steps.get("c"),
+            steps.get("a"), steps.get("nobody"),
+        ]
+    )  # fmt: skip
+    assert done.succeeded
+    put, added, deleted, old, own, absent = done.results
+    assert put == krita.PutResult(0, existed=False)
+    assert added == krita.AddResult(0, existed=False, number=5)
+    assert deleted == krita.DeleteResult(0, existed=False)
+    assert isinstance(old, krita.Value)
+    assert (old.data, old.revision) == (b"7", there.revision)
+    assert isinstance(own, krita.Value)
+    assert (own.data, own.revision, absent) == (b"1", 0, None)
 
 
 # Ranges

@@ -1,4 +1,4 @@
-"""Operations on several keys: in one step if they are of one group, side by side if not."""
+"""Operations on several keys: in one step, or side by side."""
 
 from __future__ import annotations
 
@@ -59,9 +59,10 @@ class AsyncGroups(AsyncRunner):
     ) -> TxnResult:
         """Do ``then`` if all comparisons hold, ``otherwise`` if not, all in one step.
 
-        Comparisons and steps are made by ``krita.steps``. Their keys are of one group: they
-        have the same text in braces. If a step cannot be done, none is. Raises
-        SeveralGroups, Conflict, and as ``put`` does.
+        Comparisons and steps are made by ``krita.steps``. If a step cannot be done, none
+        is. Keys of one group, which have the same text in braces, cost one entry of one log;
+        of several groups it is as atomic, but three times as slow, and the revisions in the
+        result are 0. Raises Conflict, Busy when others hold the keys, and as ``put`` does.
         """
         request = requests.txn(compare, then, otherwise, idempotency=idempotency)
         return await self.run(request, timeout_ms)
