@@ -35,13 +35,13 @@ from krita.errors import (
 )
 from krita.operations import Change, Op
 from krita.ring import tag_of, token
-from krita.watch_positions import WHOLE_RING, Positions, WatchEvent
 from kritad.server.http_answers import NDJSON, SSE, error_document, json_bytes, json_text
 from kritad.server.http_exchange import Exchange
 from kritad.server.http_names import checked_key
 from kritad.server.http_options import RANGE_FIELDS, milliseconds, number, query_of, range_of
 from kritad.server.http_shards import ask_each, beginnings, shard_of
 from kritad.server.http_stream import Sink
+from kritad.server.watch_positions import WHOLE_RING, Positions, WatchEvent
 from kritad.server.watches import Watches
 
 _FIELDS = RANGE_FIELDS | {"key", "from", "progress"}

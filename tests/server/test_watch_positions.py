@@ -9,7 +9,7 @@ import pytest
 from krita.codec import encode
 from krita.errors import BadRequest, ProtocolError
 from krita.operations import Change
-from krita.watch_positions import WHOLE_RING, Positions
+from kritad.server.watch_positions import WHOLE_RING, Positions
 
 CLUSTER = bytes(range(16))
 

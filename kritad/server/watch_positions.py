@@ -15,7 +15,8 @@ Rules:
 * A token is of one cluster and of one watch's shards: what would skip something silently
   is refused.
 
-Sans-IO, for servers and clients alike.
+Sans-IO. The client has its own places (krita/watching.py), which stand between two events of an
+entry too: it hands them out one by one, where HTTP sends them as they come.
 """
 
 from __future__ import annotations
