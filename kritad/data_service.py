@@ -210,6 +210,8 @@ class DataService:
                 elif type(item) is str:
                     _check_content_type(item)
         if len({tag_of(one) for one in keys}) > 1:
+            # Whatever a client says: what the shards tell and decide goes through our frames
+            # and entries.
             fields[-1] = max(1, self._bytes_max(fields[-1]))
             self._coordinator.begin(fields, deadline_ms, respond)
             return

@@ -98,13 +98,6 @@ def test_a_lock_is_of_the_key_s_group(bench: Bench, if_lock: object, status: Sta
         assert write(bench, op, b"{g}k", if_lock=if_lock)[0] == status
 
 
-def test_the_keys_of_a_transaction_are_of_one_group(bench: Bench) -> None:
-    put, compare = [[int(Op.PUT), b"other", b"v"]], [[b"other", 0, 0, 0]]
-    for part in ({"then": put}, {"otherwise": put}, {"compare": compare}):
-        status, body = write(bench, Op.TXN, b"{g}k", **part)
-        assert (status, body[3]) == (Status.SEVERAL_GROUPS, {"groups": [b"g", b"other"]})
-
-
 def test_a_transaction_has_a_limit_in_operations_and_in_its_values(bench: Bench) -> None:
     many = [[int(Op.GET), b"k"]] * 1025
     assert write(bench, Op.TXN, b"k", then=many)[0] == Status.TOO_LARGE

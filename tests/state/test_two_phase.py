@@ -17,6 +17,7 @@ from kritad.state.command import pack_command
 from kritad.state.decisions import COMMIT_WITHIN_MS, TOMBSTONE_MS, Verdict
 from kritad.state.machine import ShardState
 from kritad.state.memos import MEMO_TTL_MS
+from kritad.state.reading import holders
 from kritad.state.results import Result
 from kritad.state.two_phase import KEEP
 from tests.state.shard import SHARD, Shard, open_shard
@@ -179,6 +180,29 @@ def test_an_attempt_holds_keys_once(shard: Shard) -> None:
     prepare(shard, [KEY])
     assert isinstance(error(prepare(shard, [b"another"])), BadRequest)
     assert list(shard.state.keys.intents.by_key) == [KEY]
+
+
+@pytest.mark.parametrize(
+    ("op", "key", "fields", "waits"),
+    [
+        (Op.GET, KEY, (), True),
+        (Op.GET, HOME, (), False),
+        (Op.KEY_HISTORY, KEY, (10, None), True),
+        (Op.SHARD_SCAN, b"", (None, None), True),
+        (Op.SHARD_SCAN, b"", (b"kez", None), False),
+        (Op.SHARD_SCAN, b"", (b"a", KEY), False),
+        (Op.SHARD_SCAN, b"", (KEY, b"kez"), True),
+        (Op.LEASE_STATE, b"", (7, None), False),
+        (Op.RETENTION_STATE, b"", (), False),
+    ],
+)
+def test_what_would_see_a_held_key_waits_for_who_holds_it(
+    shard: Shard, op: Op, key: bytes, fields: tuple[object, ...], waits: bool
+) -> None:
+    prepare(shard, [KEY])
+    assert holders(shard.state, op, key, fields) == ({ATTEMPT} if waits else set())
+    finish(shard)
+    assert holders(shard.state, op, key, fields) == set()
 
 
 # --- decide --------------------------------------------------------------------------------
