@@ -29,21 +29,15 @@ class Memo:
     """The memo of one request, there already or to be written."""
 
     def __init__(
-        self, keyspace: Keyspace, name: object, key: bytes, op: int, fields: Sequence[object]
+        self, keyspace: Keyspace, name: object, key: bytes, op: int, asked: Sequence[object]
     ) -> None:
-        """``fields`` are the operation's behind the session's. Raises BadRequest.
-
-        What a node has added to the request (its value_bytes_max) is not part of it: it
-        may come again by another node, or after a restart.
-        """
+        """``asked`` is what makes it the same request: see ``asked_by``. Raises BadRequest."""
         if type(name) is not bytes or not 0 < len(name) <= IDEMPOTENCY_KEY_BYTES_MAX:
             raise BadRequest(
                 f"an idempotency key is a byte string of 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes"
             )
         digest = blake2b(name, digest_size=_DIGEST_BYTES, person=b"idempotency").digest()
         self._key = inner_key(KIND, digest, stored_token(key))
-        names = OPERATIONS[op].fields[-len(fields) :]
-        asked = [field for name, field in zip(names, fields, strict=True) if name != _NODES_OWN]
         request = encode([op, *asked])
         self._request = blake2b(request, digest_size=_DIGEST_BYTES, person=b"request").digest()
         self._keyspace = keyspace
@@ -69,3 +63,10 @@ class Memo:
         data = encode([self._request, status, values])
         expires_ms = self._keyspace.clock_ms + MEMO_TTL_MS
         self._keyspace.put_inner(self._key, data, index, expires_ms)
+
+
+def asked_by(op: int, fields: Sequence[object]) -> list[object]:
+    """What a client has asked for, of an operation's fields behind the session's: without what
+    a node has added (its value_bytes_max), since it may come again by another node."""
+    names = OPERATIONS[op].fields[-len(fields) :]
+    return [field for name, field in zip(names, fields, strict=True) if name != _NODES_OWN]

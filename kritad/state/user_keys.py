@@ -26,7 +26,7 @@ from krita.operations import OPERATIONS, Change, LeaseChange, Op
 from kritad.state.intents import Intents
 from kritad.state.keyspace import Keyspace
 from kritad.state.leases import TTL_MS_MAX, Leases
-from kritad.state.memos import Memo
+from kritad.state.memos import Memo, asked_by
 from kritad.state.notes import Notes
 from kritad.state.repeats import NO_SESSION, Repeats
 from kritad.state.results import Result, answer, success
@@ -147,7 +147,7 @@ class UserKeys:
         name = fields[OPERATIONS[op].fields.index("idempotency")]
         memo = None
         if name is not None:
-            memo = Memo(self._keyspace, name, keys[0], op, fields[3:])
+            memo = Memo(self._keyspace, name, keys[0], op, asked_by(op, fields[3:]))
             known = memo.reply()
             if known is not None:
                 return known
