@@ -158,11 +158,12 @@ def test_a_write_under_a_lock_is_done_while_it_is_held_with_that_token(
     before = shard.state.state_hash
     refused = error(shard.do(op, b"k", if_lock=[b"l", token], **fields))
     assert isinstance(refused, ConditionFailed)
-    assert refused.detail == {"revision": taken}
+    assert refused.detail == {"revision": taken, "if_lock": True}
     assert shard.state.state_hash == before
     shard.clock_ms += 10
     refused = error(shard.do(op, b"k", if_lock=[b"l", taken], **fields))
-    assert refused.detail == {"revision": 0}, "the lock is over, though nobody has said so"
+    # The lock is over, though nobody has said so.
+    assert refused.detail == {"revision": 0, "if_lock": True}
 
 
 @pytest.mark.parametrize("if_lock", [5, [], [b"l"], [b"", 1], ["l", 1], [b"l", 0], [b"l", None]])
