@@ -8,8 +8,8 @@
     kritad.metrics, stream    counters and connections, shared by the floors above
     kritad.host               replicas, drive loop, writer thread, transport: trio begins here
     kritad.service, access    the only door to the database: data_service (a key, a group, a shard),
-                              gather and scan_page (all shards), coordinator (several);
-                              admin/ gathers views of it
+                              gather and scan_page (all shards), coordinator and
+                              txn_steps (several); admin/ gathers views of it
     kritad.server             the listener: CBOR and HTTP on one port
     kritad.daemon, config, cli, dev ...
 

@@ -44,7 +44,7 @@ RAFT_VALUES = tuple(
 BELOW_HOST = ("krita", "kritad.raft", "kritad.storage", "kritad.state", "kritad.cluster")
 DOOR = (
     "kritad.service", "kritad.data_service", "kritad.gather", "kritad.scan_page",
-    "kritad.coordinator",
+    "kritad.coordinator", "kritad.txn_steps",
     "kritad.access", "kritad.admin", "kritad.metrics",
 )  # fmt: skip
 

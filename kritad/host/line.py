@@ -9,7 +9,7 @@ Rules:
   same key, even if it is free.
 * Nobody who waits here holds anything that he could be waited for: a write of one shard holds
   nothing, and a prepare that may wait is asked for in the order of the shards
-  (kritad/coordinator.py). One that may not is refused at once, and costs the log nothing.
+  (kritad/txn_steps.py). One that may not is refused at once, and costs the log nothing.
 * Prepares that were proposed and are not applied count as holding their keys.
 * Everybody waits for a bounded time, and is refused as Busy then: a coordinator may have died.
   It is less than clients wait for a node (krita/dispatch.py): whoever is not answered takes

@@ -5,7 +5,7 @@
     TXN_FINISH   in every shard: do its part, if it has happened, and let the keys go
     TXN_FORGET   in the home key's shard: everybody has done it
 
-``kritad/coordinator.py`` says what follows from what; intents.py and decisions.py have the
+``kritad/txn_steps.py`` says what follows from what; intents.py and decisions.py have the
 rules. What a transaction does to its keys was worked out by the coordinator with the same
 verbs as for one shard; here it is carried out.
 

@@ -6,9 +6,9 @@ import pytest
 
 from krita.dispatch import ATTEMPT_TIMEOUT_S
 from krita.operations import Op
-from kritad.coordinator import WAIT_MS
 from kritad.host.line import LINE_MAX, PATIENCE_MS, Line, keys_of
 from kritad.host.request import Request
+from kritad.txn_steps import WAIT_MS
 from tests.host.lone import Replies
 
 A, B, C = b"a", b"b", b"c"

@@ -11,10 +11,11 @@ import pytest
 from krita.codec import encode_body
 from krita.errors import Busy, NotLeader, Status
 from krita.operations import Op
-from kritad.coordinator import HOLD_MS, Coordinator
+from kritad.coordinator import Coordinator
 from kritad.host.replica import Replica
 from kritad.state.two_phase import effect_to_wire
 from kritad.state.verbs import Action, Effect
+from kritad.txn_steps import HOLD_MS
 from tests.host.cluster import Cluster, Node
 from tests.host.lone import Replies
 from tests.host.splits import is_told

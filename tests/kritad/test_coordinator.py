@@ -23,11 +23,11 @@ from krita.errors import (
     to_wire,
 )
 from krita.operations import Op
-from kritad.coordinator import WAIT_MS, Answer, Ask, Round, Told, Wish, steps
 from kritad.state.decisions import Verdict
 from kritad.state.repeats import Asker
 from kritad.state.transactions import Transaction
 from kritad.state.verbs import Refusal
+from kritad.txn_steps import WAIT_MS, Answer, Ask, Round, Told, Wish, steps
 
 A, B, C = b"a", b"b", b"c"
 SHARDS = {A: 1, B: 2, C: 3}

@@ -10,7 +10,7 @@ from typing import Any
 
 from krita.errors import Status
 from krita.operations import Op
-from kritad import coordinator as product
+from kritad import txn_steps as product
 from kritad.host import resolver
 from kritad.host.replica import Replica
 from kritad.host.request import Request
@@ -106,7 +106,7 @@ def _forget_at_once(
     yield from _finish(attempt, effects, reply, shard_of)
 
 
-_SOURCE = "kritad/coordinator.py"
+_SOURCE = "kritad/txn_steps.py"
 
 MUTANTS = (
     Mutant(

@@ -13,7 +13,7 @@ import attrs
 from krita import requests, values
 from krita.call import Call
 from krita.operations import Op
-from kritad import coordinator
+from kritad import txn_steps
 from kritad.host import resolver
 from kritad.storage.places import INNER_PREFIX
 from tests.simulator.client import SimClient
@@ -41,13 +41,13 @@ class TransferWorld(World):
     def live(self) -> None:
         """The whole of it, with shards that are patient for another while than usual."""
         dice = self.chance.stream("patience")
-        usual = coordinator.HOLD_MS, resolver._RECORD_AGE_MS
-        coordinator.HOLD_MS = dice.choice([100, 1_000, 1_000, 10_000])
+        usual = txn_steps.HOLD_MS, resolver._RECORD_AGE_MS
+        txn_steps.HOLD_MS = dice.choice([100, 1_000, 1_000, 10_000])
         resolver._RECORD_AGE_MS = dice.choice([100.0, 2_000.0, 15_000.0])
         try:
             super().live()
         finally:
-            coordinator.HOLD_MS, resolver._RECORD_AGE_MS = usual
+            txn_steps.HOLD_MS, resolver._RECORD_AGE_MS = usual
 
     def grow(self) -> None:
         """As ever; and every account gets its money."""
