@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 REGRESSIONS = sorted(Path(__file__).with_name("regressions").glob("*.json"))
 
 # About two minutes on two cores; `make soak` goes on where this ends.
-SEEDS = int(os.environ.get("KRITA_TEST_SEEDS", "300"))
+SEEDS = int(os.environ.get("KRITA_TEST_SEEDS", "200"))
 TWINS = 12  # seeds that are lived twice, in two processes
 
 

@@ -11,7 +11,7 @@ from tests.simulator.run import live
 from tests.simulator.transfers.ledger import BEGIN, Deal, Ledger
 from tests.simulator.transfers.world import TransferWorld, transfer_plan
 
-SEEDS = int(os.environ.get("KRITA_TEST_SEEDS", "300")) // 10
+SEEDS = int(os.environ.get("KRITA_TEST_SEEDS", "200")) // 10
 
 
 @pytest.mark.parametrize("seed", [1, 2])
