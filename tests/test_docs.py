@@ -38,7 +38,7 @@ from tests.system.node import Node, environment, wait_until
 
 ROOT = Path(__file__).parents[1]
 README, HTTP = ROOT / "README.md", ROOT / "docs" / "http.md"
-CLIENT, EXAMPLES = ROOT / "docs" / "client.md", ROOT / "docs" / "examples"
+CLIENT, EXAMPLES = ROOT / "docs" / "client.md", ROOT / "docs" / "examples" / "python"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 DOCUMENTS = [README, ROOT / "protocol" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Several workers write one report, one at a time, and none of them over another.
 
-    python docs/examples/take_turns.py --nodes 127.0.0.1:8080 --workers 4
+    python docs/examples/python/take_turns.py --nodes 127.0.0.1:8080 --workers 4
 
 Each takes the lock, reads the report, adds a line and writes it back. ``if_lock`` makes the
 server refuse a line of a worker that has lost the lock without knowing it; the two

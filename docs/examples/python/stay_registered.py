@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A service that is listed while it runs, and is not soon after it has died.
 
-    python docs/examples/stay_registered.py --nodes 127.0.0.1:8080 --name web-1
+    python docs/examples/python/stay_registered.py --nodes 127.0.0.1:8080 --name web-1
 
 Its entry is tied to a lease, which the client keeps alive. When the service ends, so does the
 entry; when it is killed, or cut off from the cluster, the lease runs out after ``--ttl_ms``. The

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A program whose settings live in Krita, and change while it runs.
 
-    python docs/examples/watch_config.py --nodes 127.0.0.1:8080 --prefix config:
+    python docs/examples/python/watch_config.py --nodes 127.0.0.1:8080 --prefix config:
 
 It prints all settings, and from then on each change, until it is stopped or ``--changes``
 have come. Its place is kept in the file ``--token``, if that is given: so the next run
