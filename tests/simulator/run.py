@@ -79,7 +79,7 @@ def live(plan: Plan, trace: Trace | None = None, kind: type[World] = World) -> O
     buggify.set_chooser(sites if plan.buggify else None)
     usual_feed_bytes, feed.FEED_BYTES_MAX = feed.FEED_BYTES_MAX, plan.feed_bytes
     usual_apply = ShardState.apply
-    ShardState.apply = world.chronicle.observing(usual_apply)  # type: ignore[method-assign, assignment]
+    ShardState.apply = world.observing(usual_apply)  # type: ignore[method-assign, assignment]
     usual_ttl_ms, sessions.SESSION_TTL_MS = sessions.SESSION_TTL_MS, plan.session_ttl_ms
     started = time.process_time()
     try:

@@ -19,7 +19,7 @@ from kritad.cluster.model import NodeState
 from kritad.cluster.view import MetaView
 from kritad.host.replica import Replica
 from tests.simulator.census import take_census
-from tests.simulator.chronicle.chronicle import Chronicle
+from tests.simulator.chronicle.chronicle import Apply, Chronicle
 from tests.simulator.client import SimClient
 from tests.simulator.crafts.guild import Guild
 from tests.simulator.faults import Faults
@@ -168,6 +168,10 @@ class World:
         self.wait("the cluster has the wanted shape", self.reshaper.settled)
         self.wait("what is due has ended", self.guild.nothing_is_overdue)
         self.wait("the replicas are equal", self._converged)
+
+    def observing(self, apply: Apply) -> Apply:
+        """What stands in the place of ShardState.apply: who writes down what the log does."""
+        return self.chronicle.observing(apply)
 
     def judge(self) -> None:
         """Read every key; then the history has to hold water, and the rows to add up."""

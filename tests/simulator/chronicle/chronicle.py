@@ -34,6 +34,8 @@ _SESSION_FIELDS = 3
 # Fields that a node adds to what the client has sent.
 _NODES_OWN = {Op.APPEND: 1, Op.TXN: 1}
 
+Apply = Callable[[ShardState, Entry], Result]
+
 
 @attrs.frozen
 class Record:
@@ -128,9 +130,7 @@ class Chronicle:
         self._number += 1
         return self._number
 
-    def observing(
-        self, apply: Callable[[ShardState, Entry], Result]
-    ) -> Callable[[ShardState, Entry], Result]:
+    def observing(self, apply: Apply) -> Apply:
         """What stands in the place of ShardState.apply."""
 
         def observed(state: ShardState, entry: Entry) -> Result:
