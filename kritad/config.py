@@ -68,6 +68,9 @@ class Config:
     advertise: str
     connections_max: int
     watches_max: int
+    bulk_max: int
+    scan_rows_max: int
+    txn_operations_max: int
     request_timeout_ms: int
     join_ip: tuple[str, ...]
     start_cluster: bool

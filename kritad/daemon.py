@@ -271,6 +271,8 @@ class _Node:
             nursery,
             receiver=receiver,
             value_bytes_max=self.config.value_bytes_max,
+            scan_rows_max=self.config.scan_rows_max,
+            txn_operations_max=self.config.txn_operations_max,
             request_timeout_ms=self.config.request_timeout_ms,
         )
         register_gauges(self.metrics, host)
@@ -286,6 +288,7 @@ class _Node:
                 value_bytes_max=config.value_bytes_max,
                 connections_max=config.connections_max,
                 watches_max=config.watches_max,
+                bulk_max=config.bulk_max,
             )
         )
 

@@ -42,7 +42,10 @@ _KEY = 3  # of a write's fields, behind the session's
 class DataService:
     """See the module's docstring. Its handlers raise KritaError for what is wrong."""
 
-    def __init__(self, host: Host, value_bytes_max: int) -> None:
+    def __init__(
+        self, host: Host, value_bytes_max: int, txn_operations_max: int = TXN_OPERATIONS_MAX
+    ) -> None:
+        self._txn_operations_max = txn_operations_max
         self._host = host
         self._value_bytes_max = value_bytes_max
         self._coordinator = Coordinator(host)
@@ -195,10 +198,10 @@ class DataService:
         shard = self._shard_of(key)
         _check_guard(op, fields)
         rows = [row for part in fields[4:7] if isinstance(part, list) for row in part]
-        if len(rows) > TXN_OPERATIONS_MAX:
+        if len(rows) > self._txn_operations_max:
             raise TooLarge(
                 f"the transaction has {len(rows)} comparisons and operations, the limit is"
-                f" {TXN_OPERATIONS_MAX} together"
+                f" {self._txn_operations_max} together (txn_operations_max)"
             )
         keys = [key, *_txn_keys(fields)]
         for one in keys:

@@ -121,8 +121,11 @@ class _Everywhere:
 class Gather:
     """See the module's docstring. Its handlers raise KritaError for what is wrong."""
 
-    def __init__(self, host: Host, value_bytes_max: int) -> None:
+    def __init__(
+        self, host: Host, value_bytes_max: int, scan_rows_max: int = SCAN_ROWS_MAX
+    ) -> None:
         self._host = host
+        self._scan_rows_max = scan_rows_max
         self._bytes_max = min(SCAN_BYTES_MAX, value_bytes_max)
         self.handlers: dict[int, Handler] = {
             Op.SCAN: self._scan,
@@ -269,7 +272,7 @@ class Gather:
         start, stop, limit, reverse, what = decode_body(op, body)
         if limit is not None and (type(limit) is not int or limit < 1):
             raise BadRequest(f"limit is a number from 1 on, not {limit!r}")
-        rows_max = min(limit or SCAN_ROWS_MAX, SCAN_ROWS_MAX)
+        rows_max = min(limit or SCAN_ROWS_MAX, self._scan_rows_max)
         if what == What.COUNT:
             ShardCounts(self, start, stop, deadline_ms, respond).ask()
             return

@@ -32,6 +32,7 @@ from krita.errors import (
     to_wire,
 )
 from krita.handshake import Identity
+from krita.limits import TXN_OPERATIONS_MAX
 from krita.operations import OPERATIONS, Op
 from kritad import __version__
 from kritad.access import PEER, Access, Principal
@@ -45,6 +46,7 @@ from kritad.host.host import Host
 from kritad.host.request import Request, Respond
 from kritad.host.snapshots import SnapshotReceiver
 from kritad.metrics import Metrics, Series
+from kritad.state.reading import SCAN_ROWS_MAX
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,8 @@ class Service:
         *,
         receiver: SnapshotReceiver,
         value_bytes_max: int,
+        scan_rows_max: int = SCAN_ROWS_MAX,
+        txn_operations_max: int = TXN_OPERATIONS_MAX,
         request_timeout_ms: int,
     ) -> None:
         self.metrics = metrics
@@ -93,8 +97,8 @@ class Service:
         }
         self._unknown_series = ("unknown", seconds.labels("unknown"))
         self._handlers: dict[int, _Handler] = {
-            **DataService(host, value_bytes_max).handlers,
-            **Gather(host, value_bytes_max).handlers,
+            **DataService(host, value_bytes_max, txn_operations_max).handlers,
+            **Gather(host, value_bytes_max, scan_rows_max).handlers,
             Op.PING: self._ping,
             Op.SHARD_MAP: self._shard_map,
             Op.CLUSTER_STATUS: self._report,

@@ -234,6 +234,12 @@ SETTINGS: tuple[Setting, ...] = (
     _number("watches_max", "Network", 512, (1, 65536),
             "How many watches and requests that wait for a change may be open over HTTP at once; "
             "each is a connection as well."),
+    _number("bulk_max", "Network", 1000, (1, 10_000),
+            "How many keys one HTTP request may read or write at once, by /v1/get and /v1/bulk."),
+    _number("scan_rows_max", "Network", 1000, (1, 1000),
+            "How many keys one page of a scan has at most."),
+    _number("txn_operations_max", "Network", 1024, (1, 1024),
+            "How many comparisons and operations one transaction may have together."),
     _number("request_timeout_ms", "Network", 5000, (10, 600_000),
             "How long a request without a deadline of its own may take."),
 

@@ -34,7 +34,7 @@ def get_many(exchange: Exchange, keys_max: int) -> None:
     """POST /v1/get"""
     query_of(exchange, _NONE)
     body = body_of(exchange)
-    keys = body.array("keys", key_item, keys_max)
+    keys = body.array("keys", key_item, keys_max, setting="bulk_max")
     body.done()
     _Reads(keys).go_on(exchange)
 
@@ -164,7 +164,7 @@ def bulk(exchange: Exchange, items_max: int) -> None:
     """POST /v1/bulk"""
     query_of(exchange, _NONE)
     body = body_of(exchange)
-    items = body.array("operations", _item, items_max)
+    items = body.array("operations", _item, items_max, setting="bulk_max")
     body.done()
     _Writes(items, idempotency_of(exchange)).submit(exchange)
 

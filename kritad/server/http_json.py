@@ -119,14 +119,23 @@ class Fields:
         return ttl_ms, lease
 
     def array(
-        self, name: str, each: Callable[[object, str], _T], count_max: int, *, needed: bool = True
+        self,
+        name: str,
+        each: Callable[[object, str], _T],
+        count_max: int,
+        *,
+        setting: str,
+        needed: bool = True,
     ) -> list[_T]:
-        """An array whose items ``each`` reads, given a name for it in errors."""
+        """An array whose items ``each`` reads, given a name for it in errors; ``setting`` is
+        what its limit is called."""
         found = self._take(name, "an array", _ABSENT if needed else [])
         if not isinstance(found, list):
             raise self.bad(name, "an array")
         if len(found) > count_max:
-            raise self.bad(name, f"an array of at most {count_max}, and has {len(found)}")
+            raise self.bad(
+                name, f"an array of at most {count_max} ({setting}), not of {len(found)}"
+            )
         return [each(item, f"{name}[{place}]") for place, item in enumerate(found)]
 
 

@@ -49,9 +49,10 @@ def txn(exchange: Exchange) -> None:
     query_of(exchange, _NONE)
     body = body_of(exchange)
     most = TXN_OPERATIONS_MAX
-    compare = body.array("compare", _comparison, most, needed=False)
-    then = body.array("then", _operation, most, needed=False)
-    otherwise = body.array("else", _operation, most, needed=False)
+    setting = "txn_operations_max"
+    compare = body.array("compare", _comparison, most, setting=setting, needed=False)
+    then = body.array("then", _operation, most, setting=setting, needed=False)
+    otherwise = body.array("else", _operation, most, setting=setting, needed=False)
     body.done()
     keys = [row[0] for row in compare] + [each.key for each in then + otherwise]
     if not keys:

@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
-from krita.errors import Status
+from krita.codec import encode_body
+from krita.errors import Status, TooLarge
 from krita.operations import OPERATIONS, LeaseChange, Op
+from kritad.data_service import DataService
+from kritad.gather import Gather
 from kritad.state.user_keys import KEYED
 from tests.host.cluster import Cluster, grown_cluster, key_in
+from tests.host.lone import Replies
 from tests.kritad.test_service import LOCAL, NODE, VALUE_BYTES_MAX, Bench, bench_of
 
 _WRITES: dict[Op, dict[str, Any]] = {
@@ -103,6 +107,25 @@ def test_a_transaction_has_a_limit_in_operations_and_in_its_values(bench: Bench)
     assert write(bench, Op.TXN, b"k", then=many)[0] == Status.TOO_LARGE
     large = [[int(Op.PUT), b"k", b"x" * (VALUE_BYTES_MAX + 1)]]
     assert write(bench, Op.TXN, b"k", then=large)[0] == Status.TOO_LARGE
+
+
+def test_limits_that_are_set_lower_hold_and_are_named(bench: Bench) -> None:
+    host = bench.cluster.nodes[0].host
+    service = DataService(host, VALUE_BYTES_MAX, txn_operations_max=2)
+    gets = [[int(Op.GET), b"k"]] * 3
+    body = encode_body(Op.TXN, None, None, None, b"k", [], gets, [])
+    with pytest.raises(TooLarge, match="txn_operations_max"):
+        service.handlers[Op.TXN](Op.TXN, body, 1e9, False, lambda *_: None)
+    for number in range(5):
+        bench.put(b"key %d" % number, b"v")
+    replies = Replies()
+    gather = Gather(host, VALUE_BYTES_MAX, scan_rows_max=3)
+    gather.handlers[Op.SCAN](Op.SCAN, encode_body(Op.SCAN, None, None, None), 1e9, False, replies)
+    bench.cluster.run_until(lambda: bool(replies.all))
+    status, page = replies.one
+    assert status == Status.OK
+    assert isinstance(page, list)
+    assert ([row[0] for row in page[0]], page[1]) == ([b"key 0", b"key 1", b"key 2"], b"key 3")
 
 
 @pytest.mark.parametrize("asked", [None, 32 << 20, 0, 1])
