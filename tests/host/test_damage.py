@@ -86,16 +86,14 @@ def test_a_store_that_fails_while_reading_ends_the_node_too(
     assert replies.one[0] == Status.UNAVAILABLE
 
 
-def test_what_a_turn_has_to_say_is_not_said_when_the_disk_fails_in_that_turn(
-    grow: Grow, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cluster = grow()
-    write_some(cluster, 2)
+def read_that_meets(problem: Exception, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Node:
+    """The leader of shard 1, behind a turn in which it had entries to send and a read met
+    ``problem``. Nothing else is on the network."""
     victim = cluster.leader(1)
     assert victim is not None
 
     def fails(_key: bytes) -> None:
-        raise StoreFailed("the disk is gone")
+        raise problem
 
     monkeypatch.setattr(victim.replica(1).state, "read", fails)
     key = key_in(victim, 1)
@@ -108,7 +106,27 @@ def test_what_a_turn_has_to_say_is_not_said_when_the_disk_fails_in_that_turn(
     cluster.network.deliver()  # the followers have confirmed that it leads
     cluster.put(victim, key, b"v")  # entries for them, in the turn that reads
     victim.step()
+    return victim
+
+
+def test_what_a_turn_has_to_say_is_not_said_when_the_disk_fails_in_that_turn(
+    grow: Grow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = grow()
+    write_some(cluster, 2)
+    victim = read_that_meets(StoreFailed("the disk is gone"), cluster, monkeypatch)
     assert isinstance(victim.host.failure, StoreFailed)
+    assert not cluster.network.frames
+
+
+def test_what_a_damaged_replica_was_about_to_say_in_that_turn_is_not_said(
+    grow: Grow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = grow()
+    write_some(cluster, 2)
+    victim = read_that_meets(Corrupt(1, "a row is damaged"), cluster, monkeypatch)
+    assert victim.host.failure is None
+    assert "a row is damaged" in victim.host.damaged[1]
     assert not cluster.network.frames
 
 

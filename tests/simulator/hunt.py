@@ -256,6 +256,8 @@ TESTS = {
     "test_a_copy_is_refused_when_the_original_still_answers",
     "removed-node-comes-back": "host/test_drain.py::"
     "test_a_node_that_left_and_starts_again_is_told_so",
+    "damaged-replica-finishes-its-turn": "host/test_damage.py::"
+    "test_what_a_damaged_replica_was_about_to_say_in_that_turn_is_not_said",
     "new-half-is-found-by-the-map-alone": "host/test_turned_away.py::"
     "test_who_leads_the_new_half_serves_it_by_a_map_that_has_only_the_old_one",
     "given-up-node-comes-back": "host/test_turned_away.py::"
