@@ -178,10 +178,5 @@ def body_of(exchange: Exchange) -> Fields:
         raise BadRequest(f"the body is no JSON: {why}") from error
 
 
-def optional_body_of(exchange: Exchange) -> Fields:
-    """The request's body, or an empty one when it has none. Raises BadRequest."""
-    return body_of(exchange) if exchange.request.body else Fields({}, "the body")
-
-
 def _refuse(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
