@@ -20,7 +20,7 @@ from kritad.coordinator import Coordinator, may_wait
 from kritad.host.host import Host
 from kritad.host.nearest import nearest_voter
 from kritad.host.request import Request, Respond
-from kritad.state.memos import IDEMPOTENCY_KEY_BYTES_MAX
+from kritad.state.memos import checked_name
 from kritad.storage.places import INNER_PREFIX
 
 Handler = Callable[[Op, bytes, float, bool, Respond], None]
@@ -331,12 +331,8 @@ def _check_guard(op: Op, fields: list[Any]) -> None:
     """What a write's conditions and its idempotency key may be."""
     places = _FIELD[op]
     name = fields[places["idempotency"]]
-    if name is not None and (
-        type(name) is not bytes or not 0 < len(name) <= IDEMPOTENCY_KEY_BYTES_MAX
-    ):
-        raise BadRequest(
-            f"an idempotency key is a byte string of 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes"
-        )
+    if name is not None:
+        checked_name(name)
     if_lock = fields[places["if_lock"]] if "if_lock" in places else None
     if if_lock is None:
         return

@@ -31,13 +31,12 @@ from krita.errors import (
     from_wire,
     to_wire,
 )
-from krita.limits import KEY_BYTES_MAX
+from krita.limits import KEY_BYTES_MAX, LEASE_LIMIT
 from krita.operations import LeaseChange, Op, What
 from krita.ring import META_SHARD
 from kritad.host.host import Host
 from kritad.host.request import Request, Respond
 from kritad.scan_page import ScanPage, ShardCounts, cover_the_ring
-from kritad.state.leases import LEASE_LIMIT
 from kritad.state.reading import SCAN_BYTES_MAX, SCAN_ROWS_MAX, first_of
 from kritad.state.verbs import check_lease, check_ttl
 

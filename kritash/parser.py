@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from krita.checks import LEASE_LIMIT
+from krita.limits import LEASE_LIMIT
 from krita.operations import KEEP_TTL
 from kritash.grammar import Argument, Command, Invocation, Kind, Option
 from kritash.times import TimeError, duration_ms, moment_of

@@ -16,10 +16,12 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 import attrs
 
+from krita.limits import TTL_MS_MAX
+
 _UNITS_MS = {
     "ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000,
 }  # fmt: skip
-DURATION_MS_MAX = 100 * 366 * 86_400_000  # a hundred years: more is a mistake in the unit
+DURATION_MS_MAX = TTL_MS_MAX  # the longest that the store takes
 DURATION_EXAMPLES = "250ms, 30s, 5m, 1h30m, 7d"
 MOMENT_EXAMPLES = "a revision, a time like 2026-11-29T10:00, or -10m"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

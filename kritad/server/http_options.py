@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 from attrs import frozen
 
 from krita.errors import BadRequest
+from krita.limits import IDEMPOTENCY_KEY_BYTES_MAX, LEASE_LIMIT, TTL_MS_MAX
 from krita.operations import KEEP_TTL, Consistency
 from kritad.server.http_exchange import Exchange
 from kritad.server.http_names import checked_key, form_fields
@@ -26,10 +27,10 @@ _DECIMAL = re.compile(rb"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+ -]?[0-9]{1,3})?")
 _NUMBER = re.compile(rb"[0-9]{1,19}")
 _NUMBER_MAX = (1 << 63) - 1
 _FLAGS = {b"": True, b"1": True, b"true": True, b"0": False, b"false": False}
-TTL_S_MAX = 100 * 366 * 86_400  # as the state's limit
+TTL_S_MAX = TTL_MS_MAX // 1000
 
 IDEMPOTENCY_KEY = b"idempotency-key"
-_IDEMPOTENCY_KEY = re.compile(rb"[!-~]{1,255}")
+_IDEMPOTENCY_KEY = re.compile(rb"[!-~]{1,%d}" % IDEMPOTENCY_KEY_BYTES_MAX)
 
 LIFE = frozenset({"ttl", "lease"})
 
@@ -98,7 +99,7 @@ def checked_ttl(ttl_ms: int) -> int:
 def lease_id(text: bytes) -> int:
     """A lease as answers name it. Raises BadRequest."""
     lease = int(text) if _NUMBER.fullmatch(text) else 0
-    if not 0 < lease < 1 << 60:
+    if not 0 < lease < LEASE_LIMIT:
         raise BadRequest("lease is a number from 1 to 2**60-1, as POST /v1/lease gives it")
     return lease
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import attrs
 
 from krita.codec import decode, encode
-from kritad.state.leases import LEASE_LIMIT
+from krita.limits import LEASE_LIMIT
 from kritad.state.notes import Notes
 
 ATTEMPT_LIMIT = LEASE_LIMIT  # attempts' numbers are below it, and random

@@ -16,13 +16,12 @@ import attrs
 
 from krita.codec import decode, encode
 from krita.errors import Busy
+from krita.limits import LEASE_LIMIT
 from kritad.state.bonds import NEVER_MS
 from kritad.state.notes import Notes
 
-LEASE_LIMIT = 1 << 60  # ids are below it
 LEASES_MAX = 100_000  # in a shard: what memory they take is bounded
 _STALE_MAX = 1_000  # deadlines that are not so any more, besides as many as there are leases
-TTL_MS_MAX = 100 * 366 * 86_400_000  # a hundred years: more is a mistake in the unit
 
 
 @attrs.frozen

@@ -13,6 +13,7 @@ from hashlib import blake2b
 
 from krita.codec import decode, encode
 from krita.errors import BadRequest, Status
+from krita.limits import IDEMPOTENCY_KEY_BYTES_MAX
 from krita.operations import OPERATIONS
 from kritad.state.keyspace import Keyspace
 from kritad.state.verbs import Refusal, Reply
@@ -20,7 +21,6 @@ from kritad.storage.places import inner_key, stored_token
 
 KIND = b"i"
 MEMO_TTL_MS = 3_600_000
-IDEMPOTENCY_KEY_BYTES_MAX = 255
 _DIGEST_BYTES = 16
 _NODES_OWN = "value_bytes_max"
 
@@ -32,11 +32,9 @@ class Memo:
         self, keyspace: Keyspace, name: object, key: bytes, op: int, asked: Sequence[object]
     ) -> None:
         """``asked`` is what makes it the same request: see ``asked_by``. Raises BadRequest."""
-        if type(name) is not bytes or not 0 < len(name) <= IDEMPOTENCY_KEY_BYTES_MAX:
-            raise BadRequest(
-                f"an idempotency key is a byte string of 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes"
-            )
-        digest = blake2b(name, digest_size=_DIGEST_BYTES, person=b"idempotency").digest()
+        digest = blake2b(
+            checked_name(name), digest_size=_DIGEST_BYTES, person=b"idempotency"
+        ).digest()
         self._key = inner_key(KIND, digest, stored_token(key))
         request = encode([op, *asked])
         self._request = blake2b(request, digest_size=_DIGEST_BYTES, person=b"request").digest()
@@ -63,6 +61,15 @@ class Memo:
         data = encode([self._request, status, values])
         expires_ms = self._keyspace.clock_ms + MEMO_TTL_MS
         self._keyspace.put_inner(self._key, data, index, expires_ms)
+
+
+def checked_name(name: object) -> bytes:
+    """An idempotency key. Raises BadRequest for what cannot be one."""
+    if type(name) is not bytes or not 0 < len(name) <= IDEMPOTENCY_KEY_BYTES_MAX:
+        raise BadRequest(
+            f"an idempotency key is a byte string of 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes"
+        )
+    return name
 
 
 def asked_by(op: int, fields: Sequence[object]) -> list[object]:

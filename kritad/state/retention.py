@@ -14,7 +14,7 @@ import attrs
 
 from krita.codec import decode, encode
 from krita.errors import Busy
-from kritad.state.leases import LEASE_LIMIT
+from krita.limits import LEASE_LIMIT
 from kritad.state.notes import Notes
 
 RULES_MAX = 1_000  # of a shard

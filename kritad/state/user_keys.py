@@ -21,11 +21,11 @@ from functools import partial
 from typing import Any
 
 from krita.errors import BadRequest, Busy, LeaseUnknown, Status, WrongShard
-from krita.limits import KEY_BYTES_MAX
+from krita.limits import KEY_BYTES_MAX, TTL_MS_MAX
 from krita.operations import OPERATIONS, Change, LeaseChange, Op
 from kritad.state.intents import Intents
 from kritad.state.keyspace import Keyspace
-from kritad.state.leases import TTL_MS_MAX, Leases
+from kritad.state.leases import Leases
 from kritad.state.memos import Memo, asked_by
 from kritad.state.notes import Notes
 from kritad.state.repeats import NO_SESSION, Repeats

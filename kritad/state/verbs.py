@@ -21,9 +21,8 @@ from typing import Protocol
 import attrs
 
 from krita.errors import BadRequest, Status
-from krita.limits import VALUE_BYTES_MAX_CEILING
+from krita.limits import LEASE_LIMIT, TTL_MS_MAX, VALUE_BYTES_MAX_CEILING
 from krita.operations import KEEP_TTL, Op
-from kritad.state.leases import LEASE_LIMIT, TTL_MS_MAX
 from kritad.storage.rows import Row, Stamp
 
 # A status and the values that its reply is made of again.

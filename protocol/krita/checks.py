@@ -10,14 +10,16 @@ from datetime import datetime
 from typing import Protocol, TypeAlias
 
 from krita.errors import BadRequest, TooLarge
-from krita.limits import KEY_BYTES_MAX, VALUE_BYTES_MAX_CEILING
+from krita.limits import (
+    IDEMPOTENCY_KEY_BYTES_MAX,
+    KEY_BYTES_MAX,
+    LEASE_LIMIT,
+    VALUE_BYTES_MAX_CEILING,
+)
 from krita.operations import KEEP_TTL, Consistency
 
 Key: TypeAlias = "str | bytes"
 Data: TypeAlias = "str | bytes | bytearray | memoryview"
-
-IDEMPOTENCY_BYTES_MAX = 255
-LEASE_LIMIT = 1 << 60  # leases' ids are below it
 
 
 class HasId(Protocol):
@@ -139,8 +141,8 @@ def idempotency_bytes(idempotency: str | bytes | None) -> bytes | None:
         idempotency = idempotency.encode()
     if idempotency is None:
         return None
-    if not isinstance(idempotency, bytes) or not 0 < len(idempotency) <= IDEMPOTENCY_BYTES_MAX:
-        raise BadRequest(f"an idempotency key has 1 to {IDEMPOTENCY_BYTES_MAX} bytes")
+    if not isinstance(idempotency, bytes) or not 0 < len(idempotency) <= IDEMPOTENCY_KEY_BYTES_MAX:
+        raise BadRequest(f"an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes")
     return idempotency
 
 

@@ -17,6 +17,9 @@ CBOR_ITEMS_MAX = 1 << 20  # elements of one item in all, however nested
 REQUESTS_IN_FLIGHT_MAX = 1024  # per connection; above it the server stops reading
 
 TXN_OPERATIONS_MAX = 1024  # comparisons and operations of one transaction together
+LEASE_LIMIT = 1 << 60  # leases' ids are below it
+TTL_MS_MAX = 100 * 366 * 86_400_000  # a hundred years: more is a mistake in the unit
+IDEMPOTENCY_KEY_BYTES_MAX = 255
 
 PORT_DEFAULT = 8080
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from krita import checks, items
 from krita.errors import BadRequest
+from krita.limits import TTL_MS_MAX
 from krita.operations import Op, What
 from krita.request import Request, patience
 from krita.ring import ShardMap
 from krita.values import read_list
 
-RETENTION_MS_MAX = 100 * 366 * 86_400_000  # a hundred years: more is a mistake in the unit
 _NOTHING = b"\0"  # a range from here to here has no keys
 
 
@@ -89,7 +89,7 @@ def lease_show(lease: int) -> Request[items.LeaseInfo]:
 def retention_set(prefix: str | bytes, retention_ms: int) -> Request[None]:
     """-> None"""
     name = prefix.encode() if isinstance(prefix, str) else prefix
-    if type(retention_ms) is not int or not 0 <= retention_ms <= RETENTION_MS_MAX:
+    if type(retention_ms) is not int or not 0 <= retention_ms <= TTL_MS_MAX:
         raise BadRequest(f"retention_ms is a number of milliseconds, not {retention_ms!r}")
     return Request(Op.RETENTION_SET, (name, retention_ms), items.read_nothing)
 

@@ -61,6 +61,9 @@ _LIMITS = {
     "CBOR_ITEMS_MAX": "elements of one item in all",
     "REQUESTS_IN_FLIGHT_MAX": "unanswered requests of a connection before the server stops reading",
     "TXN_OPERATIONS_MAX": "comparisons and operations of a transaction together",
+    "LEASE_LIMIT": "leases' ids are below it",
+    "TTL_MS_MAX": "milliseconds of a time to live, and of a retention",
+    "IDEMPOTENCY_KEY_BYTES_MAX": "bytes of an idempotency key; at least one",
     "PORT_DEFAULT": "the port",
 }
 

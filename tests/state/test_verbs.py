@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from krita.errors import BadRequest, ConditionFailed, Conflict, LeaseUnknown, Locked
+from krita.limits import TTL_MS_MAX
 from krita.operations import LeaseChange, Op
-from kritad.state.leases import TTL_MS_MAX
 from tests.state.shard import Shard, error
 
 GUARDED = (Op.PUT, Op.DELETE, Op.ADD, Op.APPEND, Op.TOUCH)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from krita import checks, wide_requests
 from krita.errors import BadRequest, LeaseUnknown
+from krita.limits import LEASE_LIMIT
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -31,7 +32,7 @@ class AsyncLease:
         self._client = client
         self._timeout_ms = timeout_ms
         # Drawn here, so that a grant that is sent twice is one lease.
-        self.id: int = checks.lease_id(id) or 1 + secrets.randbelow(checks.LEASE_LIMIT - 1)
+        self.id: int = checks.lease_id(id) or 1 + secrets.randbelow(LEASE_LIMIT - 1)
         self.ttl_ms = ttl_ms  # None: of one that exists already
         self._keeper: AsyncKeeper | None = None
 
