@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 
 from krita.codec import encode, encode_body
-from krita.errors import DeadlineExceeded, KritaError, Unavailable, to_wire
+from krita.errors import DeadlineExceeded, KritaError, to_wire
 from krita.operations import OPERATIONS, Op, Route
 from kritad import txn_steps
 from kritad.host.clock import Clock
@@ -56,7 +56,7 @@ class Coordinator:
         if name is not None:
             digest = blake2b(encode([key, *rest[:3]]), digest_size=_DIGEST_BYTES).digest()
         asker = Asker(session, sequence, acked_to, name, digest)
-        run = steps(Wish(key, transaction, asker), self._shard_of, self._draw)
+        run = steps(Wish(key, transaction, asker), self._host.owner, self._draw)
         # ``sent`` says of it that it is being decided, so what its deadline may claim.
         client = Request(Op.TXN, b"", key, 0, respond, deadline_ms, write=True)
         self._host.deadlines.add(client)
@@ -64,12 +64,6 @@ class Coordinator:
 
     def _draw(self) -> int:
         return self._host.chance.randrange(1, ATTEMPT_LIMIT)
-
-    def _shard_of(self, key: bytes) -> int:
-        shard = self._host.shard_of(key)
-        if shard is None:
-            raise Unavailable("this node does not know the cluster's shards yet", hint="try again")
-        return shard
 
 
 @attrs.define(eq=False)

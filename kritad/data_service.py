@@ -79,10 +79,7 @@ class DataService:
     def _shard_of(self, key: Any) -> int:
         check_key(key)
         # Not by the map alone: it may lack a split that this node has been through.
-        shard = self._host.shard_of(key)
-        if shard is None:
-            raise Unavailable("this node does not know the cluster's shards yet", hint="try again")
-        return shard
+        return self._host.owner(key)
 
     # --- reads -------------------------------------------------------------------------
 

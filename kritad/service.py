@@ -43,6 +43,7 @@ from kritad.gather import Gather
 from kritad.host.admission import lost_advice, same_place
 from kritad.host.bootstrap import META_SHARD, parse_join
 from kritad.host.host import Host
+from kritad.host.ownership import no_map_yet
 from kritad.host.request import Request, Respond
 from kritad.host.snapshots import SnapshotReceiver
 from kritad.metrics import Metrics, Series
@@ -234,7 +235,7 @@ class Service:
     ) -> None:
         shard_map = self._host.build_shard_map()
         if shard_map is None:
-            raise Unavailable("this node does not know the cluster's shards yet", hint="try again")
+            raise no_map_yet()
         respond(Status.OK, shard_map.to_wire())
 
     def _report(self, op: Op, body: bytes, _deadline: float, _fwd: bool, respond: Respond) -> None:

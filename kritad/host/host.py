@@ -34,7 +34,7 @@ from kritad.host.flush import Flusher
 from kritad.host.leaders import LeaderTable
 from kritad.host.leadership import Leadership
 from kritad.host.opening import HostSettings, Opener
-from kritad.host.ownership import owner_of, shard_map_of
+from kritad.host.ownership import no_map_yet, owner_of, shard_map_of
 from kritad.host.peer_codec import decode_messages
 from kritad.host.replica import Replica
 from kritad.host.request import Deadlines, Request
@@ -271,6 +271,13 @@ class Host:
     def shard_of(self, key: bytes) -> int | None:
         """The shard that owns the key; None before the cluster is bootstrapped."""
         return None if self.shard_map is None else owner_of(key, self.shard_map, self.replicas)
+
+    def owner(self, key: bytes) -> int:
+        """The same for who cannot go on without it. Raises Unavailable."""
+        shard = self.shard_of(key)
+        if shard is None:
+            raise no_map_yet()
+        return shard
 
     # --- what comes in -----------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from krita.errors import Unavailable
 from krita.ring import ShardInfo, ShardMap
 from kritad.cluster.view import MetaView
 from kritad.host.leaders import LeaderTable
@@ -28,6 +29,12 @@ def shard_map_of(view: MetaView, leaders: LeaderTable) -> ShardMap | None:
     nodes = {node.node: node.address for node in view.nodes.values()}
     zones = {node.node: node.zone for node in view.nodes.values() if node.zone}
     return ShardMap(view.version, tuple(infos), nodes, zones)
+
+
+def no_map_yet() -> Unavailable:
+    """What somebody is told whose request needs the cluster's shards, before this node
+    knows them."""
+    return Unavailable("this node does not know the cluster's shards yet", hint="try again")
 
 
 def owner_of(key: bytes, shard_map: ShardMap, replicas: Mapping[int, Replica]) -> int:
