@@ -15,7 +15,8 @@ Rules:
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -35,6 +36,7 @@ from krita.limits import KEY_BYTES_MAX, LEASE_LIMIT
 from krita.operations import LeaseChange, Op, What
 from krita.ring import META_SHARD
 from kritad.host.host import Host
+from kritad.host.ownership import no_map_yet
 from kritad.host.request import Request, Respond
 from kritad.scan_page import ScanPage, ShardCounts, cover_the_ring
 from kritad.state.reading import SCAN_BYTES_MAX, SCAN_ROWS_MAX, first_of
@@ -47,7 +49,7 @@ _ROUNDS_MAX = 5  # of telling all shards, while one is being split
 
 @attrs.define(eq=False)
 class _Round:
-    """The same question to several shards, and what they have said so far."""
+    """A question to several shards, and what they have said so far."""
 
     then: Callable[[dict[int, Any]], None]
     fail: Callable[[KritaError], None]
@@ -93,9 +95,8 @@ class _Everywhere:
     def tell(self) -> None:
         """Tell all that are known now. Raises Unavailable."""
         shards = self.gather.shards()
-        self.gather.ask(
-            self.op, shards, self.fields, self.deadline_ms, self._then, self._fail, write=True
-        )
+        asks = dict.fromkeys(shards, self.fields)
+        self.gather.ask(self.op, asks, self.deadline_ms, self._then, self._fail, write=True)
 
     def _then(self, answers: dict[int, Any]) -> None:
         self.answers += answers.values()
@@ -146,23 +147,22 @@ class Gather:
         # Split off here, and not heard of by the meta shard yet.
         known |= {shard for shard in host.replicas if shard != META_SHARD}
         if not known:
-            raise Unavailable("this node does not know the cluster's shards yet", hint="try again")
+            raise no_map_yet()
         return sorted(known)
 
     def ask(
         self,
         op: Op,
-        shards: Sequence[int],
-        fields: Sequence[object],
+        asks: Mapping[int, Sequence[object]],
         deadline_ms: float,
         then: Callable[[dict[int, Any]], None],
         fail: Callable[[KritaError], None],
         *,
         write: bool = False,
     ) -> None:
-        """Ask the shards the same; ``then`` gets the answers of all."""
-        question = _Round(then, fail, set(shards), write)
-        for shard in shards:
+        """Ask each shard with these fields; ``then`` gets the answers of all."""
+        question = _Round(then, fail, set(asks), write)
+        for shard, fields in asks.items():
             body = encode_body(op, shard, *fields)
 
             def respond(status: int, reply: object, shard: int = shard) -> None:
@@ -234,8 +234,8 @@ class Gather:
             keys = sorted(key for answer in answers.values() for key in answer[2])
             respond(Status.OK, [ttl_ms, left_ms, first_of(keys, self._bytes_max)])
 
-        fail = lambda error: _fail(respond, error)  # noqa: E731
-        self.ask(Op.LEASE_STATE, self.shards(), (lease, None), deadline_ms, then, fail)
+        asks = dict.fromkeys(self.shards(), (lease, None))
+        self.ask(Op.LEASE_STATE, asks, deadline_ms, then, partial(_fail, respond))
 
     # --- retentions --------------------------------------------------------------------
 
@@ -260,8 +260,8 @@ class Gather:
                     known[1:] = min(known[1], retention_ms), max(known[2], since_ms)
             respond(Status.OK, [[rules[prefix] for prefix in sorted(rules)]])
 
-        fail = lambda error: _fail(respond, error)  # noqa: E731
-        self.ask(Op.RETENTION_STATE, self.shards(), (), deadline_ms, then, fail)
+        asks = dict.fromkeys(self.shards(), ())
+        self.ask(Op.RETENTION_STATE, asks, deadline_ms, then, partial(_fail, respond))
 
     # --- scans -------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ Rules:
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -32,8 +32,7 @@ class Shards(Protocol):
     def ask(
         self,
         op: Op,
-        shards: Sequence[int],
-        fields: Sequence[object],
+        asks: Mapping[int, Sequence[object]],
         deadline_ms: float,
         then: Callable[[dict[int, Any]], None],
         fail: Callable[[KritaError], None],
@@ -87,7 +86,8 @@ class ScanPage(_Question):
         rows = max(_ROWS_MIN, min(self.rows_max, 2 * self.rows_max // len(shards)))
         bytes_each = max(1, 2 * self.bytes_max // len(shards))
         fields = (self.start, self.stop, rows, self.reverse, self.what, bytes_each)
-        self.shards.ask(Op.SHARD_SCAN, shards, fields, self.deadline_ms, self._then, self.fail)
+        asks = dict.fromkeys(shards, fields)
+        self.shards.ask(Op.SHARD_SCAN, asks, self.deadline_ms, self._then, self.fail)
 
     def _then(self, answers: dict[int, Any]) -> None:
         parts = list(answers.values())
@@ -126,45 +126,23 @@ class ShardCounts(_Question):
         """Begin to count. Raises KritaError."""
         self._count = 0
         self._arcs = {}
-        for shard in self.shards.shards():
-            self._arcs[shard] = (-1, -1)
-        self._slice(dict.fromkeys(self._arcs, self.start))
+        self._slice(dict.fromkeys(self.shards.shards(), self.start))
 
     def _slice(self, starts: dict[int, Any]) -> None:
         """Let these shards count on from there."""
-        answers: dict[int, Any] = {}
-
-        def then(found: dict[int, Any]) -> None:
-            answers.update(found)
-            if len(answers) == len(starts):
-                self._then(answers)
-
-        failed: list[KritaError] = []
-
-        def fail(error: KritaError) -> None:
-            if not failed:
-                self.fail(error)
-            failed.append(error)
-
-        for shard, start in starts.items():
-            fields = (start, self.stop, None, False, int(What.COUNT), None)
-            self.shards.ask(
-                Op.SHARD_SCAN,
-                [shard],
-                fields,
-                self.deadline_ms,
-                then,
-                fail,
-            )
+        asks = {
+            shard: (start, self.stop, None, False, int(What.COUNT), None)
+            for shard, start in starts.items()
+        }
+        self.shards.ask(Op.SHARD_SCAN, asks, self.deadline_ms, self._then, self.fail)
 
     def _then(self, answers: dict[int, Any]) -> None:
         starts: dict[int, Any] = {}
         for shard, (count, edge, _, *arc) in answers.items():
-            known = self._arcs[shard]
-            if known not in ((-1, -1), tuple(arc)):
+            lo, hi = arc
+            if self._arcs.setdefault(shard, (lo, hi)) != (lo, hi):
                 self.again()
                 return
-            self._arcs[shard] = arc[0], arc[1]
             self._count += count
             if edge is not None:
                 starts[shard] = edge

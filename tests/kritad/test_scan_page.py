@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -35,8 +35,7 @@ class FakeShards:
     def ask(
         self,
         op: Op,
-        shards: Sequence[int],
-        fields: Sequence[object],
+        asks: Mapping[int, Sequence[object]],
         _deadline_ms: float,
         then: Callable[[dict[int, Any]], None],
         fail: Callable[[KritaError], None],
@@ -44,12 +43,12 @@ class FakeShards:
         assert op == Op.SHARD_SCAN
         self.asked += 1
         answers = {}
-        for shard in self.chance.sample(list(shards), len(shards)):  # they come in any order
+        for shard in self.chance.sample(list(asks), len(asks)):  # they come in any order
             self.before_answer()
             if shard in self.failing:
                 fail(self.failing[shard])
                 return
-            answers[shard] = self.answer(shard, *fields)
+            answers[shard] = self.answer(shard, *asks[shard])
         then(answers)
 
     def answer(
