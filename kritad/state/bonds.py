@@ -4,9 +4,6 @@ All in memory, because every write has to know at once whether something is due:
 dict entries and one of a heap for each such key, about 300 bytes. Rebuilt from
 data.db's small indexes when the shard is opened (Table.bonds).
 
-The heap keeps what is not so any more until it comes to the top, or until there is more
-of it than of what is: a key that is kept alive for a year is not remembered for each time.
-
 Rules:
 * Deadlines are times of the shard's own clock, which only entries move, so what is due
   is the same on every replica (raft.md 6); they are part of the row and its digest.
@@ -19,29 +16,32 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
+from operator import attrgetter
 
+from kritad.state.deadlines import Deadlines
 from kritad.storage.places import stored_token
 from kritad.storage.rows import Bond
 
-NEVER_MS = 1 << 62  # later than any clock
-_STALE_MAX = 1_000  # in the heap, besides as many as there are keys
-
 
 class Bonds:
-    """See the module's docstring. ``next_ms``: nothing is due before it. ``by_key`` is for
-    reading: whether it is empty is asked by every write."""
+    """See the module's docstring. ``by_key`` is for reading: whether it is empty is asked by
+    every write."""
 
     def __init__(self, bonds: Iterable[Bond] = ()) -> None:
         self.by_key = {bond.key: bond for bond in bonds}
-        self._heap = _heap_of(self.by_key.values())
+        self._deadlines = Deadlines(self.by_key, attrgetter("expires_ms"))
         self._by_lease: dict[int, set[bytes]] = {}
         for bond in self.by_key.values():
             if bond.lease:
                 self._by_lease.setdefault(bond.lease, set()).add(bond.key)
-        self.next_ms = self._heap[0][0] if self._heap else NEVER_MS
 
     def __repr__(self) -> str:
         return f"<Bonds {len(self.by_key)} keys, {len(self._by_lease)} leases>"
+
+    @property
+    def next_ms(self) -> int:
+        """Nothing is due before it."""
+        return self._deadlines.next_ms
 
     def of(self, key: bytes) -> tuple[int, int]:
         """The key's deadline and lease; 0 for none."""
@@ -60,27 +60,13 @@ class Bonds:
             self._forget(before)
         if expires_ms or lease:
             self.by_key[key] = Bond(key, expires_ms, lease)
-        if expires_ms:
-            heapq.heappush(self._heap, (expires_ms, key))
-            if len(self._heap) > 2 * len(self.by_key) + _STALE_MAX:
-                self._heap = _heap_of(self.by_key.values())
         if lease:
             self._by_lease.setdefault(lease, set()).add(key)
-        self._settle()
+        self._deadlines.changed(key)
 
     def due(self, clock_ms: int, limit: int) -> list[bytes]:
         """The next keys whose deadlines have passed. They stay here until their rows go."""
-        found: list[tuple[int, bytes]] = []
-        while self.next_ms <= clock_ms and len(found) < limit:
-            item = heapq.heappop(self._heap)
-            # One that got the same deadline twice is there twice, in a row.
-            if not found or found[-1] != item:
-                found.append(item)
-            self._settle()
-        for item in found:
-            heapq.heappush(self._heap, item)
-        self._settle()
-        return [key for _, key in found]
+        return self._deadlines.due(clock_ms, limit)
 
     def leased(self, lease: int, limit: int) -> list[bytes]:
         """The first keys that end with the lease, in order. ~0.1 µs for each that does."""
@@ -105,21 +91,3 @@ class Bonds:
             keys.discard(bond.key)
             if not keys:
                 del self._by_lease[bond.lease]
-
-    def _settle(self) -> None:
-        """Drop from the heap what is not so any more: the first there is true then."""
-        heap = self._heap
-        while heap:
-            expires_ms, key = heap[0]
-            bond = self.by_key.get(key)
-            if bond is not None and bond.expires_ms == expires_ms:
-                self.next_ms = expires_ms
-                return
-            heapq.heappop(heap)
-        self.next_ms = NEVER_MS
-
-
-def _heap_of(bonds: Iterable[Bond]) -> list[tuple[int, bytes]]:
-    heap = [(bond.expires_ms, bond.key) for bond in bonds if bond.expires_ms]
-    heapq.heapify(heap)
-    return heap

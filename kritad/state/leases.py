@@ -10,18 +10,17 @@ A lease whose time is over is not alive, even while some of its keys wait for th
 
 from __future__ import annotations
 
-import heapq
+from operator import attrgetter
 
 import attrs
 
 from krita.codec import decode, encode
 from krita.errors import Busy
 from krita.limits import LEASE_LIMIT
-from kritad.state.bonds import NEVER_MS
+from kritad.state.deadlines import Deadlines
 from kritad.state.notes import Notes
 
 LEASES_MAX = 100_000  # in a shard: what memory they take is bounded
-_STALE_MAX = 1_000  # deadlines that are not so any more, besides as many as there are leases
 
 
 @attrs.frozen
@@ -33,22 +32,25 @@ class Lease:
 
 
 class Leases:
-    """See the module's docstring. ``next_ms``: none is over before it."""
+    """See the module's docstring."""
 
     def __init__(self, notes: Notes) -> None:
         self._notes = notes
-        self._leases: dict[int, Lease] = {}
-        self._heap: list[tuple[int, int]] = []
-        self.next_ms = NEVER_MS
-        for number, blob in notes:
-            if -LEASE_LIMIT < number < 0:
-                self._keep(-number, Lease(*_fields(blob)))
+        self._leases = {
+            -number: Lease(*_fields(blob)) for number, blob in notes if -LEASE_LIMIT < number < 0
+        }
+        self._deadlines = Deadlines(self._leases, attrgetter("deadline_ms"))
 
     def __repr__(self) -> str:
         return f"<Leases {len(self._leases)}>"
 
     def __len__(self) -> int:
         return len(self._leases)
+
+    @property
+    def next_ms(self) -> int:
+        """None is over before it."""
+        return self._deadlines.next_ms
 
     def get(self, lease: int) -> Lease | None:
         """What is known of it; of one that is over, too, as long as it has keys."""
@@ -64,37 +66,18 @@ class Leases:
         if lease not in self._leases and len(self._leases) >= LEASES_MAX:
             raise Busy(f"there are {LEASES_MAX} leases already", hint="let several keys share one")
         self._notes.put(-lease, encode([ttl_ms, deadline_ms]))
-        self._keep(lease, Lease(ttl_ms, deadline_ms))
+        self._leases[lease] = Lease(ttl_ms, deadline_ms)
+        self._deadlines.changed(lease)
 
     def over(self, clock_ms: int) -> int | None:
         """The next lease whose time is over. None: there is none."""
-        return self._heap[0][1] if self.next_ms <= clock_ms else None
+        return next(iter(self._deadlines.due(clock_ms, 1)), None)
 
     def end(self, lease: int) -> None:
         """Forget it: it has no keys any more."""
         del self._leases[lease]
         self._notes.remove(-lease)
-        self._settle()
-
-    def _keep(self, lease: int, known: Lease) -> None:
-        self._leases[lease] = known
-        heapq.heappush(self._heap, (known.deadline_ms, lease))
-        if len(self._heap) > 2 * len(self._leases) + _STALE_MAX:
-            # Each keepalive has left one behind.
-            self._heap = [(each.deadline_ms, number) for number, each in self._leases.items()]
-            heapq.heapify(self._heap)
-        self._settle()
-
-    def _settle(self) -> None:
-        heap = self._heap
-        while heap:
-            deadline_ms, lease = heap[0]
-            known = self._leases.get(lease)
-            if known is not None and known.deadline_ms == deadline_ms:
-                self.next_ms = deadline_ms
-                return
-            heapq.heappop(heap)
-        self.next_ms = NEVER_MS
+        self._deadlines.changed(lease)
 
 
 def _fields(blob: bytes) -> list[int]:

@@ -8,7 +8,8 @@ import pytest
 
 from krita.operations import Change, Op
 from krita.ring import token
-from kritad.state.bonds import NEVER_MS, Bonds
+from kritad.state.bonds import Bonds
+from kritad.state.deadlines import NEVER_MS
 from kritad.state.user_keys import ENDED_MAX
 from kritad.storage.errors import Corrupt
 from kritad.storage.rows import Bond
@@ -43,7 +44,7 @@ def test_a_key_that_is_kept_alive_for_ever_takes_no_more_memory_for_it() -> None
     bonds.put(b"early", 1, 0)
     for deadline_ms in range(10, 20_000):
         bonds.put(b"k", deadline_ms, 0)
-    assert len(bonds._heap) < 2_000
+    assert len(bonds._deadlines._heap) < 2_000
     assert bonds.due(30_000, 10) == [b"early", b"k"]
 
 

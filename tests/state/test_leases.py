@@ -225,7 +225,7 @@ def test_a_lease_that_is_kept_alive_for_ever_takes_no_more_memory_for_it() -> No
     leases.put(1, 5, 5)
     for deadline_ms in range(10, 10_000):
         leases.put(2, 10, deadline_ms)
-    assert len(leases._heap) < 2_000
+    assert len(leases._deadlines._heap) < 2_000
     assert leases.over(20_000) == 1
     leases.end(1)
     assert (leases.over(9_998), leases.over(9_999)) == (None, 2)
