@@ -216,9 +216,7 @@ class DataService:
             self._coordinator.begin(fields, deadline_ms, respond)
             return
         body = self._with_limit(op, body, fields)
-        request = Request(op, body, key, shard, respond, deadline_ms, forwarded, write=True)  # type: ignore[arg-type]
-        request.fields = keys
-        self._host.submit(request)
+        self._write(op, body, key, shard, deadline_ms, forwarded, respond, keys)
 
     def _with_limit(self, op: Op, body: bytes, fields: list[Any]) -> bytes:
         """The body with this node's ``value_bytes_max``, which is the field at its end. A
@@ -235,10 +233,12 @@ class DataService:
         deadline_ms: float,
         forwarded: bool,
         respond: Respond,
+        keys: Sequence[Any] = (),
     ) -> None:
-        self._host.submit(
-            Request(op, body, key, shard, respond, deadline_ms, forwarded, write=True)
-        )
+        """``keys``: all that it touches, if these are several."""
+        request = Request(op, body, key, shard, respond, deadline_ms, forwarded, write=True)
+        request.fields = keys
+        self._host.submit(request)
 
     def _check_value(self, value: object) -> None:
         if type(value) is not bytes:

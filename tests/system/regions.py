@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import re
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from krita import Client, KritaError
 from krita.ring import META_SHARD
@@ -67,21 +68,27 @@ class RegionalNode(Node):
             return sum(map(int, _GETS.findall(answer.read().decode())))
 
 
-class RegionalCluster:
-    """See the module. ``nodes`` are in the order of the regions."""
+class NetworkedCluster(ABC):
+    """One node in each of the network's regions but those of ``people``. ``nodes`` are in the
+    order of the regions."""
 
     def __init__(
-        self, folder: Path, names: Sequence[str], delay_ms: float, flags: Sequence[str] = ()
+        self,
+        folder: Path,
+        names: Sequence[str],
+        delay_ms: float,
+        flags: Sequence[str],
+        people: Sequence[str] = (),
     ) -> None:
-        self.network = Network(names, delay_ms)
-        self.nodes: list[RegionalNode] = []
-        all_flags = [*TIMING, "--shards=4", f"--leader_zones={names[0]}", *flags]
-        for number, region in enumerate(self.network.regions.values(), 1):
-            self.nodes.append(RegionalNode(region, number, folder, all_flags))
+        self.network = Network((*names, *people), delay_ms)
+        self.nodes = [
+            RegionalNode(self.network.regions[name], number, folder, flags)
+            for number, name in enumerate(names, 1)
+        ]
         for node in self.nodes[1:]:
             node.flags.append(f"--join_ip={self.nodes[0].address}")
 
-    def __enter__(self) -> RegionalCluster:
+    def __enter__(self) -> Self:
         self.network.__enter__()
         return self
 
@@ -103,6 +110,20 @@ class RegionalCluster:
             node.start()
             node.wait_ready()
         self.wait_whole()
+
+    @abstractmethod
+    def wait_whole(self) -> None:
+        """Until everything is where it should be."""
+
+
+class RegionalCluster(NetworkedCluster):
+    """See the module: a node in each region, and leaders in the first."""
+
+    def __init__(
+        self, folder: Path, names: Sequence[str], delay_ms: float, flags: Sequence[str] = ()
+    ) -> None:
+        zones = f"--leader_zones={names[0]}"
+        super().__init__(folder, names, delay_ms, [*TIMING, "--shards=4", zones, *flags])
 
     def wait_whole(self) -> None:
         """Until each shard has a voter in each region that has caught up, and its

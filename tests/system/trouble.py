@@ -15,53 +15,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from krita import Client, KritaError
 from krita.ring import META_SHARD
-from tests.system.namespaces import Network
 from tests.system.node import wait_until
-from tests.system.regions import TOKEN, RegionalNode
+from tests.system.regions import TOKEN, NetworkedCluster
 
 PEOPLE = "people"
 _NAMES = ("a", "b", "c")
 _LINK_MS = 0.2
 
 
-class TroubledCluster:
+class TroubledCluster(NetworkedCluster):
     """Three nodes and the people, each in a namespace."""
 
     def __init__(self, folder: Path, flags: Sequence[str] = ()) -> None:
-        self.network = Network((*_NAMES, PEOPLE), _LINK_MS)
-        self.nodes = [
-            RegionalNode(self.network.regions[name], number, folder, flags)
-            for number, name in enumerate(_NAMES, 1)
-        ]
-        for node in self.nodes[1:]:
-            node.flags.append(f"--join_ip={self.nodes[0].address}")
-
-    def __enter__(self) -> TroubledCluster:
-        self.network.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            for node in self.nodes:
-                node.close()
-        finally:
-            self.network.__exit__(kind, error, traceback)
-
-    def start(self) -> None:
-        """Start all nodes, and wait until every shard has three voters."""
-        for node in self.nodes:
-            node.start()
-            node.wait_ready()
-        self.wait_whole()
+        super().__init__(folder, _NAMES, _LINK_MS, flags, people=[PEOPLE])
 
     @contextmanager
     def client(self, timeout_ms: float = 8_000) -> Iterator[Client]:
