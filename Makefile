@@ -4,6 +4,7 @@
 # make lock   pin the newest versions of the dependencies that setup.cfg allows
 # make clean  remove what these made; the data of make run stays (rm -r data)
 #
+# make test ends at the tenth failure: what breaks everything is told in a minute, not in an hour.
 # Both run and test set up .venv first, and again when a dependency has changed.
 
 VENV := .venv
@@ -21,7 +22,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest --maxfail=10
 
 # Every soak begins at another seed, which it says: the number of seconds since 1970.
 soak: $(VENV)/.installed-dev

@@ -251,13 +251,16 @@ class Cluster:
 
         self._orders.put(ordered)
         self._bell.send(b".")
-        assert done.wait(10), f"the cluster's thread is gone: {self._failure!r}"
+        # Not one long wait: where the thread has died, hundreds of tests would each wait it out.
+        for _ in range(100):
+            if done.wait(0.1) or not self._thread.is_alive():
+                break
+        assert done.is_set(), f"the cluster's thread is gone: {self._failure!r}"
 
     def close(self) -> None:
-        def stop() -> None:
-            self._stopping = True
-
-        self.do(stop)
+        self._stopping = True
+        self._orders.put(lambda: None)
+        self._bell.send(b".")
         self._thread.join(10)
         self.holdings.close()
         for key in list(self._selector.get_map().values()):
