@@ -48,6 +48,7 @@ from kritad.host.request import Request, Respond
 from kritad.host.snapshots import SnapshotReceiver
 from kritad.metrics import Metrics, Series
 from kritad.state.reading import SCAN_ROWS_MAX
+from kritad.trail import Trail
 
 log = logging.getLogger(__name__)
 
@@ -170,12 +171,18 @@ class Service:
         clock, commands = self._host.clock, self.metrics.commands
         name, series = self._series.get(op) or self._unknown_series
 
+        trail = respond if isinstance(respond, Trail) else None
+        answer = respond if trail is None else trail.respond
+
         def measured(status: int, body: object) -> None:
             series.observe((clock.monotonic_ms() - started_ms) / 1000.0)
             commands.inc(name, _STATUS_NAMES.get(status, "unknown"))
-            respond(status, body)
+            answer(status, body)
 
-        return measured
+        if trail is None:
+            return measured
+        trail.respond = measured  # the host looks for the trail itself
+        return trail
 
     async def call(
         self,

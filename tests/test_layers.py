@@ -65,15 +65,19 @@ FLOORS = (
         ("krita", *RAFT_VALUES, "kritad.cluster"),
         banned=IMPURE,
     ),
-    # Misbehaviour on request, counters and connections: what the floors from the host up share.
+    # Misbehaviour on request, counters, connections and where time goes: what the floors from
+    # the host up share.
     Floor("buggify", ("kritad.buggify",), (), ()),
     Floor("metrics", ("kritad.metrics",), ("kritad.metrics",)),
     Floor("stream", ("kritad.stream",), ("kritad.stream",), ("attrs", "trio")),
+    Floor("trail", ("kritad.trail",), ("krita",), ()),
     Floor("host", ("kritad.host",),
-          (*BELOW_HOST, "kritad.host", "kritad.buggify", "kritad.metrics", "kritad.stream"),
+          (*BELOW_HOST, "kritad.host", "kritad.buggify", "kritad.metrics", "kritad.stream",
+           "kritad.trail"),
           ("attrs", "trio")),
-    Floor("service", DOOR, (*BELOW_HOST, "kritad.host", *DOOR), ("attrs", "trio")),
-    Floor("server", ("kritad.server",), ("krita", *DOOR, "kritad.server", "kritad.stream"),
+    Floor("service", DOOR, (*BELOW_HOST, "kritad.host", "kritad.trail", *DOOR), ("attrs", "trio")),
+    Floor("server", ("kritad.server",),
+          ("krita", *DOOR, "kritad.server", "kritad.stream", "kritad.trail"),
           ("attrs", "trio", "httptools")),
     Floor("top", ("kritad",), ("krita", "kritad"), ("attrs", "trio", "yaml")),
     Floor("kritash", ("kritash",), ("krita", "kritash"),

@@ -189,6 +189,7 @@ class Drive:
             if raft.poisoned:
                 continue
             raft.saved(pending.save.sequence)
+            pending.replica.note_saved()
             self._outbox += pending.messages
             self.mark(pending.replica)
         self._effects.after_save()

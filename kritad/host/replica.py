@@ -42,6 +42,7 @@ from kritad.state.reading import OF_SHARD, changes, history, holders, read_key, 
 from kritad.state.results import Result
 from kritad.state.split import Offspring
 from kritad.storage.errors import StorageError
+from kritad.trail import QUEUE, QUORUM, Trails
 
 # Marks in the log every so many bytes: what compaction measures a tail with.
 _MARK_BYTES = 64 << 10
@@ -118,6 +119,7 @@ class Replica:
         self._held: list[Request] = []  # reads of keys that a transaction holds
         self.line = Line()
         self.polls = Polls()
+        self._trails = Trails()
         self._role_seen: tuple[Role, int, int] | None = None
 
     def __repr__(self) -> str:
@@ -156,6 +158,8 @@ class Replica:
         index, request.term = self.raft.propose(data)
         request.older = self._writes.get(index)
         self._writes[index] = request
+        if (trail := request.trail) is not None:
+            self._trails.add(index, trail)
         if request.op == Op.TXN_PREPARE:
             self.line.proposed(index, keys_of(request))
 
@@ -192,6 +196,7 @@ class Replica:
         seen = (self.raft.role, self.raft.term, self.raft.leader)
         if seen != self._role_seen:
             self._role_seen = seen
+            self._trails.clear()
             if not self.leads:
                 for request in self.line.clear():
                     self._requeue(request)
@@ -200,6 +205,9 @@ class Replica:
 
     def _begin_read_round(self) -> None:
         requests, self._read_queue = self._read_queue, []
+        for request in requests:
+            if (trail := request.trail) is not None:
+                trail.passed(QUEUE)
         self._read_token += 1
         try:
             self.raft.read_index(self._read_token)
@@ -219,6 +227,8 @@ class Replica:
                 return
         before = self.state.index
         for entry in entries:
+            if self._trails:
+                self._trails.committed(entry.index)
             try:
                 result = self.state.apply(entry)
             except StorageError as problem:
@@ -262,10 +272,19 @@ class Replica:
                 request.answer(result.status, result.body)
             request = older
 
+    def note_saved(self) -> None:
+        """The log's disk has more of this replica's log than before."""
+        if self._trails:
+            self._trails.saved(self.raft.ledger.durable_index)
+
     def note_reads(self, reads: Sequence[ReadReady], lost: Sequence[int]) -> None:
         """What the core says of the read rounds."""
         for read in reads:
-            self._readable.append((read.index, self._read_rounds.pop(read.token, [])))
+            requests = self._read_rounds.pop(read.token, [])
+            self._readable.append((read.index, requests))
+            for request in requests:
+                if (trail := request.trail) is not None:
+                    trail.passed(QUORUM)
         for token in lost:
             for request in self._read_rounds.pop(token, []):
                 self._requeue(request)

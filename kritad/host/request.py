@@ -18,6 +18,7 @@ import attrs
 
 from krita.errors import DeadlineExceeded, KritaError, OutcomeUnknown, to_wire
 from krita.operations import OPERATIONS, Route
+from kritad.trail import Trail
 
 # Operations whose key says which shard they are for. It may say another one later, when
 # that shard was split; what is for a shard by its number stays there.
@@ -55,6 +56,12 @@ class Request:
     # The request whose place in the log this one took, when a new term began
     # before that one's fate was known.
     older: Request | None = None
+
+    @property
+    def trail(self) -> Trail | None:
+        """Where its time goes, if whoever asks wants to know."""
+        respond = self.respond
+        return respond if type(respond) is Trail else None
 
     def answer(self, status: int, body: object) -> None:
         """Give the answer, unless one was given already."""

@@ -37,6 +37,7 @@ from kritad.host.leaders import NO_NODE, LeaderTable
 from kritad.host.replica import Replica
 from kritad.host.request import KEYED, Request
 from kritad.raft.errors import ProposalRefused, Refusal
+from kritad.trail import FORWARD, QUEUE
 
 # More parked requests than this and new ones are refused: memory is bounded.
 _PARKED_MAX = 10_000
@@ -169,6 +170,8 @@ class Router:
     def _forward(self, node: int, request: Request) -> None:
         def on_reply(status: int | None, body: object, sent: bool) -> None:
             request.sent = False
+            if (trail := request.trail) is not None:
+                trail.passed(FORWARD)
             wrong_shard = status == Status.WRONG_SHARD and request.op in KEYED
             if status == Status.NOT_LEADER or wrong_shard:
                 self._park(request)
@@ -187,6 +190,8 @@ class Router:
         if buggify("router.no-link"):
             self._park(request)
             return
+        if (trail := request.trail) is not None:
+            trail.passed(QUEUE)
         request.sent = True
         self._forwarder.request(node, request, on_reply)
 

@@ -42,6 +42,7 @@ from kritad.server.http_answers import (
 )
 from kritad.server.http_wire import HttpRefusal, HttpRequest
 from kritad.server.interface import Database, Gatekeeper, Respond
+from kritad.trail import Trail
 
 if TYPE_CHECKING:
     from kritad.server.http_stream import Sink
@@ -68,8 +69,8 @@ class Exchange:
     ``work`` there is something to be done in the connection's task before."""
 
     __slots__ = (
-        "_began", "_database", "_gatekeeper", "_head_only", "_loopback", "_on_answer", "_until",
-        "answer", "close", "request", "work",
+        "_began", "_database", "_gatekeeper", "_head_only", "_loopback", "_on_answer", "_trail",
+        "_until", "answer", "close", "request", "work",
     )  # fmt: skip
 
     def __init__(
@@ -89,6 +90,7 @@ class Exchange:
         self._on_answer = on_answer
         self._head_only = request.method == b"HEAD"
         self._began = perf_counter()
+        self._trail: Trail | None = None  # of the one operation, where it is one
         self._until: float | None = None  # when the client gives up; None: it has not said
         self.work: Work | None = None
 
@@ -185,8 +187,9 @@ class Exchange:
                 self._fail_with(error)
 
         deadline_ms = None if self._until is None else self._left_ms()
+        self._trail = Trail(respond, self._began, perf_counter)
         self._database.submit(
-            op, encode_body(op, *fields), self.principal(), deadline_ms, 0, respond
+            op, encode_body(op, *fields), self.principal(), deadline_ms, 0, self._trail
         )
 
     def _left_ms(self) -> float:
@@ -233,7 +236,7 @@ class Exchange:
         if self.answer is not None:
             return
         connection = self.connection_line() if self.close or self.request.http_1_0 else b""
-        headers += b"Server-Timing: total;dur=%.2f\r\n" % ((perf_counter() - self._began) * 1000)
+        headers += self._timing_line()
         name = self.request.headers.get(REQUEST_ID)
         if name is not None:
             headers += b"Krita-Request-Id: %b\r\n" % name
@@ -242,6 +245,14 @@ class Exchange:
         )
         self.count(code)
         self._on_answer()
+
+    def _timing_line(self) -> bytes:
+        total_ms = (perf_counter() - self._began) * 1000.0
+        line = b"Server-Timing: total;dur=%.2f" % total_ms
+        if self._trail is not None:
+            for stage, seconds in self._trail.stages.items():
+                line += b", %b;dur=%.2f" % (stage, seconds * 1000.0)
+        return line + b"\r\n"
 
     def count(self, code: int) -> None:
         """An answer with this status has begun."""

@@ -230,3 +230,12 @@ async def test_answers_say_how_long_they_took_and_repeat_the_request_s_id() -> N
         node.service.bug = AssertionError("planted")
         failed = await ask(node, request("GET", KEY))
         assert failed.headers["krita-request-id"] in str(failed.document["message"])
+
+
+async def test_answers_say_what_the_time_went_into(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (node, _):
+        timing = (await ask(node, request("PUT", KEY, b"x"))).headers["server-timing"]
+        names, values = zip(*(part.split(";dur=") for part in timing.split(", ")), strict=True)
+        assert names == ("total", "queue", "quorum", "apply")
+        total, *stages = map(float, values)
+        assert sum(stages) <= total + 0.005 * len(values), "rounded to hundredths"
