@@ -6,8 +6,9 @@ parts of a scan are put together is in scan_page.py.
 
 Rules:
 * What is told to all shards (a lease, a retention) has happened when all have it in their
-  logs: when the arcs of those that have it are the whole ring. A shard that was split
-  meanwhile has not told its other half, so all are told again.
+  logs, and is known when all have said what they know: when the arcs of those that have
+  answered are the whole ring. A shard that was split meanwhile has not told its other half,
+  and does not speak for it, so all are told or asked again.
 * If one fails, the failure is the answer, as *unknown* if any may have done it; all of these
   may be said again. To revoke what was revoked in part is to revoke the rest.
 """
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import attrs
@@ -80,40 +80,44 @@ def _worse(first: KritaError | None, second: KritaError) -> KritaError:
 
 
 @attrs.define(eq=False)
-class _Everywhere:
-    """What all shards are told; their answers end with the arc that has heard it."""
+class Everywhere:
+    """What all shards are told (``write``) or asked; their answers end with the arc that they
+    speak for. ``reply`` gets those of the last round; when they were told, of all rounds."""
 
     gather: Gather
     op: Op
     fields: Sequence[object]
     deadline_ms: float
     respond: Respond
-    reply: Callable[[list[Any]], list[object]]  # of all answers; may raise KritaError
+    reply: Callable[[list[Any]], list[object]]  # may raise KritaError
+    write: bool = True
     answers: list[Any] = attrs.field(factory=list)
     rounds: int = 0
 
-    def tell(self) -> None:
-        """Tell all that are known now. Raises Unavailable."""
-        shards = self.gather.shards()
-        asks = dict.fromkeys(shards, self.fields)
-        self.gather.ask(self.op, asks, self.deadline_ms, self._then, self._fail, write=True)
+    def ask(self) -> None:
+        """Tell or ask all that are known now. Raises Unavailable."""
+        asks = dict.fromkeys(self.gather.shards(), self.fields)
+        self.gather.ask(self.op, asks, self.deadline_ms, self._then, self._fail, write=self.write)
 
     def _then(self, answers: dict[int, Any]) -> None:
-        self.answers += answers.values()
+        self.answers = [*(self.answers if self.write else ()), *answers.values()]
         self.rounds += 1
         try:
             if cover_the_ring([tuple(answer[-2:]) for answer in answers.values()]):
                 self.respond(Status.OK, self.reply(self.answers))
-            elif self.rounds == _ROUNDS_MAX:
+            elif self.rounds < _ROUNDS_MAX:
+                self.ask()
+            elif self.write:
                 split = "a shard is being split, and its other half may not have heard this"
                 raise Unavailable(split, hint="say it again", outcome=Outcome.UNKNOWN)
             else:
-                self.tell()
+                raise Unavailable("a shard is being split", hint="ask again")
         except KritaError as error:
             self._fail(error)
 
     def _fail(self, error: KritaError) -> None:
-        if self.answers and error.outcome is Outcome.NOT_APPLIED and self.rounds > 1:
+        done = self.write and self.answers and self.rounds > 1
+        if done and error.outcome is Outcome.NOT_APPLIED:
             error.outcome = Outcome.UNKNOWN  # it was done in part, the last time
         _fail(self.respond, error)
 
@@ -219,23 +223,22 @@ class Gather:
         reply: Callable[[list[Any]], list[object]],
     ) -> None:
         fields = lease, int(change), ttl_ms
-        _Everywhere(self, Op.LEASE_CHANGE, fields, deadline_ms, respond, reply).tell()
+        Everywhere(self, Op.LEASE_CHANGE, fields, deadline_ms, respond, reply).ask()
 
     def _lease_show(
         self, op: Op, body: bytes, deadline_ms: float, _forwarded: bool, respond: Respond
     ) -> None:
         lease = check_lease(decode_body(op, body)[0])
 
-        def then(answers: dict[int, Any]) -> None:
-            if any(answer[0] is None for answer in answers.values()):
-                _fail(respond, LeaseUnknown(f"lease {lease} has ended, or never was"))
-                return
-            ttl_ms, left_ms = (min(a[place] for a in answers.values()) for place in (0, 1))
-            keys = sorted(key for answer in answers.values() for key in answer[2])
-            respond(Status.OK, [ttl_ms, left_ms, first_of(keys, self._bytes_max)])
+        def reply(answers: list[Any]) -> list[object]:
+            if any(answer[0] is None for answer in answers):
+                raise LeaseUnknown(f"lease {lease} has ended, or never was")
+            ttl_ms, left_ms = (min(answer[place] for answer in answers) for place in (0, 1))
+            keys = sorted(key for answer in answers for key in answer[2])
+            return [ttl_ms, left_ms, first_of(keys, self._bytes_max)]
 
-        asks = dict.fromkeys(self.shards(), (lease, None))
-        self.ask(Op.LEASE_STATE, asks, deadline_ms, then, partial(_fail, respond))
+        fields = lease, None
+        Everywhere(self, Op.LEASE_STATE, fields, deadline_ms, respond, reply, write=False).ask()
 
     # --- retentions --------------------------------------------------------------------
 
@@ -246,22 +249,21 @@ class Gather:
         if type(prefix) is not bytes or len(prefix) > KEY_BYTES_MAX:
             raise BadRequest(f"a prefix is a byte string of at most {KEY_BYTES_MAX} bytes")
         fields = prefix, retention_ms
-        _Everywhere(self, Op.RETENTION_CHANGE, fields, deadline_ms, respond, lambda _: []).tell()
+        Everywhere(self, Op.RETENTION_CHANGE, fields, deadline_ms, respond, lambda _: []).ask()
 
     def _retention_list(
         self, _op: Op, _body: bytes, deadline_ms: float, _forwarded: bool, respond: Respond
     ) -> None:
-        def then(answers: dict[int, Any]) -> None:
+        def reply(answers: list[Any]) -> list[object]:
             # Shards may differ by a change that is under way; what all keep is what holds.
             rules: dict[bytes, list[Any]] = {}
-            for (found,) in (answer[:1] for answer in answers.values()):
+            for found, *_ in answers:
                 for prefix, retention_ms, since_ms in found:
                     known = rules.setdefault(prefix, [prefix, retention_ms, since_ms])
                     known[1:] = min(known[1], retention_ms), max(known[2], since_ms)
-            respond(Status.OK, [[rules[prefix] for prefix in sorted(rules)]])
+            return [[rules[prefix] for prefix in sorted(rules)]]
 
-        asks = dict.fromkeys(self.shards(), ())
-        self.ask(Op.RETENTION_STATE, asks, deadline_ms, then, partial(_fail, respond))
+        Everywhere(self, Op.RETENTION_STATE, (), deadline_ms, respond, reply, write=False).ask()
 
     # --- scans -------------------------------------------------------------------------
 

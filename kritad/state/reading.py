@@ -208,10 +208,10 @@ def lease_state(state: ShardState, fields: Sequence[object]) -> Answer:
     leases = state.keys.leases
     known = leases.get(lease)
     if known is None or not leases.is_alive(lease, state.clock_ms):
-        return [None, None, []]
+        return [None, None, [], *state.extent.arc]
     keys = state.leased(lease, _bounded(limit, _LEASE_KEYS_MAX, "limit"))
     keys = first_of(keys, _bounded(bytes_max, SCAN_BYTES_MAX, "bytes_max"))
-    return [known.ttl_ms, known.deadline_ms - state.clock_ms, keys]
+    return [known.ttl_ms, known.deadline_ms - state.clock_ms, keys, *state.extent.arc]
 
 
 def retention_state(state: ShardState, _fields: Sequence[object]) -> Answer:
@@ -221,7 +221,8 @@ def retention_state(state: ShardState, _fields: Sequence[object]) -> Answer:
         [
             [rule.prefix, rule.retention_ms, rule.whole_from_ms(clock_ms)]
             for rule in state.retention.rules
-        ]
+        ],
+        *state.extent.arc,
     ]
 
 

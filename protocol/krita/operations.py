@@ -209,10 +209,10 @@ _ROWS = (
               "an event is [kind, key, value, revision, content_type, index]; the value of a "
               "put is null where one step made more than an answer holds"),
     Operation(Op.LEASE_STATE, "lease_state", Access.DATA, Route.SHARD, False,
-              ("shard", "lease", "limit"), ("ttl_ms", "left_ms", "keys"),
+              ("shard", "lease", "limit"), ("ttl_ms", "left_ms", "keys", "hash_lo", "hash_hi"),
               "what one shard knows of a lease; ttl_ms null: nothing"),
     Operation(Op.RETENTION_STATE, "retention_state", Access.DATA, Route.SHARD, False,
-              ("shard",), ("rules",),
+              ("shard",), ("rules", "hash_lo", "hash_hi"),
               "of which prefixes one shard keeps versions, [prefix, retention_ms, since_ms]"),
     Operation(Op.TXN_PREPARE, "txn_prepare", Access.PEER, Route.SHARD, True,
               ("shard", "attempt", "home", "keys", "told", "hold_ms", "bytes_max", "wait_ms"),

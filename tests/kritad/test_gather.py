@@ -205,6 +205,31 @@ def test_the_other_half_of_a_shard_that_was_split_meanwhile_is_told_too() -> Non
         assert sorted(host.asked) == [1, 1, 2, 2, 3]
 
 
+def test_the_other_half_of_a_shard_that_was_split_meanwhile_is_asked_too() -> None:
+    """What a lease ends, and what is kept, is told whole; what the shards said before counts
+    no more."""
+    quarter = [HALF, HALF + 1], [HALF + 1, RING_SIZE]
+    arcs = {1: ARCS[1], 2: quarter[0], 3: quarter[1]}
+
+    def hear(shard: int, time: int) -> list[Any]:
+        if shard == 2 and time == 1:
+            host.replicas[3] = None
+        return arcs[shard]
+
+    host = FakeHost(lambda shard, time: [9, 5 + time, [b"k%d" % shard], *hear(shard, time)])
+    assert tell(host, Op.LEASE_SHOW, 7) == (Status.OK, [9, 6, [b"k1", b"k2", b"k3"]])
+    assert sorted(host.asked) == [1, 1, 2, 2, 3]
+    host = FakeHost(lambda shard, time: [[[b"%d" % shard, 5, 1]], *hear(shard, time)])
+    _, (rules,) = tell(host, Op.RETENTION_LIST)
+    assert [prefix for prefix, *_ in rules] == [b"1", b"2", b"3"]
+
+
+def test_a_lease_is_not_shown_in_part() -> None:
+    host = FakeHost(lambda _shard, _time: [9, 5, [b"k"], *ARCS[1]], shards=[1])
+    status, body = tell(host, Op.LEASE_SHOW, 7)
+    assert (status, body[2]) == (Status.UNAVAILABLE, Outcome.NOT_APPLIED)
+
+
 def test_a_split_that_the_node_does_not_hear_of_leaves_it_unknown() -> None:
     host = FakeHost(lambda _shard, _time: [5, 0, *ARCS[1]], shards=[1])
     status, body = tell(host, Op.LEASE_GRANT, 5)
@@ -219,5 +244,5 @@ def test_a_lease_that_ended_in_one_shard_is_not_kept_alive() -> None:
 
 def test_rules_that_shards_differ_about_are_told_with_the_least_that_is_kept() -> None:
     rules = {1: [[b"a", 10, 100], [b"b", 5, 7]], 2: [[b"a", 20, 90]]}
-    host = FakeHost(lambda shard, _: [rules[shard]])
+    host = FakeHost(lambda shard, _: [rules[shard], *ARCS[shard]])
     assert tell(host, Op.RETENTION_LIST) == (Status.OK, [[[b"a", 10, 100], [b"b", 5, 7]]])

@@ -73,7 +73,10 @@ CRAFTS = (
     "scans",
     "stale-reads",
     "versions",
+    "inquiries",
 )
+# Behind all else, so that lives without them are what they were before there were any.
+_DRAWN_LAST = ("inquiries",)
 
 FEED_BYTES = 16 << 20
 
@@ -282,11 +285,13 @@ def _draw_reshapes(dice: random.Random, plan: Plan) -> tuple[Reshape, ...]:
 
 def _with_crafts(dice: random.Random, plan: Plan) -> Plan:
     """From a stream of its own: lives without crafts are what they were before there were any."""
-    crafts = tuple(craft for craft in CRAFTS if dice.random() < 0.25)
+    drawn_first = [craft for craft in CRAFTS if craft not in _DRAWN_LAST]
+    crafts = tuple(craft for craft in drawn_first if dice.random() < 0.25)
     feed_bytes = dice.choice([FEED_BYTES, FEED_BYTES, 5_000])
     value_bytes_max = dice.choice([1 << 20, 1 << 20, 8_000])  # and so long are answers
     if not crafts or dice.random() < 0.4:
         return plan
+    crafts += tuple(craft for craft in _DRAWN_LAST if dice.random() < 0.25)
     settings = attrs.evolve(plan.settings, value_bytes_max=value_bytes_max)
     return attrs.evolve(plan, crafts=crafts, feed_bytes=feed_bytes, settings=settings)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from krita.errors import ConditionFailed, KritaError, LeaseUnknown, Unavailable
+from krita.errors import Compacted, ConditionFailed, KritaError, LeaseUnknown, Unavailable
 from krita.operations import Consistency, LeaseChange, Op
 from kritad.state.machine import ShardState
 from tests.simulator.chronicle.chronicle import Chronicle
@@ -17,6 +17,7 @@ from tests.simulator.crafts.scripts import GUARDED, READ_ALL
 from tests.simulator.invariants import Violation
 from tests.simulator.mutants.registry import planted
 from tests.simulator.oracles.answers import check_answers
+from tests.simulator.oracles.inquiries import check_inquiries
 from tests.simulator.oracles.promises import check_promises
 from tests.simulator.oracles.scans import check_scans
 from tests.simulator.oracles.watches import check_watches
@@ -141,6 +142,87 @@ def test_a_lease_that_a_shard_was_not_told_of(told: Told) -> None:
     told.shard.lease(7, LeaseChange.KEEPALIVE)
     told.end(deed, None, LeaseUnknown("it has ended"))
     assert answers(told) == ""
+
+
+def test_what_was_at_a_time(told: Told) -> None:
+    told.shard.retain(b"k", 1_000)
+    told.shard.pass_time(100)
+    told.wrote(Op.PUT, b"k", b"1")
+    then_ms = told.shard.clock_ms
+    told.shard.pass_time(50)
+    told.wrote(Op.PUT, b"k", b"2")
+    index = told.shard.state.index
+    for at_ms, value, right in (
+        (then_ms, b"1", True),
+        (then_ms - 1, b"1", False),  # it was not there yet
+        (then_ms + 49, b"1", True),
+        (then_ms + 50, b"1", False),  # that is when it ended
+    ):
+        told.deeds.clear()
+        says = [value, index - 2, None, index, None]
+        told.told(Op.GET, b"k", 0, None, None, None, at_ms, says=says)
+        assert (answers(told) == "") is right, at_ms
+    told.deeds.clear()
+    told.end(told.begin(Op.GET, b"k", 0, None, None, None, then_ms), None, Compacted("forgotten"))
+    assert "forgotten, and the shard has kept all" in answers(told)
+
+
+def inquiries(told: Told) -> str:
+    return "; ".join(check_inquiries(told.chronicle, told.deeds))
+
+
+def test_a_lease_is_shown_as_it_was_meanwhile(told: Told) -> None:
+    told.shard.lease(7, LeaseChange.GRANT, 100)
+    told.wrote(Op.PUT, b"k", b"1", None, None, None, 7)
+    told.wrote(Op.PUT, b"l", b"1")
+    told.shard.pass_time(10)
+    for says, complaint in (
+        ([100, 90, [b"k"]], ""),
+        ([100, 100, [b"k"]], "90 to 90 were left"),
+        ([200, 90, [b"k"]], "its time is one of {100}"),
+        ([100, 90, []], "had it all the time"),
+        ([100, 90, [b"k", b"l"]], "did not have it"),
+        ([100, 90, [b"k", b"k"]], "not in order"),
+    ):
+        told.deeds.clear()
+        told.told(Op.LEASE_SHOW, 7, says=says)
+        assert complaint in inquiries(told), says
+        assert bool(complaint) is bool(inquiries(told)), says
+    told.deeds.clear()
+    deed = told.begin(Op.LEASE_SHOW, 7)
+    told.end(deed, None, LeaseUnknown("it has ended"))
+    assert "all shards had that lease" in inquiries(told)
+    told.deeds.clear()
+    told.told(Op.LEASE_SHOW, 8, says=[100, 90, []])
+    assert "had no such lease" in inquiries(told)
+
+
+def test_a_lease_that_ends_meanwhile_may_be_shown_or_not(told: Told) -> None:
+    told.shard.lease(7, LeaseChange.GRANT, 100)
+    shown, unknown = told.begin(Op.LEASE_SHOW, 7), told.begin(Op.LEASE_SHOW, 7)
+    told.shard.pass_time(100)
+    told.end(shown, [100, 100, []])
+    told.end(unknown, None, LeaseUnknown("it has ended"))
+    assert inquiries(told) == ""
+    told.told(Op.LEASE_SHOW, 7, says=[100, 0, []])
+    assert "had no such lease" in inquiries(told)
+
+
+def test_retentions_are_listed_as_they_were_meanwhile(told: Told) -> None:
+    told.shard.retain(b"a", 100)
+    told.shard.retain(b"b", 100)
+    told.shard.retain(b"b", 0)
+    for says, complaint in (
+        ([[b"a", 100, 0]], ""),
+        ([], "was kept all the time"),
+        ([[b"a", 200, 0]], "was kept for one of"),
+        ([[b"a", 100, 0], [b"b", 100, 0]], "was kept for one of"),
+        ([[b"a", 100, 0], [b"c", 100, 0]], "was kept for one of"),
+    ):
+        told.deeds.clear()
+        told.told(Op.RETENTION_LIST, says=[says])
+        assert complaint in inquiries(told), says
+        assert bool(complaint) is bool(inquiries(told)), says
 
 
 @pytest.mark.parametrize(

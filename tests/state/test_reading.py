@@ -169,12 +169,13 @@ def test_a_lease_tells_as_many_of_its_keys_as_an_answer_holds(shard: Shard) -> N
         shard.do(Op.PUT, b"k%d" % number, value=b"v", lease=1)
     shard.pass_time(10)
     keys = [b"k%d" % number for number in range(9)]
-    assert lease_state(shard.state, [1, None]) == [100, 90, keys]
-    assert lease_state(shard.state, [1, 4]) == [100, 90, keys[:4]]
-    assert lease_state(shard.state, [1, None, 7]) == [100, 90, keys[:3]]
-    assert lease_state(shard.state, [2, None]) == [None, None, []]
+    arc = shard.state.extent.arc
+    assert lease_state(shard.state, [1, None]) == [100, 90, keys, *arc]
+    assert lease_state(shard.state, [1, 4]) == [100, 90, keys[:4], *arc]
+    assert lease_state(shard.state, [1, None, 7]) == [100, 90, keys[:3], *arc]
+    assert lease_state(shard.state, [2, None]) == [None, None, [], *arc]
     shard.pass_time(90)
-    assert lease_state(shard.state, [1, None]) == [None, None, []]
+    assert lease_state(shard.state, [1, None]) == [None, None, [], *arc]
 
 
 @pytest.mark.parametrize(

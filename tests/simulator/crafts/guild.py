@@ -11,6 +11,7 @@ from tests.simulator.crafts.scripts import SCRIPTS, get
 from tests.simulator.invariants import Violation
 from tests.simulator.loop import MS_US
 from tests.simulator.oracles.answers import check_answers
+from tests.simulator.oracles.inquiries import check_inquiries
 from tests.simulator.oracles.promises import check_promises
 from tests.simulator.oracles.scans import check_scans
 from tests.simulator.oracles.watches import check_watches
@@ -72,6 +73,7 @@ class Guild:
             ("answers", check_answers(chronicle, deeds)),
             ("watch", check_watches(chronicle, deeds)),
             ("scan", check_scans(chronicle, deeds)),
+            ("inquiries", check_inquiries(chronicle, deeds)),
             ("promises", check_promises(deeds)),
         ):
             if complaints:

@@ -18,6 +18,7 @@ READ_ALL = "read-all"
 GUARDED = "guarded"
 FROZEN_SUM = 0  # what all transfers leave as it is
 RETAINED = b"h"  # the prefix of which versions are kept
+LATELY = b"q"  # and another
 
 
 def get(key: bytes) -> Ask:
@@ -237,6 +238,41 @@ def versions(hand: Hand) -> Script:
             yield get(key)
 
 
+def inquiries(hand: Hand) -> Script:
+    """What a lease will end, of what versions are kept, and what was at a time."""
+    dice = hand.dice
+    times: dict[bytes, list[int]] = {}  # at which a version ended
+    while True:
+        lease = hand.mark()
+        yield Ask(Op.LEASE_GRANT, (dice.choice(_TTLS_MS), lease))
+        for _ in range(dice.randrange(12)):
+            key, chance = LATELY + b"%d" % dice.randrange(3), dice.random()
+            if chance < 0.03:
+                yield Ask(Op.RETENTION_SET, (LATELY, dice.choice([500, 3_000, 60_000])))
+            elif chance < 0.1:
+                yield Ask(Op.RETENTION_LIST, ())
+            elif chance < 0.25:
+                yield Ask(Op.LEASE_SHOW, (lease,))
+            elif chance < 0.4:
+                own = b"e%d" % dice.randrange(4)
+                yield Ask(Op.PUT, (own, hand.text(), None, None, None, lease))
+            elif chance < 0.6:
+                yield (
+                    Ask(Op.PUT, (key, hand.text()))
+                    if dice.random() < 0.8
+                    else Ask(Op.DELETE, (key,))
+                )
+            elif chance < 0.75 or key not in times:
+                deed = yield Ask(Op.KEY_HISTORY, (key, 5, None))
+                ended = [row[4] for row in deed.body[0] if row[4]] if deed.ok else []
+                times |= {key: ended} if ended else {}
+            else:  # at its very end, and just before
+                at_ms = dice.choice(times[key]) - dice.randrange(2)
+                yield Ask(Op.GET, (key, 0, None, None, None, at_ms))
+        if dice.random() < 0.3:
+            yield Ask(Op.LEASE_REVOKE, (lease,))
+
+
 SCRIPTS: dict[str, Callable[[Hand], Script]] = {
     "ttl": ttl,
     "counters": counters,
@@ -248,4 +284,5 @@ SCRIPTS: dict[str, Callable[[Hand], Script]] = {
     "scans": scans,
     "stale-reads": stale_reads,
     "versions": versions,
+    "inquiries": inquiries,
 }

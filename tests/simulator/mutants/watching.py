@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import attrs
+
+from krita.errors import KritaError, Status
 from kritad import data_service
+from kritad.gather import Everywhere
 from kritad.host.polls import Polls
 from kritad.host.request import Request
 from kritad.scan_page import ScanPage
@@ -13,13 +17,17 @@ from kritad.state import reading
 from kritad.state.feed import Event, Feed
 from kritad.state.keyspace import Keyspace
 from kritad.state.machine import ShardState
-from kritad.state.versions import Versions
+from kritad.state.retention import Retention
+from kritad.state.versions import Version, Versions
 from kritad.storage.rows import Row
 from tests.simulator.mutants.mutant import Mutant
 
 _behind = Feed.behind
 _keep_version = Keyspace._keep_version
 _limit = data_service._limit
+_at = Versions.at
+_everywhere_then = Everywhere._then
+_set = Retention.set
 _then = ScanPage._then
 _woken = Polls.woken
 
@@ -83,9 +91,38 @@ def _keep_no_absence(keyspace: Keyspace, key: bytes, until_index: int) -> None:
         _keep_version(keyspace, key, until_index)
 
 
-def _as_it_is(_versions: Versions, _key: bytes, current: Row | None, index: int) -> Row | None:
+def _as_it_is(versions: Versions, key: bytes, index: int) -> Row | None:
     """A key that was not written since is what it is; so is any other."""
+    current = versions._table.get(key)
     return current if current is not None and current.revision <= index else None
+
+
+def _just_before(
+    versions: Versions, key: bytes, time_ms: int, clock_ms: int
+) -> Version | Row | None:
+    """What ended at a time was there at that time."""
+    return _at(versions, key, time_ms - 1, clock_ms)
+
+
+def _whole_for_the_longer_time(
+    retention: Retention, prefix: bytes, retention_ms: int, clock_ms: int, index: int
+) -> None:
+    """A longer time holds for what is there already."""
+    since = {rule.prefix: rule.since_ms for rule in retention.rules}
+    _set(retention, prefix, retention_ms, clock_ms, index)
+    for rule in [rule for rule in retention.rules if rule.prefix in since]:
+        retention._keep(attrs.evolve(rule, since_ms=since[rule.prefix]))
+
+
+def _believe_that_all_have_answered(everywhere: Everywhere, answers: dict[int, Any]) -> None:
+    """Whoever is asked speaks for a half that was split off too."""
+    if everywhere.write:
+        _everywhere_then(everywhere, answers)
+        return
+    try:
+        everywhere.respond(Status.OK, everywhere.reply(list(answers.values())))
+    except KritaError as error:
+        everywhere._fail(error)
 
 
 MUTANTS = (
@@ -151,5 +188,26 @@ MUTANTS = (
         source="state/versions.py",
         hint="answers: reads of an earlier revision",
         patches=((Versions, "as_of", _as_it_is),),
+    ),
+    Mutant(
+        name="ends-a-moment-too-late",
+        rule="at the time at which a version ended, the next one is there",
+        source="state/versions.py",
+        hint="answers: reads of the very time of a change",
+        patches=((Versions, "at", _just_before),),
+    ),
+    Mutant(
+        name="longer-retention-is-whole-at-once",
+        rule="what goes soon is not promised because more will be kept from now on",
+        source="state/retention.py",
+        hint="answers: reads of a time, after the retention was made longer",
+        patches=((Retention, "set", _whole_for_the_longer_time),),
+    ),
+    Mutant(
+        name="half-is-not-asked-for-a-lease",
+        rule="what all shards know is told when all have been asked",
+        source="found here: docs/simulation.md",
+        hint="inquiries: leases that are shown while a shard is split",
+        patches=((Everywhere, "_then", _believe_that_all_have_answered),),
     ),
 )

@@ -9,8 +9,9 @@ one of them did is there as a whole.) What is told to all shards is in the log o
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from krita.errors import Status
 from krita.operations import Consistency, LeaseChange, Op
@@ -183,6 +184,8 @@ def _has_said(record: Record, status: Status | None) -> bool:
 def _check_get(lineage: Lineage, deed: Deed) -> str | None:
     if deed.field("at_revision") is not None:
         return _check_then(lineage, deed)
+    if deed.field("at_ms") is not None:
+        return _check_at(lineage, deed)
     if not deed.ok:
         return "a read was refused"
     value, revision, content_type, index, *more = deed.body
@@ -219,6 +222,40 @@ def _check_then(lineage: Lineage, deed: Deed) -> str | None:
     if not deed.ok or tuple(deed.body[:3]) != _told(held):
         return f"behind entry {then} there was {held}"
     return None
+
+
+def _check_at(lineage: Lineage, deed: Deed) -> str | None:
+    """What a key was at a time: as the last entry up to it has left it, of those that the
+    shard had. (Its clock stands still while nothing happens.)"""
+    key, at_ms = deed.ask.fields[0], deed.field("at_ms")
+    index = deed.body[3] if deed.ok else lineage.floor(deed.ended)
+    if index < lineage.floor(deed.begun):
+        return f"read at index {index}, and what was asked for is behind {deed.begun}"
+    until = lineage.records[: bisect_right(lineage.records, index, key=attrgetter("index"))]
+    place = bisect_right(until, at_ms, key=attrgetter("clock_ms"))
+    then = until[place - 1].index if place else 0
+    if deed.status is Status.COMPACTED and at_ms < _whole_since_ms(lineage, key):
+        return None
+    if deed.status is Status.COMPACTED:
+        return _check_forgotten(lineage, deed, key, then)
+    held = lineage.book.held_at(key, then)
+    if not deed.ok or tuple(deed.body[:3]) != _told(held):
+        return f"at {at_ms}, behind entry {then}, there was {held}"
+    return None
+
+
+def _whole_since_ms(lineage: Lineage, key: bytes) -> int:
+    """Since when all is kept for the time that is said: what was there when that time was
+    made longer goes when the shorter one has said."""
+    kept: dict[bytes, int] = {}
+    since_ms = 0
+    for record in lineage.records:
+        if record.op == Op.RETENTION_CHANGE and key.startswith(record.request[1]):
+            _, prefix, kept_ms = record.request
+            if kept_ms > kept.get(prefix, 0):
+                since_ms = record.clock_ms
+            kept[prefix] = kept_ms
+    return since_ms
 
 
 def _check_forgotten(lineage: Lineage, deed: Deed, key: bytes, then: int) -> str | None:
