@@ -329,10 +329,10 @@ class Host:
 
     def tick(self) -> None:
         """One tick of every replica's clock."""
-        now = self.clock.monotonic_ms()
+        now, wall_ms = self.clock.monotonic_ms(), self.clock.wall_ms()
         for replica in self.replicas.values():
             replica.raft.tick()
-            replica.note_leader(now, self.settings.tick_ms)
+            replica.note_time(now, wall_ms, self.settings.tick_ms)
             replica.end_polls(now)
             replica.end_waits(now)
             if replica.raft.has_ready:

@@ -318,10 +318,11 @@ class Replica:
             return max(0, clock.wall_ms() - self.state.clock_ms)
         return max(0, int(clock.monotonic_ms() - self.leader_heard_ms))
 
-    def note_leader(self, now_ms: float, tick_ms: int) -> None:
-        """Called on each tick: notes when this replica last knew of its leader and had
-        applied all that it knew to be committed."""
+    def note_time(self, now_ms: float, wall_ms: int, tick_ms: int) -> None:
+        """Called on each tick: notes what time it is, and when this replica last knew of its
+        leader and had applied all that it knew to be committed."""
         raft = self.raft
+        self.state.wall_ms = wall_ms
         if raft.leader and self.state.index >= raft.commit:
             self.leader_heard_ms = now_ms - raft.elapsed * tick_ms
 

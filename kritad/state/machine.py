@@ -113,6 +113,9 @@ class ShardState:
         self.offspring: Offspring | None = None  # made by the newest entry; see take_offspring
         self.index = applied.index
         self.term = applied.term
+        # The node's own time, as of its last tick. Nothing that is applied looks at it: it is for
+        # telling how long something lasts yet, where the shard's clock stands still.
+        self.wall_ms = 0
         self._applied = applied
         self._configuration = applied.configuration
         if inherited is None:

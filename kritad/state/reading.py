@@ -211,7 +211,7 @@ def lease_state(state: ShardState, fields: Sequence[object]) -> Answer:
         return [None, None, [], *state.extent.arc]
     keys = state.leased(lease, _bounded(limit, _LEASE_KEYS_MAX, "limit"))
     keys = first_of(keys, _bounded(bytes_max, SCAN_BYTES_MAX, "bytes_max"))
-    return [known.ttl_ms, known.deadline_ms - state.clock_ms, keys, *state.extent.arc]
+    return [known.ttl_ms, _left_ms(state, known.deadline_ms), keys, *state.extent.arc]
 
 
 def retention_state(state: ShardState, _fields: Sequence[object]) -> Answer:
@@ -244,8 +244,14 @@ def _row(state: ShardState, key: bytes, row: Row, key_only: bool) -> Answer:
 
 
 def _bond(state: ShardState, row: Row) -> Answer:
-    expires_in_ms = row.expires_ms - state.clock_ms if row.expires_ms else None
-    return [expires_in_ms, row.lease or None]
+    return [_left_ms(state, row.expires_ms) if row.expires_ms else None, row.lease or None]
+
+
+def _left_ms(state: ShardState, deadline_ms: int) -> int:
+    """How long something lasts yet. The shard's clock stands still while nobody writes, and
+    whoever looks again and again wants to see the time pass. What is over by the node's time
+    alone is not over until an entry says so: it has 0 left."""
+    return max(0, deadline_ms - max(state.clock_ms, state.wall_ms))
 
 
 def first_of(keys: list[bytes], bytes_max: int) -> list[bytes]:

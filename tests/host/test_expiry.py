@@ -9,10 +9,11 @@ import pytest
 
 from krita.codec import encode_body
 from krita.errors import Status
-from krita.operations import Op
+from krita.operations import LeaseChange, Op
 from kritad.host.expiry import Reaper
 from kritad.raft.errors import ProposalRefused, Refusal
 from kritad.state import user_keys
+from kritad.state.reading import lease_state, read_key
 from tests.host.cluster import Cluster, grown_cluster, key_in
 from tests.host.lone import SHARD, LoneNode, Replies
 
@@ -44,6 +45,37 @@ def test_a_key_ends_on_every_replica_though_nobody_writes(cluster: Cluster) -> N
     cluster.run(300)
     assert rows(cluster) == {0}
     assert cluster.converged()
+
+
+def left_ms(cluster: Cluster, node: int, op: Op, *fields: object) -> int:
+    """What a reader at the node is told of how long it lasts yet."""
+    state = cluster.nodes[node].replica(SHARD).state
+    answer = read_key(state, b"k", None)[5] if op == Op.GET else lease_state(state, fields)[1]
+    assert isinstance(answer, int)
+    return answer
+
+
+def test_readers_see_the_time_pass_though_nobody_writes(cluster: Cluster) -> None:
+    put_for(cluster, b"k", 60_000)
+    body = encode_body(Op.LEASE_CHANGE, SHARD, 7, int(LeaseChange.GRANT), 60_000)
+    replies = cluster.submit(cluster.alive[0], Op.LEASE_CHANGE, body, SHARD)
+    cluster.run_until(lambda: bool(replies.all))
+    cluster.run(1_000)
+    for op in (Op.GET, Op.LEASE_STATE):
+        before = [left_ms(cluster, node, op, 7, None) for node in range(3)]
+        cluster.run(10_000)
+        after = [left_ms(cluster, node, op, 7, None) for node in range(3)]
+        passed = [b - a for b, a in zip(before, after, strict=True)]
+        assert all(9_900 <= each <= 10_100 for each in passed), "a tick may lie between"
+    clocks = {node.replica(SHARD).state.clock_ms for node in cluster.alive}
+    assert max(clocks) < cluster.alive[0].host.clock.wall_ms() - 10_000, "it was an idle shard"
+
+
+def test_what_is_over_by_the_nodes_own_clock_alone_has_nothing_left(cluster: Cluster) -> None:
+    put_for(cluster, b"k", 60_000)
+    state = cluster.nodes[0].replica(SHARD).state
+    state.wall_ms = state.clock_ms + 60_001
+    assert left_ms(cluster, 0, Op.GET) == 0
 
 
 def test_whoever_leads_next_ends_what_its_predecessor_has_not(cluster: Cluster) -> None:

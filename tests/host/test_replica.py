@@ -345,12 +345,12 @@ def test_every_change_of_role_term_or_leader_is_told_once(node: LoneNode) -> Non
 def test_staleness_counts_from_when_the_leader_was_heard(node: LoneNode) -> None:
     replica, clock = node.replica, node.clock
     node.step(Heartbeat(SHARD, 2, 1, 5, 0, 0))
-    replica.note_leader(clock.monotonic_ms(), 50)
+    replica.note_time(clock.monotonic_ms(), clock.wall_ms(), 50)
     assert replica.staleness_ms(clock) == 0
     for _ in range(5):
         clock.advance(50)
         node.raft.tick()
-        replica.note_leader(clock.monotonic_ms(), 50)
+        replica.note_time(clock.monotonic_ms(), clock.wall_ms(), 50)
     assert replica.staleness_ms(clock) == 250
 
 
@@ -358,10 +358,10 @@ def test_a_follower_that_has_not_applied_what_is_committed_is_not_fresh(node: Lo
     replica, clock = node.replica, node.clock
     entries = [Entry(1, 5, EntryKind.NOOP, b"")]
     node.step(Append(SHARD, 2, 1, 5, 0, 0, 1, 0, entries))
-    replica.note_leader(clock.monotonic_ms(), 50)
+    replica.note_time(clock.monotonic_ms(), clock.wall_ms(), 50)
     assert replica.leader_heard_ms is None
     node.settle()
-    replica.note_leader(clock.monotonic_ms(), 50)
+    replica.note_time(clock.monotonic_ms(), clock.wall_ms(), 50)
     assert replica.staleness_ms(clock) == 0
 
 

@@ -178,7 +178,7 @@ def test_a_lease_is_shown_as_it_was_meanwhile(told: Told) -> None:
     told.shard.pass_time(10)
     for says, complaint in (
         ([100, 90, [b"k"]], ""),
-        ([100, 100, [b"k"]], "90 to 90 were left"),
+        ([100, 100, [b"k"]], "90 were left at most"),
         ([200, 90, [b"k"]], "its time is one of {100}"),
         ([100, 90, []], "had it all the time"),
         ([100, 90, [b"k", b"l"]], "did not have it"),
