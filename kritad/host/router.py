@@ -9,6 +9,8 @@ Rules:
 * A request without a leader to go to waits for one until its deadline: an
   election is shorter than any sensible timeout, and waiting here costs a
   client nothing while a refusal costs it a round trip.
+* What was answered meanwhile, because its deadline passed, goes nowhere: it has no body any
+  more, and would be an entry that nobody can read.
 * A shard that was split sends back what is for its other half. Whoever forwarded it, or
   asked this node and no other, is told so (WrongShard) and knows better soon; what came
   from a client that leaves the way to us waits here, and is routed by its key anew.
@@ -205,6 +207,8 @@ class Router:
 
     def requeue(self, request: Request) -> None:
         """What a leader that went away had not begun: surely not executed, so route it anew."""
+        if request.respond is None:
+            return
         if request.forwarded:
             self.route(request)
         else:
@@ -214,6 +218,8 @@ class Router:
         """A request by key whose shard does not own the key: surely not executed. It goes
         to the shard that does, if that is known."""
         assert request.op in KEYED, request
+        if request.respond is None:
+            return  # its deadline has passed in the log that refused it, and its body is gone
         shard = self._shard_of(request.key)
         if shard is not None and shard != request.shard:
             request.shard = shard

@@ -275,6 +275,22 @@ def test_what_a_shard_does_not_own_goes_where_it_belongs_if_that_is_known(bench:
     assert [(node, request.shard) for node, request, _ in bench.wire.sent] == [(THERE, OTHER)]
 
 
+@pytest.mark.parametrize("forwarded", [False, True])
+def test_what_was_answered_meanwhile_is_not_routed_anew(bench: Bench, forwarded: bool) -> None:
+    """A log has refused it, for its shard was split, after its deadline had passed."""
+    bench.node.lead()
+    bench.owners[b"k"] = SHARD
+    last = bench.node.raft.last_index
+    for again in (bench.router.misplaced, bench.router.requeue):
+        request = bench.request(Replies(), forwarded=forwarded)
+        request.shard, request.term = 9, 1
+        request.expire()
+        again(request)
+        request.shard = SHARD
+        bench.router.retry_parked()
+    assert (bench.node.raft.last_index, bench.wire.sent) == (last, [])
+
+
 def test_who_has_forwarded_what_the_shard_does_not_own_is_told_so(bench: Bench) -> None:
     cut(bench)
     for write in (False, True):
