@@ -49,7 +49,8 @@ class Stream(Protocol):
         """Say that nothing more will be sent; receiving goes on."""
 
     def close(self) -> None:
-        """Close it; a task that waits on it gets trio.ClosedResourceError. Idempotent."""
+        """Close it; a task that waits on it, or is about to, gets trio.ClosedResourceError.
+        Idempotent."""
 
 
 class Listening(Protocol):
@@ -87,6 +88,7 @@ class SocketStream:
     async def receive(self) -> bytes:
         """See Stream, as for all of these."""
         while True:
+            self._check_open()
             await wait_readable(self._socket)
             try:
                 return self._socket.recv(_RECEIVE_BYTES)
@@ -108,8 +110,14 @@ class SocketStream:
             rest = rest[sent:]
             if not rest:
                 return
+            self._check_open()
             await wait_writable(self._socket)
             sent = self.send_now(rest)
+
+    def _check_open(self) -> None:
+        # Of what has no descriptor any more trio raises a ValueError.
+        if self._socket.fileno() < 0:
+            raise trio.ClosedResourceError("this stream was closed by another task")
 
     def close_when_silent(self, silence_ms: int) -> None:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, silence_ms)
