@@ -23,13 +23,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import attrs
-
 from krita.errors import Busy, KritaError, Outcome, OutcomeUnknown, Status, Unavailable
 from krita.operations import Op
 from kritad.host.clock import Clock
 from kritad.host.line import Line, keys_of
+from kritad.host.log_marks import LogMarks
 from kritad.host.polls import POLLS_MAX, Polls
+from kritad.host.read_rounds import ReadRounds
 from kritad.host.request import KEYED, Request
 from kritad.raft.core import Raft
 from kritad.raft.errors import ProposalRefused
@@ -42,43 +42,11 @@ from kritad.state.reading import OF_SHARD, changes, history, holders, read_key, 
 from kritad.state.results import Result
 from kritad.state.split import Offspring
 from kritad.storage.errors import StorageError
-from kritad.trail import QUEUE, QUORUM, Trails
-
-# Marks in the log every so many bytes: what compaction measures a tail with.
-_MARK_BYTES = 64 << 10
+from kritad.trail import Trails
 
 _EVENTS_ALL = 1 << 30
 _WRONG_SHARD = int(Status.WRONG_SHARD)
 _HELD = Busy("a key is held by a transaction", hint="try again in a moment")
-
-
-@attrs.define
-class LogMarks:
-    """How many bytes of log lie behind which index, to within ``_MARK_BYTES``."""
-
-    total_bytes: int = 0
-    _marks: list[tuple[int, int]] = attrs.field(factory=list)  # (index, total up to it)
-
-    def count(self, entry: Entry) -> None:
-        """An entry was applied."""
-        self.total_bytes += len(entry.data) + 32
-        if not self._marks or self.total_bytes - self._marks[-1][1] >= _MARK_BYTES:
-            self._marks.append((entry.index, self.total_bytes))
-
-    def index_before_tail(self, tail_bytes: int) -> int:
-        """The highest marked index with at least ``tail_bytes`` of log behind
-        it; 0: there is none."""
-        limit = self.total_bytes - tail_bytes
-        found = 0
-        for index, total in self._marks:
-            if total > limit:
-                break
-            found = index
-        return found
-
-    def forget_below(self, index: int) -> None:
-        """The log was cut at ``index``."""
-        self._marks = [mark for mark in self._marks if mark[0] >= index]
 
 
 class Replica:
@@ -112,10 +80,7 @@ class Replica:
         self._on_split = on_split
         self._on_damage = on_damage
         self._writes: dict[int, Request] = {}  # by log index
-        self._read_queue: list[Request] = []  # no round begun for these
-        self._read_rounds: dict[int, list[Request]] = {}  # by token
-        self._readable: list[tuple[int, list[Request]]] = []  # (index to be applied, reads)
-        self._read_token = 0
+        self._reads = ReadRounds()
         self._held: list[Request] = []  # reads of keys that a transaction holds
         self.line = Line()
         self.polls = Polls()
@@ -126,8 +91,7 @@ class Replica:
         return (
             f"<Replica {self.id} of shard {self.shard}: {self.raft.role.name.lower()}"
             f" term {self.raft.term} applied {self.state.index}/{self.raft.commit}"
-            f"/{self.raft.last_index}, {len(self._writes)} writes and"
-            f" {len(self._read_queue) + len(self._read_rounds)} reads waiting>"
+            f"/{self.raft.last_index}, {len(self._writes)} writes waiting, {self._reads!r}>"
         )
 
     @property
@@ -186,12 +150,12 @@ class Replica:
 
     def read(self, request: Request) -> None:
         """Queue a linearizable read for the next round. Cost: an append."""
-        self._read_queue.append(request)
+        self._reads.add(request)
 
     def take_ready(self) -> Ready | None:
         """Begin a round for the queued reads, then ask the core what to do."""
-        if self._read_queue:
-            self._begin_read_round()
+        for request in self._reads.begin(self.raft):
+            self._requeue(request)
         ready = self.raft.ready()
         seen = (self.raft.role, self.raft.term, self.raft.leader)
         if seen != self._role_seen:
@@ -202,20 +166,6 @@ class Replica:
                     self._requeue(request)
             self._on_role(self)
         return ready
-
-    def _begin_read_round(self) -> None:
-        requests, self._read_queue = self._read_queue, []
-        for request in requests:
-            if (trail := request.trail) is not None:
-                trail.passed(QUEUE)
-        self._read_token += 1
-        try:
-            self.raft.read_index(self._read_token)
-        except ProposalRefused:
-            for request in requests:
-                self._requeue(request)
-        else:
-            self._read_rounds[self._read_token] = requests
 
     def apply(self, entries: Sequence[Entry]) -> None:
         """Apply committed entries and answer those who wait for them."""
@@ -279,29 +229,13 @@ class Replica:
 
     def note_reads(self, reads: Sequence[ReadReady], lost: Sequence[int]) -> None:
         """What the core says of the read rounds."""
-        for read in reads:
-            requests = self._read_rounds.pop(read.token, [])
-            self._readable.append((read.index, requests))
-            for request in requests:
-                if (trail := request.trail) is not None:
-                    trail.passed(QUORUM)
-        for token in lost:
-            for request in self._read_rounds.pop(token, []):
-                self._requeue(request)
+        for request in self._reads.note(reads, lost):
+            self._requeue(request)
 
     def serve_reads(self) -> None:
         """Answer every read whose index has been applied."""
-        if not self._readable:
-            return
-        applied = self.state.index
-        waiting = []
-        for index, requests in self._readable:
-            if index > applied:
-                waiting.append((index, requests))
-                continue
-            for request in requests:
-                self.answer_read(request, None)
-        self._readable = waiting
+        for request in self._reads.applied(self.state.index):
+            self.answer_read(request, None)
 
     def staleness_ms(self, clock: Clock) -> int | None:
         """How old what is read here may be. None: it should not be read here at all,
@@ -415,11 +349,6 @@ class Replica:
             while chained is not None:
                 chained.fail(OutcomeUnknown(why, hint="read the key before you write it again"))
                 chained = chained.older
-        reads, self._read_queue = self._read_queue, []
-        reads += [r for requests in self._read_rounds.values() for r in requests]
-        reads += [r for _, requests in self._readable for r in requests]
-        self._read_rounds.clear()
-        self._readable = []
         held, self._held = self._held, []
-        for request in reads + held + self.line.clear() + self.polls.all():
+        for request in self._reads.clear() + held + self.line.clear() + self.polls.all():
             request.fail(Unavailable(why, hint="ask again", outcome=Outcome.NOT_APPLIED))

@@ -11,7 +11,7 @@ from krita.codec import encode_body
 from krita.errors import Outcome, Status
 from krita.operations import Op
 from krita.ring import RING_SIZE, token
-from kritad.host.replica import LogMarks
+from kritad.host.log_marks import LogMarks
 from kritad.host.request import Request
 from kritad.raft.errors import ProposalRefused
 from kritad.raft.messages import Append, AppendReply, Heartbeat, HeartbeatReply
@@ -166,7 +166,7 @@ def test_a_read_is_not_answered_before_its_index_is_applied(node: LoneNode) -> N
     node.lead()
     acknowledge(node)
     replies = read(node)
-    node.replica._readable.append(
+    node.replica._reads._confirmed.append(
         (99, [Request(Op.GET, b"", b"k", SHARD, late := Replies(), 1e12)])
     )
     node.drive.turn()

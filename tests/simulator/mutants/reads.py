@@ -57,7 +57,7 @@ def _confirm_with_one_less(
 
 def _serve_unapplied(replica: Replica) -> None:
     """A confirmed read is answered from whatever has been applied by then."""
-    replica._readable = [(0, requests) for _, requests in replica._readable]
+    replica._reads._confirmed = [(0, requests) for _, requests in replica._reads._confirmed]
     _serve_reads(replica)
 
 
