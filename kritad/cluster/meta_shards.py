@@ -60,7 +60,8 @@ def place(records: Records, values: list[object], index: int) -> tuple[int, obje
 
 def report(records: Records, values: list[object], index: int) -> tuple[int, object]:
     """META_REPORT: a shard's configuration as its leader has it. The newest
-    (conf_version, term) wins; an older one, arriving late, changes nothing."""
+    (conf_version, term) wins; an older one, arriving late, changes nothing. From a leader
+    that knows the newest wish it says as well whom it will not make a member any more."""
     fields = Fields(Op.META_REPORT, values)
     shard = fields.count("shard")
     told = Report(
@@ -73,10 +74,14 @@ def report(records: Records, values: list[object], index: int) -> tuple[int, obj
     )
     tables = Tables(records, index)
     record = tables.shard(shard)
-    known = record.report
-    if (told.conf_version, told.term) <= (known.conf_version, known.term):
+    known, wish_known = record.report, fields.optional_count("placement_version")
+    news = (told.conf_version, told.term) > (known.conf_version, known.term)
+    settled = wish_known == record.placement_version and told.conf_version >= known.conf_version
+    if not news and not (settled and record.offered):
         return _OK, []
-    after = attrs.evolve(record, report=told)
+    after = attrs.evolve(
+        record, report=told if news else known, offered=() if settled else record.offered
+    )
     if shard == META_SHARD:
         tables.write(shards=[after])
     else:

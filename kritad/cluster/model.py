@@ -8,7 +8,9 @@ ignores those it does not know.
 A shard's record keeps two things apart. ``replicas`` is what the cluster *wants*;
 it changes by compare-and-set on ``placement_version``. ``report`` is what the
 shard's own log *says*, as its leader told us last; the meta shard never edits
-it (raft.md 4.4: a shard's own log decides its membership).
+it (raft.md 4.4: a shard's own log decides its membership). ``offered`` stands between the
+two: nodes that were wanted, are not any more and were not reported either. The shard's
+leader may be making them members just now, by an older wish than the one here.
 """
 
 from __future__ import annotations
@@ -198,6 +200,8 @@ class ShardRecord:
     held: bool = False  # people have stopped its moves
     split: Split | None = None
     pinned: bool = False  # people have put it where it is: not moved for balance
+    # Until the leader has reported and said that it knows the newest wish.
+    offered: tuple[int, ...] = ()
 
     @property
     def nodes(self) -> tuple[int, ...]:
@@ -222,9 +226,14 @@ class ShardRecord:
         """The nodes that vote in it; before the first report, those that shall."""
         return self.report.voters or self.nodes
 
+    @property
+    def held_by(self) -> frozenset[int]:
+        """The nodes that are wanted, are members as far as has been reported, or may be."""
+        return frozenset((*self.nodes, *self.report.nodes, *self.offered))
+
     def holds(self, node: int) -> bool:
-        """Whether the node is wanted, or a member as far as has been reported."""
-        return node in self.nodes or node in self.report.nodes
+        """Whether the node is one of those."""
+        return node in self.nodes or node in self.report.nodes or node in self.offered
 
     def encode(self) -> bytes:
         """The record's bytes."""
@@ -243,17 +252,18 @@ class ShardRecord:
                 self.held,
                 _split_to_wire(self.split),
                 self.pinned,
+                list(self.offered),
             ]
         )
 
     @classmethod
     def decode(cls, data: bytes) -> ShardRecord:
         """The inverse of encode. ~6 µs."""
-        elements = _elements(data)[:12]
+        elements = _elements(data)[:13]
         shard, lo, hi, version, placement_version, wanted, conf_version, term, reported = elements[
             :9
         ]
-        held, split, pinned = elements[9:] or (False, None, False)
+        held, split, pinned, *offered = elements[9:] or (False, None, False)
         return cls(
             shard,
             lo,
@@ -269,6 +279,7 @@ class ShardRecord:
             held,
             _split_from_wire(split),
             pinned,
+            tuple(offered[0]) if offered else (),
         )
 
 

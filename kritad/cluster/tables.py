@@ -91,16 +91,21 @@ class Tables:
 
 def placed(record: ShardRecord, replicas: Iterable[ReplicaRecord]) -> ShardRecord:
     """The shard with other replicas wanted."""
-    version = record.placement_version + 1
-    return attrs.evolve(record, replicas=tuple(replicas), placement_version=version)
+    after = attrs.evolve(
+        record, replicas=tuple(replicas), placement_version=record.placement_version + 1
+    )
+    if record.shard == META_SHARD:
+        return after  # its members are those that have not left
+    offered = record.held_by - {*after.nodes, *after.report.nodes}
+    return attrs.evolve(after, offered=tuple(sorted(offered)))
 
 
 def write_shard(
     tables: Tables, before: ShardRecord, after: ShardRecord, cluster: ClusterRecord | None = None
 ) -> None:
     """Write a data shard that has changed, and let go whoever waited for that."""
-    given_up = {*before.nodes, *before.report.nodes} - {*after.nodes, *after.report.nodes}
-    nodes = [tables.node(node) for node in sorted(given_up) if tables.has_node(node)]
+    given_up = sorted(before.held_by - after.held_by)
+    nodes = [tables.node(node) for node in given_up if tables.has_node(node)]
     write_departures(tables, nodes, [after], cluster)
 
 

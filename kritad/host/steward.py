@@ -213,14 +213,16 @@ class Steward:
         conf = raft.configuration
         if conf.joint or not raft.configuration_committed:
             return
-        # Only a new configuration is news; who leads in which term is told by
-        # other means (host/leaders.py), without an entry in a log.
-        if conf.version <= record.report.conf_version:
+        # Only a new configuration is news, or that an old wish will not be followed any
+        # more; who leads in which term is told by other means (host/leaders.py), without
+        # an entry in a log.
+        if conf.version <= record.report.conf_version and not record.offered:
             return
         members = [
             [member, conf.nodes[member], member in conf.voters] for member in sorted(conf.members)
         ]
-        body = encode_body(Op.META_REPORT, record.shard, conf.version, raft.term, members)
+        wish = record.placement_version
+        body = encode_body(Op.META_REPORT, record.shard, conf.version, raft.term, members, wish)
         self._propose(("report", record.shard), Op.META_REPORT, body)
 
     def _split(self, record: ShardRecord, replica: Replica) -> None:

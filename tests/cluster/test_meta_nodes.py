@@ -91,13 +91,46 @@ def test_removing_it_again_says_that_it_has_left() -> None:
     assert records.data == before
 
 
-def test_a_node_that_only_the_placement_still_named_leaves_with_it() -> None:
+def given_back() -> tuple[DictRecords, list[list[int]]]:
+    """Node 4 was wanted by shard 1, is to be removed, and is not wanted any more; and the
+    members that the shard had before."""
     records = cluster()
+    members = [[r.replica, r.node, True] for r in records.view.shards[1].replicas]
     records.call(Op.META_PLACE, 1, 2, [1, 2, 4])  # 4 is wanted, not yet reported
     records.call(Op.NODE_SET, 4, REMOVE, None)
-    assert state(records, 4) is NodeState.REMOVING
     records.call(Op.META_PLACE, 1, 3, [1, 2, 3])
+    assert records.view.shards[1].offered == (4,)
+    assert state(records, 4) is NodeState.REMOVING
+    return records, members
+
+
+def test_a_node_that_was_only_wanted_has_left_when_the_leader_knows_that_it_is_not() -> None:
+    """By the wish of before, the leader may just be making it a voter."""
+    records, members = given_back()
+    known = records.view.shards[1].report
+    records.call(Op.META_REPORT, 1, known.conf_version + 1, 1, members, 3)  # the wish of before
+    records.call(Op.META_REPORT, 1, known.conf_version + 1, 1, members)  # of an older release
+    assert state(records, 4) is NodeState.REMOVING
+    records.call(Op.META_REPORT, 1, known.conf_version + 1, 1, members, 4)
     assert state(records, 4) is NodeState.LEFT
+    assert records.view.shards[1].offered == ()
+
+
+def test_a_node_that_became_a_member_by_an_old_wish_waits_until_it_is_let_go() -> None:
+    records, members = given_back()
+    known = records.view.shards[1].report
+    records.call(Op.META_REPORT, 1, known.conf_version + 1, 1, [*members, [90, 4, True]], 4)
+    assert state(records, 4) is NodeState.REMOVING
+    records.call(Op.META_REPORT, 1, known.conf_version + 2, 1, members, 4)
+    assert state(records, 4) is NodeState.LEFT
+
+
+def test_a_leader_of_before_does_not_say_who_is_no_member() -> None:
+    records, members = given_back()
+    newer = records.view.shards[1].report.conf_version + 5
+    records.call(Op.META_REPORT, 1, newer, 2, members, 3)
+    records.call(Op.META_REPORT, 1, newer - 1, 1, members, 4)
+    assert state(records, 4) is NodeState.REMOVING
 
 
 def test_a_drained_node_never_leaves_by_itself() -> None:

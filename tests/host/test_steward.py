@@ -165,8 +165,8 @@ def test_a_shards_leader_reports_its_configuration_once_until_it_is_answered(ben
     for _ in range(5):
         bench.steward.step(view(reported_version=0))
     assert bench.ops() == {Op.META_REPORT: 1}
-    shard, version, term, members = decode_body(Op.META_REPORT, bench.routed[0].body)
-    assert (shard, version, term) == (DATA, 1, bench.node.raft.term)
+    shard, version, term, members, wish = decode_body(Op.META_REPORT, bench.routed[0].body)
+    assert (shard, version, term, wish) == (DATA, 1, bench.node.raft.term, 1)
     assert members == [[1, 1, True], [2, 2, True], [3, 3, True]]
 
 
@@ -174,6 +174,21 @@ def test_what_the_meta_shard_knows_already_is_not_reported(bench: Bench) -> None
     bench.lead_data()
     bench.steward.step(view(reported_version=1))
     assert bench.routed == []
+
+
+def test_that_the_newest_wish_is_known_is_reported_while_somebody_was_offered(
+    bench: Bench,
+) -> None:
+    """Whoever was wanted for a moment cannot leave before that."""
+    bench.lead_data()
+    known = view(reported_version=1)
+    offered = attrs.evolve(known.shards[DATA], placement_version=7, offered=(4,))
+    known = attrs.evolve(known, shards={**known.shards, DATA: offered})
+    for _ in range(5):
+        bench.steward.step(known)
+    assert bench.ops() == {Op.META_REPORT: 1}
+    *_, wish = decode_body(Op.META_REPORT, bench.routed[0].body)
+    assert wish == 7
 
 
 def test_a_new_term_alone_is_no_news_for_the_meta_shard(bench: Bench) -> None:

@@ -232,6 +232,8 @@ TESTS = {
     "test_the_next_change_is_the_one_that_the_situation_asks_for",
     "node-leaves-while-it-votes": "cluster/test_meta_nodes.py::"
     "test_a_node_that_is_to_be_removed_has_left_when_no_shard_wants_or_has_it",
+    "node-leaves-while-it-is-offered": "cluster/test_meta_nodes.py::"
+    "test_a_node_that_was_only_wanted_has_left_when_the_leader_knows_that_it_is_not",
     "verdict-hits-the-next-life": "cluster/test_meta_nodes.py::"
     "test_a_late_verdict_does_not_hit_a_node_that_has_started_again",
     "outage-is-taken-for-deaths": "cluster/test_liveness.py::"

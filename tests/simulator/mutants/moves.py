@@ -11,7 +11,7 @@ from krita.operations import Op
 from kritad.cluster import meta_nodes, meta_shards, meta_splits, moves, reconcile, tables
 from kritad.cluster.fields import Fields
 from kritad.cluster.liveness import Liveness
-from kritad.cluster.model import ClusterRecord, ShardRecord
+from kritad.cluster.model import ClusterRecord, ReplicaRecord, ShardRecord
 from kritad.cluster.planner import Placement
 from kritad.cluster.tables import Tables, write_departures
 from kritad.cluster.view import MetaView, Records
@@ -25,6 +25,12 @@ _move_cancel = meta_shards.move_cancel
 _next_change = reconcile.next_change
 _node_dead = meta_nodes.node_dead
 _place = meta_shards.place
+_placed = tables.placed
+
+
+def _offer_nobody(record: ShardRecord, replicas: Iterable[ReplicaRecord]) -> ShardRecord:
+    """What was wanted and is not any more was never there."""
+    return attrs.evolve(_placed(record, replicas), offered=())
 
 
 def _place_whatever_stands(
@@ -145,6 +151,13 @@ MUTANTS = (
             (tables, "_held", _hold_those_wanted),
             (meta_shards, "write_shard", _let_go_those_not_wanted),
         ),
+    ),
+    Mutant(
+        name="node-leaves-while-it-is-offered",
+        rule="who was wanted may be made a member until the leader says that it will not be",
+        source="found here: docs/simulation.md",
+        hint="liveness: a removal right behind a placement, and moves that are held",
+        patches=((meta_shards, "placed", _offer_nobody),),
     ),
     Mutant(
         name="verdict-hits-the-next-life",
