@@ -14,9 +14,9 @@ from krita.operations import OPERATIONS, LeaseChange, Op
 from kritad.data_service import DataService
 from kritad.gather import Gather
 from kritad.state.user_keys import KEYED
-from tests.host.cluster import Cluster, grown_cluster, key_in
+from tests.host.cluster import grown_cluster, key_in
 from tests.host.lone import Replies
-from tests.kritad.test_service import LOCAL, NODE, VALUE_BYTES_MAX, Bench, bench_of
+from tests.kritad.service_bench import LOCAL, NODE, VALUE_BYTES_MAX, Bench, bench_of
 
 _WRITES: dict[Op, dict[str, Any]] = {
     Op.PUT: {"value": b"1"},
@@ -28,14 +28,6 @@ _WRITES: dict[Op, dict[str, Any]] = {
     Op.TXN: {"then": []},
 }
 IDS = [op.name.lower() for op in _WRITES]
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    """One node, four shards."""
-    cluster = Cluster(tmp_path, shards=4, factor=1)
-    yield bench_of(cluster)
-    cluster.close()
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,19 +13,10 @@ from krita.operations import LeaseChange, Op
 from krita.ring import RING_SIZE
 from kritad.gather import Gather
 from kritad.host.request import Request
-from tests.host.cluster import Cluster
 from tests.host.lone import Replies
-from tests.kritad.test_service import NODE, Bench, bench_of
+from tests.kritad.service_bench import NODE, Bench
 
 GRANT = int(LeaseChange.GRANT)
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    """One node, four shards."""
-    cluster = Cluster(tmp_path, shards=4, factor=1)
-    yield bench_of(cluster)
-    cluster.close()
 
 
 def body_of(bench: Bench, op: int, *fields: object) -> Any:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import attrs
 import pytest
 import trio
@@ -13,88 +10,11 @@ from krita.codec import decode, encode, encode_body
 from krita.errors import Foreign, Outcome, ProtocolError, Status
 from krita.operations import OPERATIONS, Consistency, Op
 from krita.ring import ShardMap
-from kritad.access import ADMIN, ANONYMOUS, PEER, Access, Principal
+from kritad.access import ANONYMOUS, PEER, Principal
 from kritad.host.peer_codec import encode_messages
 from kritad.host.replica import Replica
-from kritad.metrics import Metrics
 from kritad.raft.messages import Heartbeat
-from kritad.service import Service
-from tests.host.cluster import Cluster, Node, grown_cluster
-from tests.host.lone import Replies
-
-LOCAL = Principal(ANONYMOUS, loopback=True)
-ROOT = Principal(ADMIN, loopback=True)
-NODE = Principal(PEER, 2)
-
-VALUE_BYTES_MAX = 1000
-
-
-@attrs.define
-class Bench:
-    """A service on each node of a cluster."""
-
-    cluster: Cluster
-    services: dict[int, Service]
-
-    @property
-    def service(self) -> Service:
-        return self.services[1]
-
-    def submit(
-        self,
-        op: int,
-        *fields: object,
-        who: Principal = LOCAL,
-        deadline_ms: float | None = None,
-        flags: int = 0,
-        node: int = 1,
-        body: bytes | None = None,
-    ) -> Replies:
-        replies = Replies()
-        data = encode(fields) if body is None else body
-        self.services[node].submit(op, data, who, deadline_ms, flags, replies)
-        return replies
-
-    def do(self, op: int, *fields: object, **more: object) -> tuple[int, object]:
-        replies = self.submit(op, *fields, **more)  # type: ignore[arg-type]
-        self.cluster.run_until(lambda: bool(replies.all))
-        return replies.one
-
-    def put(self, key: object, value: object, **more: object) -> tuple[int, object]:
-        return self.do(Op.PUT, None, None, None, key, value, **more)
-
-
-def service_of(node: Node, nursery: object = None) -> Service:
-    return Service(
-        node.host,
-        Access(b"token"),
-        Metrics(),
-        nursery,  # type: ignore[arg-type]
-        receiver=node.receiver,
-        value_bytes_max=VALUE_BYTES_MAX,
-        request_timeout_ms=2000,
-    )
-
-
-def bench_of(cluster: Cluster) -> Bench:
-    return Bench(cluster, {node.number: service_of(node) for node in cluster.nodes})
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    """One node, four shards."""
-    cluster = Cluster(tmp_path, shards=4, factor=1)
-    yield bench_of(cluster)
-    cluster.close()
-
-
-@pytest.fixture
-def three(tmp_path: Path) -> Iterator[Bench]:
-    cluster = grown_cluster(tmp_path)
-    cluster.run(2000)
-    yield bench_of(cluster)
-    cluster.close()
-
+from tests.kritad.service_bench import LOCAL, NODE, ROOT, VALUE_BYTES_MAX, Bench
 
 # --- data ----------------------------------------------------------------------------------
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import attrs
 import pytest
 
@@ -12,16 +9,7 @@ from krita.errors import Status
 from krita.operations import Op
 from kritad.access import ANONYMOUS, Principal
 from kritad.cluster.model import NodeState
-from tests.host.cluster import grown_cluster
-from tests.kritad.test_service import ROOT, Bench, bench_of
-
-
-@pytest.fixture
-def three(tmp_path: Path) -> Iterator[Bench]:
-    cluster = grown_cluster(tmp_path)
-    cluster.run(2000)
-    yield bench_of(cluster)
-    cluster.close()
+from tests.kritad.service_bench import ROOT, Bench
 
 
 def test_what_the_meta_shard_decides_is_decided_through_any_node(three: Bench) -> None:

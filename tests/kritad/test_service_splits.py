@@ -10,7 +10,7 @@ import pytest
 from krita.errors import Status
 from krita.operations import Consistency, Op
 from tests.host.cluster import Cluster
-from tests.kritad.test_service import Bench, bench_of
+from tests.kritad.service_bench import Bench, bench_of
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from kritad.access import PEER, Principal
 from kritad.host.request import Request
 from kritad.host.router import OnReply
 from tests.host.cluster import grown_cluster
-from tests.kritad.test_service import Bench, bench_of
+from tests.kritad.service_bench import Bench, bench_of
 
 KEY = b"k"
 

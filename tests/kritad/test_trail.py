@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,9 @@ from krita.errors import Status
 from krita.operations import Op
 from kritad.access import ANONYMOUS, Principal
 from kritad.trail import APPLY, FORWARD, FSYNC, QUEUE, QUORUM, Trail, Trails
-from tests.host.cluster import Cluster, grown_cluster
+from tests.host.cluster import Cluster
 from tests.host.lone import Replies
-from tests.kritad.test_service import Bench, bench_of
+from tests.kritad.service_bench import Bench, bench_of
 
 LOCAL = Principal(ANONYMOUS, loopback=True)
 
@@ -97,14 +96,6 @@ def test_a_log_that_may_lose_its_end_forgets_who_waited(watch: Watch) -> None:
 
 
 # --- through a cluster ---------------------------------------------------------------------
-
-
-@pytest.fixture
-def three(tmp_path: Path) -> Iterator[Bench]:
-    cluster = grown_cluster(tmp_path)
-    cluster.run(2000)
-    yield bench_of(cluster)
-    cluster.close()
 
 
 def stages(bench: Bench, node: int, op: Op, *fields: object) -> list[bytes]:

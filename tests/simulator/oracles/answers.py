@@ -222,13 +222,7 @@ def _told(held: Held | None) -> tuple[object, object, object]:
 
 def _check_then(lineage: Lineage, deed: Deed) -> str | None:
     """What a key was behind an entry; and whether it may be forgotten."""
-    key, then = deed.ask.fields[0], deed.field("at_revision")
-    if deed.status is Status.COMPACTED:
-        return _check_forgotten(lineage, deed, key, then)
-    held = lineage.book.held_at(key, then)
-    if not deed.ok or tuple(deed.body[:3]) != _told(held):
-        return f"behind entry {then} there was {held}"
-    return None
+    return _check_held(lineage, deed, deed.ask.fields[0], deed.field("at_revision"))
 
 
 def _check_at(lineage: Lineage, deed: Deed) -> str | None:
@@ -243,11 +237,15 @@ def _check_at(lineage: Lineage, deed: Deed) -> str | None:
     then = until[place - 1].index if place else 0
     if deed.status is Status.COMPACTED and at_ms < _whole_since_ms(lineage, key):
         return None
+    return _check_held(lineage, deed, key, then)
+
+
+def _check_held(lineage: Lineage, deed: Deed, key: bytes, then: int) -> str | None:
     if deed.status is Status.COMPACTED:
         return _check_forgotten(lineage, deed, key, then)
     held = lineage.book.held_at(key, then)
     if not deed.ok or tuple(deed.body[:3]) != _told(held):
-        return f"at {at_ms}, behind entry {then}, there was {held}"
+        return f"behind entry {then} there was {held}"
     return None
 
 
