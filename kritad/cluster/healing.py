@@ -14,8 +14,8 @@ Rules:
 * One replica of a shard at a time, and none of a shard that is on the move, held, paused
   or being split.
 * At most two replicas are made on a node at a time, moves that come there counted.
-* Not on a node that shall go (the planner takes the replica elsewhere), nor on one that
-  has no room on its disk.
+* Not on a node that shall go, as long as there is another for it (the planner takes the
+  replica there), nor on one that is dead or has no room on its disk.
 * Not of the meta shard: how a node hears what is wanted of it is its own replica there.
 
 Where a disk goes on rotting, this goes on: a replica at a time, at the pace of all moves.
@@ -62,14 +62,21 @@ def rebuilds(
     coming = Counter(node for record in view.data_shards for node in record.arriving)
     begun = []
     for record, replica, node in _candidates(view, damaged, present):
-        known = view.nodes.get(node)
         again = node in record.arriving  # it was coming, and is damaged before it has voted
         room = coming[node] - again < limit_per_node
-        if known is None or not known.usable or node in full or not room:
+        if not _may_stay(view, record, node) or node in full or not room:
             continue
         coming[node] += not again
         begun.append(Rebuild(record.shard, record.placement_version, replica))
     return begun
+
+
+def _may_stay(view: MetaView, record: ShardRecord, node: int) -> bool:
+    """Whether the node's replica of the shard is to be made anew there, and not elsewhere."""
+    known = view.nodes.get(node)
+    if known is None or known.dead or known.left:
+        return False
+    return known.usable or all(record.holds(other.node) for other in view.usable_nodes)
 
 
 def _candidates(

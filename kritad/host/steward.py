@@ -182,10 +182,9 @@ class Steward:
             return
         wanted = wanted_members(view, record.shard)
         matches = {member: progress.match for member, progress in raft.progress.items()}
-        reachable = self._reachable()
-        heirs = {member: node for member, node in wanted.voters.items() if node in reachable}
+        reachable = self._sound(record, {**conf.nodes, **wanted.voters})
+        heirs = {member: wanted.voters[member] for member in wanted.voters.keys() & reachable}
         heir = successor(heirs, conf, matches, replica.id)
-        answering = {member for member in conf.members if conf.nodes.get(member) in reachable}
         held = record.shard != META_SHARD and (view.paused or record.held)
         changes = next_change(
             wanted.voters,
@@ -194,7 +193,7 @@ class Steward:
             matches,
             raft.last_index,
             replica.id,
-            reachable=answering | {replica.id},
+            reachable=reachable | {replica.id},
             held=held,
         )
         if not changes and (not heir or held):
@@ -207,6 +206,13 @@ class Steward:
         except ProposalRefused:
             return  # not now; the next step will see the same difference
         self._mark(replica)
+
+    def _sound(self, record: ShardRecord, members: Mapping[int, int]) -> set[int]:
+        """Those of the members (replica -> node) whose nodes answer. One that is damaged
+        neither leads nor counts, however well its node answers."""
+        nodes = self._reachable()
+        damaged = {replica for shard, replica in self._damaged() if shard == record.shard}
+        return {member for member, node in members.items() if node in nodes} - damaged
 
     def _report(self, record: ShardRecord, replica: Replica) -> None:
         raft = replica.raft

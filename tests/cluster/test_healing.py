@@ -73,12 +73,18 @@ def test_a_replica_that_is_damaged_before_it_votes_is_replaced_again() -> None:
     lambda view: with_shard(view, 2, split=Split(9, ())),
     lambda view: wanted_on(with_node(view, 4), 2, [4, 2, 3]),  # on the move
     lambda view: wanted_on(with_node(view, 4), 2, [1, 2, 4]),  # moved away itself
-    lambda view: with_node(view, 3, state=NodeState.DRAINING),
+    lambda view: with_node(with_node(view, 4), 3, state=NodeState.DRAINING),
     lambda view: with_node(view, 3, dead=True),
 ], ids=["paused", "held", "split", "moving", "moving away", "draining", "dead"])  # fmt: skip
 def test_what_is_held_split_or_moved_waits_and_who_shall_go_gets_none(change: object) -> None:
     assert callable(change)
     assert rebuilds(change(three()), {on(2, 3)}, ALL) == []
+
+
+@pytest.mark.parametrize("state", [NodeState.DRAINING, NodeState.REMOVING])
+def test_who_shall_go_gets_one_when_nobody_can_take_its_place(state: NodeState) -> None:
+    view = with_node(three(), 3, state=state)
+    assert [lost.replica for lost in rebuilds(view, {on(2, 3)}, ALL)] == [replica_id(2, 3)]
 
 
 def test_who_has_no_room_gets_none() -> None:

@@ -219,6 +219,23 @@ def test_a_change_is_left_for_later_while_leadership_is_handed_over(bench: Bench
     assert bench.node.raft.configuration == before
 
 
+def test_a_leader_that_shall_go_hands_over_to_nobody_who_is_damaged(bench: Bench) -> None:
+    bench.lead_data()
+    bench.damaged.add((DATA, 2))
+    bench.steward.step(view(nodes=4, wanted=(2, 3)))
+    assert bench.node.raft.transferring == 3
+
+
+def test_a_move_goes_on_though_its_only_heir_is_damaged(bench: Bench) -> None:
+    """Handing over to one that takes no leadership would be tried for ever, and the damaged
+    one is made anew only behind the move."""
+    bench.lead_data()
+    bench.damaged.add((DATA, 2))
+    bench.steward.step(view(nodes=5, wanted=(2, 4, 5)))
+    assert not bench.node.raft.transferring
+    assert bench.node.raft.configuration.learners == {4, 5}
+
+
 def test_leaders_are_evened_out_no_more_often_than_twice_a_second(bench: Bench) -> None:
     bench.lead_meta()
     bench.node.clock.advance(1000)
