@@ -37,7 +37,10 @@ class Person:
         chance = dice.random()
         kind = Kind.GET if chance < plan.reads else Kind.DELETE if chance > 0.95 else Kind.PUT
         condition = None
-        if kind is not Kind.GET and dice.random() < plan.conditional:
+        awaited = self._world.awaited_key()
+        if awaited is not None:
+            key, kind = awaited, Kind.PUT
+        elif kind is not Kind.GET and dice.random() < plan.conditional:
             condition = self._revisions.get(key, 0) if dice.random() < 0.9 else 1
         self._count += 1
         value = b"%d.%d" % (self.number, self._count) + bytes(plan.value_bytes)
