@@ -23,6 +23,7 @@ TWINS = 12  # seeds that are lived twice, in two processes
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(10 * SEEDS)  # s: it takes one or two a seed, on a machine left alone
 def test_no_seed_of_the_budget_breaks_a_promise(capsys: pytest.CaptureFixture[str]) -> None:
     def progress(totals: Totals, _outcome: Outcome) -> None:
         if totals.seeds % 50 == 0:
