@@ -81,22 +81,22 @@ class Feed:
             return None
         first = bisect_right(self._events, after, key=_at)
         found: list[Event] = []
-        last = after  # the entry of the event looked at before
         size = 0
-        for event in self._events[first : first + _SCAN_MAX]:
+        looked_at = self._events[first : first + _SCAN_MAX]
+        for event in looked_at:
             at, kind, key, _ = event
-            if (
-                at != last
-                and found
-                and (len(found) >= limit or size + event_bytes(event) > bytes_max)
-            ):
-                return found, last
-            last = at
-            if kind is Change.SPLIT or (key >= start and (stop is None or key < stop)):
-                found.append(event)
-                size += event_bytes(event)
+            if kind is not Change.SPLIT and (key < start or (stop is not None and key >= stop)):
+                continue
+            size += event_bytes(event)
+            # Not by the event before in the feed: that may be of the same entry, and of a key
+            # that nobody asks for.
+            full = len(found) >= limit or size > bytes_max
+            if full and found and found[-1][0] != at:
+                return found, at - 1
+            found.append(event)
         if len(self._events) - first > _SCAN_MAX:
             # More than one look takes in; what belongs to the last entry may be cut off.
+            last = looked_at[-1][0]
             return [event for event in found if event[0] < last], last - 1
         return found, NEWEST
 

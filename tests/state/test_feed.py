@@ -74,6 +74,16 @@ def test_changes_of_one_entry_are_never_separated() -> None:
                 assert events == whole
 
 
+def test_an_entry_that_has_changed_other_keys_first_does_not_ride_along() -> None:
+    """Its value would be left out for want of room, and the next answer has room for it."""
+    feed = Feed(0)
+    feed.gone(1, b"k", Change.DELETE)
+    feed.gone(5, b"a", Change.EXPIRE)  # what is over ends with the entry that finds it over
+    feed.put(5, b"k", row(5, size=100))
+    assert feed.behind(0, b"k", b"l", 3, 60) == ([(1, Change.DELETE, b"k", None)], 4)
+    assert feed.behind(4, b"k", b"l", 3, 60) == ([(5, Change.PUT, b"k", row(5, size=100))], NEWEST)
+
+
 def test_a_long_way_is_gone_in_several_looks_without_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SCAN_MAX", 7)
     feed = Feed(0)
