@@ -232,6 +232,12 @@ TESTS = {
     "test_the_next_change_is_the_one_that_the_situation_asks_for",
     "node-leaves-while-it-votes": "cluster/test_meta_nodes.py::"
     "test_a_node_that_is_to_be_removed_has_left_when_no_shard_wants_or_has_it",
+    "damaged-replica-is-an-heir": "host/test_steward.py::"
+    "test_a_move_goes_on_though_its_only_heir_is_damaged",
+    "healed-without-a-majority": "cluster/test_healing.py::"
+    "test_without_a_sound_majority_nothing_is_touched",
+    "wrong-rows-are-kept": "storage/test_snapshots_again.py::"
+    "test_after_a_sum_that_was_wrong_nothing_of_it_is_used_again",
     "node-leaves-while-it-is-offered": "cluster/test_meta_nodes.py::"
     "test_a_node_that_was_only_wanted_has_left_when_the_leader_knows_that_it_is_not",
     "verdict-hits-the-next-life": "cluster/test_meta_nodes.py::"

@@ -8,7 +8,7 @@ import attrs
 
 from krita.errors import Status
 from krita.operations import Op
-from kritad.cluster import meta_nodes, meta_shards, meta_splits, moves, reconcile, tables
+from kritad.cluster import healing, meta_nodes, meta_shards, meta_splits, moves, reconcile, tables
 from kritad.cluster.fields import Fields
 from kritad.cluster.liveness import Liveness
 from kritad.cluster.model import ClusterRecord, ReplicaRecord, ShardRecord
@@ -26,6 +26,18 @@ _next_change = reconcile.next_change
 _node_dead = meta_nodes.node_dead
 _place = meta_shards.place
 _placed = tables.placed
+
+
+def _whose_node_answers(
+    its: steward.Steward, _record: ShardRecord, members: Mapping[int, int]
+) -> set[int]:
+    """A replica is as well as its node."""
+    return {member for member, node in members.items() if node in its._reachable()}
+
+
+def _all_are_sound(record: ShardRecord, _lost: object, _present: object) -> int:
+    """Whoever votes counts, damaged or silent."""
+    return len(record.report.voters)
 
 
 def _offer_nobody(record: ShardRecord, replicas: Iterable[ReplicaRecord]) -> ShardRecord:
@@ -158,6 +170,20 @@ MUTANTS = (
         source="found here: docs/simulation.md",
         hint="liveness: a removal right behind a placement, and moves that are held",
         patches=((meta_shards, "placed", _offer_nobody),),
+    ),
+    Mutant(
+        name="damaged-replica-is-an-heir",
+        rule="a replica that is damaged neither leads nor counts",
+        source="found here: docs/simulation.md",
+        hint="liveness: bit rot in the middle of a move",
+        patches=((steward.Steward, "_sound", _whose_node_answers),),
+    ),
+    Mutant(
+        name="healed-without-a-majority",
+        rule="a damaged replica is let go when the sound ones are a majority",
+        source="cluster/healing.py",
+        hint="liveness: bit rot while another node is down",
+        patches=((healing, "_sound_voters", _all_are_sound),),
     ),
     Mutant(
         name="verdict-hits-the-next-life",

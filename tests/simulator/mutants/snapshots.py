@@ -24,6 +24,14 @@ _on_snapshot_installed = follower.on_snapshot_installed
 _on_snapshot_sent = replication.on_snapshot_sent
 _start_writing = drive.Drive._start_writing
 _open = receiving.SnapshotReceiver.open
+_abandon = stored.SnapshotWriter.abandon
+
+
+def _keep_what_was_wrong(writer: stored.SnapshotWriter) -> None:
+    """A transfer that is given up leaves its rows to the next one, whatever they add up to."""
+    kept = writer._db.receiving(writer.applied.shard)
+    _abandon(writer)
+    writer._db.keep(writer.applied.shard, kept)
 
 
 def _keep_a_longer_log(raft: state.RaftState, message: SnapshotInstalled) -> None:
@@ -142,5 +150,12 @@ MUTANTS = (
         hint="state hash of a replica that was filled by a snapshot; needs a chunk that comes "
         "twice or is left out (a repeated request, a transfer that goes on elsewhere)",
         patches=((receiving.SnapshotReceiver, "open", _open_for_anything),),
+    ),
+    Mutant(
+        name="wrong-rows-are-kept",
+        rule="of a snapshot that does not add up nothing is used again",
+        source="storage/snapshots.py",
+        hint="none: a sender whose rows and sum differ",
+        patches=((stored.SnapshotWriter, "abandon", _keep_what_was_wrong),),
     ),
 )
