@@ -43,6 +43,12 @@ class Trail:
     def __repr__(self) -> str:
         return f"<Trail {self.stages}>"
 
+    def again(self, respond: Callable[[int, object], None]) -> Trail:
+        """For one more operation of the same request: their stages add up."""
+        trail = Trail(respond, self._last, self._clock)
+        trail.stages = self.stages
+        return trail
+
     def passed(self, stage: bytes) -> None:
         """The time since the last stage was spent on this one."""
         now = self._clock()

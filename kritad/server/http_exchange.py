@@ -90,7 +90,7 @@ class Exchange:
         self._on_answer = on_answer
         self._head_only = request.method == b"HEAD"
         self._began = perf_counter()
-        self._trail: Trail | None = None  # of the one operation, where it is one
+        self._trail: Trail | None = None  # of its operations, one after the other
         self._until: float | None = None  # when the client gives up; None: it has not said
         self.work: Work | None = None
 
@@ -187,7 +187,8 @@ class Exchange:
                 self._fail_with(error)
 
         deadline_ms = None if self._until is None else self._left_ms()
-        self._trail = Trail(respond, self._began, perf_counter)
+        trail = self._trail
+        self._trail = trail.again(respond) if trail else Trail(respond, self._began, perf_counter)
         self._database.submit(
             op, encode_body(op, *fields), self.principal(), deadline_ms, 0, self._trail
         )

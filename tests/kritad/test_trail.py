@@ -57,6 +57,22 @@ def test_a_stage_that_is_passed_twice_counts_twice(watch: Watch) -> None:
     assert trail.stages == {QUEUE: 4.0, FORWARD: 6.0}
 
 
+def test_the_operations_of_one_request_add_up(watch: Watch) -> None:
+    first, _ = trail_of(watch)
+    for stage, until in ((QUEUE, 11.0), (QUORUM, 12.0)):
+        watch.now = until
+        first.passed(stage)
+    watch.now = 13.0
+    first(Status.OK, None)
+    second = first.again(replies := Replies())
+    for stage, until in ((QUEUE, 15.0), (QUORUM, 18.0)):
+        watch.now = until
+        second.passed(stage)
+    second(Status.OK, None)
+    assert second.stages == {QUEUE: 3.0, QUORUM: 4.0, APPLY: 1.0}
+    assert len(replies.all) == 1
+
+
 def test_what_came_no_further_has_been_in_the_queue(watch: Watch) -> None:
     trail, _ = trail_of(watch)
     watch.now = 15.0
