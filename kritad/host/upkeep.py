@@ -29,8 +29,9 @@ Cuts = list[tuple[Replica, SnapshotMeta]]
 def was_let_go(view: MetaView, replica: Replica) -> bool:
     """Whether it is certain that the replica is no member of its shard any more.
 
-    A replica that was told of its own membership waits for a report that is newer. One
-    that was not cannot wait: nobody may ever tell it. It does not vote, since nobody is
+    A replica that was told of its own membership waits for a report of a configuration that
+    is newer, or is another one of the same version: reported are those that are committed,
+    so the one that it was told of was overwritten. One that was not told cannot wait: nobody may ever tell it. It does not vote, since nobody is
     made a voter who has not been told (raft/membership.py); but by a split, and then the
     report says so. So it goes as soon as its id was given out for a wish that is not there
     any more. If it is a learner, the leader will see what we see and let it go. Otherwise
@@ -46,7 +47,7 @@ def was_let_go(view: MetaView, replica: Replica) -> bool:
         return False
     known = replica.raft.configuration
     if replica.id in known.members:
-        return record.report.conf_version > known.version
+        return record.report.conf_version >= known.version
     return replica.id < view.replica_next
 
 

@@ -46,7 +46,7 @@ def test_a_replica_goes_when_a_newer_configuration_lacks_it(node: LoneNode) -> N
     [
         pytest.param((OWN, *OTHERS), (2, 3), 5, id="it is wanted"),
         pytest.param(OTHERS, (1, 2, 3), 5, id="it is still in the configuration"),
-        pytest.param(OTHERS, (2, 3), 1, id="the report is no newer than what it knows"),
+        pytest.param(OTHERS, (2, 3), 0, id="the report is older than what it knows"),
         pytest.param(OTHERS, (), 0, id="nobody has reported"),
     ],
 )
@@ -54,6 +54,15 @@ def test_a_replica_stays_without_proof(
     node: LoneNode, wanted: tuple[ReplicaRecord, ...], reported: tuple[int, ...], version: int
 ) -> None:
     assert not was_let_go(view(wanted, reported, version), node.replica)
+
+
+def test_a_replica_whose_membership_was_overwritten_goes(node: LoneNode) -> None:
+    """Seed 450641: the leader that made it a learner lost its leadership before anybody else
+    had that entry, and the next one has made another a learner, by a newer wish: on the
+    same node, where the first stood in its way for ever."""
+    known = node.raft.configuration
+    assert node.replica.id in known.members
+    assert was_let_go(view(OTHERS, (2, 3), known.version), node.replica)
 
 
 @pytest.mark.parametrize("entries", [0, 1])
