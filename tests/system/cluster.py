@@ -18,7 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from krita import Client, KritaError
+from krita import Client, ConditionFailed, KritaError
+from krita.operations import Op
 from tests.system.node import FAST, TIMEOUT_S, Node, free_ports, wait_until
 
 Document = dict[str, Any]
@@ -220,3 +221,19 @@ class Cluster:
         """No node has met with something that it cannot explain."""
         for node in self.nodes:
             assert "Traceback" not in node.log_text(), f"{node} has logged a traceback"
+
+
+def split(admin: Client, shard: int) -> int:
+    """Split it as soon as the meta shard has heard that its replicas are where they shall be;
+    the new shard."""
+    new: list[int] = []
+
+    def granted() -> bool:
+        try:
+            new[:] = admin.call(Op.SHARD_SPLIT, shard)
+        except ConditionFailed:
+            return False
+        return True
+
+    wait_until(f"shard {shard} may be split", granted)
+    return new[0]

@@ -12,7 +12,7 @@ import krita
 from krita import steps
 from krita.aio import AsyncClient
 from krita.operations import Op
-from tests.system.cluster import Cluster
+from tests.system.cluster import Cluster, split
 from tests.system.conftest import TOKEN, MakeCluster
 from tests.system.node import TIMEOUT_S, wait_until
 
@@ -223,12 +223,12 @@ def test_a_watch_follows_its_keys_when_a_shard_is_split(guarded: Cluster) -> Non
         watch.begin()
         for number in range(30):
             db.put(f"w/{number}", "1")
-        (shard_new,) = db.call(Op.SHARD_SPLIT, 1)
+        shard_new = split(db, 1)
 
-        def split() -> bool:
+        def is_there() -> bool:
             return db.shard_map().shard(shard_new) is not None
 
-        wait_until("the shard is split", split)
+        wait_until("the shard is split", is_there)
         for number in range(30):
             db.put(f"w/{number}", "2")
         events = [next(watch) for _ in range(60)]

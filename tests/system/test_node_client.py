@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.protocol.node_agent import Agent, Refused, needs_node, run_node
-from tests.system.cluster import Cluster
+from tests.system.cluster import Cluster, split
 from tests.system.conftest import TOKEN, MakeCluster
 from tests.system.node import wait_until
 
@@ -84,7 +84,7 @@ def test_every_write_happens_once_while_all_shards_are_split(make_cluster: MakeC
             if number % 10 == 0:
                 db.call("ping")
             if number % 100 == 50:
-                admin.call("shard_split", shards[number // 100])
+                split(admin, shards[number // 100])
         for call in calls:
             assert db.finish(call)["existed"] is False
         wait_until("all are split", lambda: len(cluster.leaders()) == 2 * len(shards))

@@ -14,9 +14,11 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ pytestmark = pytest.mark.slow
 LOADER = ROOT / "docs" / "examples" / "load_packages.py"
 RECORDS = int(os.environ.get("KRITA_TEST_RECORDS", "3000"))
 DUMP_RECORDS_MIN = 10_000  # fewer is no package index, but a machine without lists
-# Few at a time make a small load last for as long as three restarts do.
+# Few at a time make a small load last until the third blow.
 IN_FLIGHT = 256 if RECORDS == 0 else 2
 TIMEOUT_ALL_S = 600.0
 
@@ -92,28 +94,44 @@ def applied(cluster: Cluster) -> int:
     return sum(max(r["applied"] or 0 for r in found) for found in replicas)
 
 
-def kill_the_busiest(cluster: Cluster) -> None:
+Hold = Callable[[], AbstractContextManager[None]]
+Blow = Callable[[Cluster, Hold], None]
+
+
+@contextmanager
+def stopped(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """The process does nothing meanwhile; what it has asked for is on its way."""
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+def kill_the_busiest(cluster: Cluster, hold: Hold) -> None:
     """kill -9 of the node that leads most shards; it is restarted when others lead."""
     victim = cluster.busiest()
     victim.kill()
-    cluster.wait_leaders(without=[victim])
-    victim.restart()
+    with hold():
+        cluster.wait_leaders(without=[victim])
+        victim.restart()
 
 
-def kill_all(cluster: Cluster) -> None:
+def kill_all(cluster: Cluster, hold: Hold) -> None:
     """kill -9 of every node, and a restart of all."""
     for node in cluster.nodes:
         node.kill()
-    cluster.start_all()
+    with hold():
+        cluster.start_all()
 
 
-def load(
-    cluster: Cluster, index: Path, count: int, prefix: str, blows: list[Callable[[Cluster], None]]
-) -> None:
+def load(cluster: Cluster, index: Path, count: int, prefix: str, blows: list[Blow]) -> None:
     """Load the index, with each of ``blows`` dealt at its share of the way; everything
     has to be acknowledged in the end."""
     before = applied(cluster)
     process = loader(cluster, index, f"--in_flight={IN_FLIGHT}", f"--prefix={prefix}")
+    # A small load would be done before the third restart, where the machine is quick.
+    hold: Hold = (lambda: stopped(process)) if RECORDS else nullcontext
     try:
         for number, blow in enumerate(blows, 1):
             # The last blow is early enough for some to be loaded after it.
@@ -124,7 +142,7 @@ def load(
                 TIMEOUT_ALL_S,
             )
             assert process.poll() is None, f"the loader ended before blow {number}"
-            blow(cluster)
+            blow(cluster, hold)
     except BaseException:
         process.kill()
         process.communicate()
