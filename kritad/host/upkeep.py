@@ -31,12 +31,13 @@ def was_let_go(view: MetaView, replica: Replica) -> bool:
 
     A replica that was told of its own membership waits for a report of a configuration that
     is newer, or is another one of the same version: reported are those that are committed,
-    so the one that it was told of was overwritten. One that was not told cannot wait: nobody may ever tell it. It does not vote, since nobody is
-    made a voter who has not been told (raft/membership.py); but by a split, and then the
-    report says so. So it goes as soon as its id was given out for a wish that is not there
-    any more. If it is a learner, the leader will see what we see and let it go. Otherwise
-    it would stand for ever in the way of the next replica of its shard here. Replica ids
-    are not used again, so who has left stays away.
+    so the one that it was told of was overwritten. One that was not told cannot wait:
+    nobody may ever tell it. It does not vote, since nobody is made a voter who has not been
+    told (raft/membership.py); but by a split, and then the report says so. So it goes as
+    soon as its id was given out for a wish that is not there any more. If it is a learner,
+    the leader will see what we see and let it go. Otherwise it would stand for ever in the
+    way of the next replica of its shard here. Replica ids are not used again, so who has
+    left stays away.
     """
     record = view.shards.get(replica.shard)
     if (
