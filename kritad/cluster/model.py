@@ -233,7 +233,7 @@ class ShardRecord:
 
     def holds(self, node: int) -> bool:
         """Whether the node is one of those."""
-        return node in self.nodes or node in self.report.nodes or node in self.offered
+        return node in self.held_by
 
     def encode(self) -> bytes:
         """The record's bytes."""

@@ -92,7 +92,9 @@ class Router:
         self.space_low = False  # this node's disk: it takes no puts
 
     def route(self, request: Request) -> None:
-        """Serve, forward or park it. Never raises."""
+        """Serve, forward or park it, if it is not answered yet. Never raises."""
+        if request.respond is None:
+            return
         if request.nearest:
             # Once: if that node cannot answer, the leader is asked.
             node, request.nearest = request.nearest, NO_NODE
@@ -207,8 +209,6 @@ class Router:
 
     def requeue(self, request: Request) -> None:
         """What a leader that went away had not begun: surely not executed, so route it anew."""
-        if request.respond is None:
-            return
         if request.forwarded:
             self.route(request)
         else:
@@ -218,8 +218,6 @@ class Router:
         """A request by key whose shard does not own the key: surely not executed. It goes
         to the shard that does, if that is known."""
         assert request.op in KEYED, request
-        if request.respond is None:
-            return  # its deadline has passed in the log that refused it, and its body is gone
         shard = self._shard_of(request.key)
         if shard is not None and shard != request.shard:
             request.shard = shard

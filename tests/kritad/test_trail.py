@@ -9,13 +9,10 @@ import pytest
 from krita.codec import encode
 from krita.errors import Status
 from krita.operations import Op
-from kritad.access import ANONYMOUS, Principal
 from kritad.trail import APPLY, FORWARD, FSYNC, QUEUE, QUORUM, Trail, Trails
 from tests.host.cluster import Cluster
 from tests.host.lone import Replies
-from tests.kritad.service_bench import Bench, bench_of
-
-LOCAL = Principal(ANONYMOUS, loopback=True)
+from tests.kritad.service_bench import LOCAL, Bench, bench_of
 
 
 class Watch:

@@ -122,27 +122,22 @@ class World:
             f"{while_}every shard has a leader",
             lambda: None not in map(self.leader, self.shards()),
         )
-        self._awaited = written = dict(self.written)
+        written = dict(self.written)
         self._run(_LIVELY_S * SECOND_US)
+        self._awaited = written
         self.calm = True  # more load than the drawn windows can carry has to end some time
-        self.wait(
-            f"{while_}every shard takes writes",
-            lambda: all(self.written[s] > written.get(s, 0) for s in self._shards_with_keys()),
-        )
+        self.wait(f"{while_}every shard takes writes", lambda: self.awaited_key() is None)
         self.calm, self._awaited = False, None
 
     def awaited_key(self) -> bytes | None:
-        """One whose shard has yet to show that it takes writes. What few people happen to do
-        with many shards may leave one out for minutes."""
-        if self._awaited is None or not self.calm:
+        """One whose shard, as of now, has yet to show that it takes writes; a split may have
+        left a shard without any. What few people happen to do with many shards may leave one
+        out for minutes."""
+        if self._awaited is None:
             return None
         keys = (b"k%d" % number for number in range(self.plan.keys))
         shards = ((key, self.shard_of(key)) for key in keys)
         return next((k for k, s in shards if self.written[s] <= self._awaited.get(s, 0)), None)
-
-    def _shards_with_keys(self) -> set[int]:
-        """As of now: a split that was under way may have left a shard without any."""
-        return {self.shard_of(b"k%d" % number) for number in range(self.plan.keys)}
 
     def _keep_leaders(self) -> None:
         """Shards that are served keep their leaders, whatever one node goes through."""
