@@ -78,6 +78,7 @@ class Config:
     replication_factor: int
     zone: str
     leader_zones: str
+    leaders_follow_requests_per_s: int
     dead_after_s: int
     shard_bytes_max: int
     move_bytes_per_s: int

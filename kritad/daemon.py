@@ -237,6 +237,7 @@ class _Node:
             shard_bytes_max=config.shard_bytes_max,
             move_bytes_per_s=config.move_bytes_per_s,
             leader_zones=config.leader_zones_listed,
+            leaders_follow_requests_per_s=config.leaders_follow_requests_per_s,
         )
         transport = Transport(
             identity,

@@ -170,6 +170,7 @@ def check_address(text: str) -> str:
 UNITS = {
     "_ms": "milliseconds",
     "_bytes_per_s": "bytes per second",
+    "_requests_per_s": "requests per second",
     "_s": "seconds",
     "_bytes": "bytes",
     "_bytes_max": "bytes",
@@ -185,6 +186,7 @@ _SUFFIXES: dict[str, dict[str, int]] = {
     "seconds": {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400},
     "bytes": _BYTES,
     "bytes per second": _BYTES,
+    "requests per second": {"": 1, "k": 1000},
     "": {"": 1, "k": 1000},
 }  # fmt: skip
 
@@ -260,6 +262,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("leader_zones", "Cluster", Kind.TEXT, "",
             "The zones whose nodes should lead, the preferred one first, separated by commas; "
             "the same on every node. Unset: leaders are spread over all.", maximum=1000),
+    _number("leaders_follow_requests_per_s", "Cluster", 50, (0, 1_000_000),
+            "A shard of which so much is asked, nearly all of it through one node, is led by "
+            "that node; 0: never. The same on every node."),
     _number("dead_after_s", "Cluster", 300, (1, 604_800),
             "How long a node may be silent before its replicas are rebuilt on others; "
             "the same on every node."),

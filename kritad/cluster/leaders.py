@@ -7,6 +7,7 @@ Rules:
 * A leader on a node that shall go (draining, to be removed, dead) hands over first.
 * With zones preferred, a shard is led in the first of them that has a voter which
   may lead; a shard that has none there is led wherever it is best.
+* A shard whose requests come in at one of those nodes is led there (homes.py).
 * Within what that leaves, the counts become as even as transfers can make them.
   When no single transfer evens two nodes, because the fuller leads nothing that
   the emptier votes in, a chain of them does: A hands a shard to B, which hands
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 from krita.ring import META_SHARD
 from kritad.cluster.model import ShardRecord
@@ -38,19 +40,21 @@ def leader_transfers(
     zones: Sequence[str] = (),
     limit: int = TRANSFERS_AT_ONCE,
     damaged: Collection[tuple[int, int]] = (),
+    homes: Mapping[int, int] = MappingProxyType({}),
 ) -> list[tuple[int, int]]:
     """The next transfers as ``(shard, node)``, at most ``limit``.
 
     ``leaders`` says which node leads each shard now; shards without a known
     leader, and the meta shard, are left alone. ``zones`` are those that should
-    lead, the preferred one first. Pure; asked again after each transfer, it comes to rest.
+    lead, the preferred one first; ``homes`` says of some shards which node they should be led
+    by, if it can lead them. Pure; asked again after each transfer, it comes to rest.
 
     ``reachable`` are the nodes that can be spoken to now. A node that is down leads
     nothing and so would be everybody's heir, and each attempt would stop its shard's
     writes for an election timeout. So would a replica that is ``damaged``, (shard, replica).
     1 to 2 ms for 256 shards on 30 nodes.
     """
-    spread = _Spread(view, leaders, reachable, zones, damaged)
+    spread = _Spread(view, leaders, reachable, zones, damaged, homes)
     transfers: list[tuple[int, int]] = []
     while len(transfers) < limit:
         found = spread.forced() or spread.evening()
@@ -72,16 +76,18 @@ class _Spread:
         reachable: Collection[int],
         zones: Sequence[str],
         damaged: Collection[tuple[int, int]],
+        homes: Mapping[int, int],
     ) -> None:
         self._view = view
         self._zones = zones
+        self._homes = homes
         self._led = {
             shard: node
             for shard, node in sorted(leaders.items())
             if shard != META_SHARD and shard in view.shards and node in view.nodes
         }
         self._heirs = {
-            shard: self._preferred(_heirs(view, view.shards[shard], reachable, damaged))
+            shard: self._preferred(shard, _heirs(view, view.shards[shard], reachable, damaged))
             for shard in self._led
         }
         self._counts: Counter[int] = Counter({node.node: 0 for node in view.usable_nodes})
@@ -94,7 +100,7 @@ class _Spread:
 
     def forced(self) -> tuple[int, int] | None:
         """A transfer from a node that shall not lead the shard, to the least of its heirs;
-        first those that shall go, then those in another zone than is preferred."""
+        first those that shall go, then those that are elsewhere than is preferred."""
         found = [
             (self._view.nodes[node].usable, shard)
             for shard, node in self._led.items()
@@ -155,18 +161,23 @@ class _Spread:
                     queue.append(heir)
         return []
 
-    def _preferred(self, heirs: list[int]) -> list[int]:
-        """The heirs of the best zone that has one; all, if no preferred zone has."""
+    def _preferred(self, shard: int, heirs: list[int]) -> list[int]:
+        """The heirs of the best zone that has one; all, if no preferred zone has. The home
+        alone, if it is among them."""
         for zone in self._zones:
             found = [node for node in heirs if self._view.nodes[node].zone == zone]
             if found:
-                return found
-        return heirs
+                heirs = found
+                break
+        home = self._homes.get(shard)
+        return [home] if home in heirs else heirs
 
     def _may_stay(self, shard: int, node: int) -> bool:
         record = self._view.nodes[node]
         if not record.usable:
             return False
+        if self._homes.get(shard) in self._heirs[shard]:
+            return node == self._homes[shard]
         return self._rank(record.zone) <= self._rank(self._view.nodes[self._heirs[shard][0]].zone)
 
     def _rank(self, zone: str) -> int:

@@ -27,6 +27,7 @@ from kritad.cluster.view import MetaView
 from kritad.host.belonging import Belonging
 from kritad.host.bootstrap import META_SHARD
 from kritad.host.clock import Clock
+from kritad.host.demand import Demand
 from kritad.host.drive import Drive, Effects
 from kritad.host.effects import TurnEffects
 from kritad.host.expiry import Reaper
@@ -90,6 +91,7 @@ class Host:
         self.started_ms = clock.monotonic_ms()
         self.leader_known_ms: dict[int, float] = {}  # shard -> when one was last known
         self.transfers = Transfers(clock)
+        self.demand = Demand(self.started_ms)
         self._raft_db = raft_db
         self._data_db = data_db
         self.workers = workers
@@ -101,19 +103,9 @@ class Host:
         self.flusher = self._make_flusher()
         self.effects = self._make_effects()
         self.drive = Drive(self._in_order(observe_save), workers.log, workers.data, clock)
-        self.router = Router(
-            self.node, self.replicas, self.leaders, transport, clock, self.drive.mark, self.shard_of
-        )
+        self.router = self._make_router()
         self.residence = self._make_residence()
-        self.leadership = Leadership(
-            self.node,
-            self.replicas,
-            self.leaders,
-            transport,
-            clock,
-            self.drive.mark,
-            self.residence.unsound,
-        )
+        self.leadership = self._make_leadership()
         self.reaper = Reaper(clock, self.drive.mark)
         self.resolver = Resolver(clock, self.submit, self.shard_of)
         self.vigil = Vigil(settings.dead_after_ms, clock, self.leadership.present)
@@ -132,6 +124,31 @@ class Host:
             checkpoint_interval_ms=settings.checkpoint_interval_ms,
             compact=self.upkeep.cut,
             on_failure=self.fail,
+        )
+
+    def _make_router(self) -> Router:
+        return Router(
+            self.node,
+            self.replicas,
+            self.leaders,
+            self.transport,
+            self.clock,
+            self.drive.mark,
+            self.shard_of,
+            self.demand.served,
+        )
+
+    def _make_leadership(self) -> Leadership:
+        return Leadership(
+            self.node,
+            self.replicas,
+            self.leaders,
+            self.transport,
+            self.clock,
+            self.drive.mark,
+            self.residence.unsound,
+            self.demand,
+            follow_requests_per_s=self.settings.leaders_follow_requests_per_s,
         )
 
     def _make_residence(self) -> Residence:
@@ -161,6 +178,7 @@ class Host:
             self.leadership.candidates,
             vigil=self.vigil,
             damaged=self.leadership.damaged,
+            homes=self.leadership.homes,
             zones=self.settings.leader_zones,
             shard_bytes_max=self.settings.shard_bytes_max,
         )
@@ -285,6 +303,8 @@ class Host:
         """Take a request: it is answered by its deadline, whatever happens."""
         if buggify("host.impatient"):
             request.deadline_ms = self.clock.monotonic_ms() + self.settings.tick_ms
+        if not (request.forwarded or request.nearest):
+            self.demand.asked(request.shard)
         self.deadlines.add(request)
         self.router.route(request)
 
@@ -337,6 +357,7 @@ class Host:
             replica.end_waits(now)
             if replica.raft.has_ready:
                 self.drive.mark(replica)
+        self.demand.step(now)
         self.reaper.step(self.replicas.values())
         self.resolver.step(self.replicas.values())
         for shard in self.view.shards:

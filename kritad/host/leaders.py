@@ -16,11 +16,14 @@ import attrs
 
 from krita.codec import decode, encode
 from krita.errors import ProtocolError
+from kritad.host.demand import Row
 
 NO_NODE = 0
 
 
-_SHAPE = "leaders is [[[shard, term], …], unwilling, [[shard, replica], …]]"
+_SHAPE = (
+    "leaders is [[[shard, term], …], unwilling, [[shard, replica], …], [[shard, asked, served], …]]"
+)
 
 
 @attrs.frozen
@@ -30,10 +33,11 @@ class Word:
     led: Sequence[tuple[int, int]]  # (shard, term)
     unwilling: bool = False  # to lead more: its disk is full, or it is stopping
     damaged: Sequence[tuple[int, int]] = ()  # (shard, replica): useless, and not to be mended
+    demand: Sequence[Row] = ()  # (shard, asked and served a second): demand.py
 
     def encode(self) -> bytes:
         """The frame's body."""
-        return encode([self.led, self.unwilling, self.damaged])
+        return encode([self.led, self.unwilling, self.damaged, self.demand])
 
     @classmethod
     def decode(cls, body: bytes) -> Word:
@@ -44,9 +48,22 @@ class Word:
                 return cls(_pairs(led))
             case [list(led), bool(unwilling)]:
                 return cls(_pairs(led), unwilling)
-            case [list(led), bool(unwilling), list(damaged), *_]:
+            case [list(led), bool(unwilling), list(damaged)]:
                 return cls(_pairs(led), unwilling, _pairs(damaged))
+            case [list(led), bool(unwilling), list(damaged), list(demand), *_]:
+                return cls(_pairs(led), unwilling, _pairs(damaged), _demand(demand))
         raise ProtocolError(_SHAPE)
+
+
+def _demand(rows: list[object]) -> list[Row]:
+    found: list[Row] = []
+    for row in rows:
+        match row:
+            case [int(shard), int(asked), int(served), *_] if min(shard, asked, served) >= 0:
+                found.append((shard, asked, served))
+            case _:
+                raise ProtocolError(_SHAPE)
+    return found
 
 
 def _pairs(rows: list[object]) -> list[tuple[int, int]]:

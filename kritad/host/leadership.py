@@ -25,7 +25,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from krita.operations import Op
 from kritad.buggify import buggify
+from kritad.cluster.homes import homes
 from kritad.host.clock import Clock
+from kritad.host.demand import Demand, Row
 from kritad.host.leaders import NO_NODE, LeaderTable, Word
 from kritad.host.replica import Replica
 from kritad.host.transport import Transport
@@ -50,7 +52,10 @@ class Leadership:
         transport: Transport,
         clock: Clock,
         mark: Callable[[Replica], None],
-        unsound: Callable[[], Sequence[tuple[int, int]]] = tuple,
+        unsound: Callable[[], Sequence[tuple[int, int]]],
+        demand: Demand,
+        *,
+        follow_requests_per_s: int,
     ) -> None:
         self._node = node
         self._replicas = replicas
@@ -59,6 +64,8 @@ class Leadership:
         self._clock = clock
         self._mark = mark
         self._unsound = unsound
+        self._demand = demand
+        self._follow_requests_per_s = follow_requests_per_s
         self.stopping = False  # told to stop
         self.space_low = False  # the disk is below its reserve
         self.disk_free_bytes = 0
@@ -67,6 +74,7 @@ class Leadership:
         self._stalled = False  # the disk does not answer
         # (shard, replica) of each node that are damaged, as it says.
         self._damaged: dict[int, frozenset[tuple[int, int]]] = {}
+        self._asked_of: dict[int, Sequence[Row]] = {}  # what each node's clients ask, as it says
         self._spoken_ms: dict[int, float] = {}  # when each node was last heard
         self._asked: dict[int, list[int]] = {}  # shard -> heirs that were asked in vain
 
@@ -83,9 +91,11 @@ class Leadership:
         return bool(node)
 
     def tell(self) -> None:
-        """Tell every node what is led here, whether it could be more, and what is damaged."""
+        """Tell every node what is led here, whether it could be more, what is damaged, and
+        what is asked for."""
         led = [(r.shard, r.raft.term) for r in self._replicas.values() if r.leads]
-        body = Word(led, self._unwilling_here, self._unsound()).encode()
+        word = Word(led, self._unwilling_here, self._unsound(), self._demand.rows())
+        body = word.encode()
         for node in self._transport.peers:
             self._transport.tell(node, Op.LEADERS, body)
 
@@ -97,6 +107,7 @@ class Leadership:
         if buggify("leadership.deaf"):
             return False
         self._damaged[node] = frozenset(word.damaged)
+        self._asked_of[node] = word.demand
         if word.unwilling:
             self._unwilling.add(node)
         else:
@@ -109,6 +120,14 @@ class Leadership:
         counted on: what others have said once is out of date."""
         here = set(self._unsound())
         return here.union(*(self._damaged.get(node, ()) for node in self.present()))
+
+    def homes(self) -> dict[int, int]:
+        """The shards that should be led where their requests come in, and the node where."""
+        leaders = {shard: node for shard, node, _ in self._leaders}
+        demand = {node: self._asked_of.get(node, ()) for node in self.present()}
+        return homes(
+            leaders, {**demand, self._node: self._demand.rows()}, self._follow_requests_per_s
+        )
 
     @property
     def _unwilling_here(self) -> bool:

@@ -52,6 +52,9 @@ class HostSettings:
     shard_bytes_max: int = 0  # a shard above it is split by itself; 0: never
     move_bytes_per_s: int = 0  # 0: no limit
     leader_zones: Sequence[str] = ()  # those that leaders go to, the preferred one first
+    leaders_follow_requests_per_s: int = (
+        50  # requests that make a shard's leader follow them; 0: never
+    )
     # What RaftConfig's limits are to be instead: nobody's business but the simulator's,
     # which finds more bugs with windows of three messages than with those that are fast.
     raft_limits: Mapping[str, Any] = attrs.field(factory=dict)

@@ -69,7 +69,8 @@ class Forwarder(Protocol):
 
 class Router:
     """See the module's docstring. ``shard_of`` says who owns a key, by what this node
-    knows now; None: it knows nothing yet."""
+    knows now; None: it knows nothing yet. ``served`` is told of which shard a request is
+    served here, by its leader."""
 
     def __init__(
         self,
@@ -80,6 +81,7 @@ class Router:
         clock: Clock,
         mark: Callable[[Replica], None],
         shard_of: Callable[[bytes], int | None],
+        served: Callable[[int], None],
     ) -> None:
         self._node = node
         self._replicas = replicas
@@ -88,6 +90,7 @@ class Router:
         self._clock = clock
         self._mark = mark
         self._shard_of = shard_of
+        self._served = served
         self._parked: list[Request] = []
         self.space_low = False  # this node's disk: it takes no puts
 
@@ -123,6 +126,7 @@ class Router:
         if request.op in KEYED and not replica.state.owns(request.key):
             self.misplaced(request)  # before it costs the log an entry
             return
+        self._served(request.shard)
         try:
             if buggify("router.busy"):
                 raise ProposalRefused(Refusal.BUSY)

@@ -30,6 +30,7 @@ Rules:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from krita.codec import encode_body
@@ -52,10 +53,15 @@ from kritad.host.splitting import has_outgrown, propose_split, split_done_body
 from kritad.host.vigil import Vigil
 from kritad.raft.errors import ProposalRefused
 
+log = logging.getLogger(__name__)
+
 _TIMEOUT_MS = 5_000.0
 # Leaders are moved for balance no more often than this: a transfer costs its
 # shard a round trip without writes.
 _SPREAD_INTERVAL_MS = 500.0
+# Whoever follows the requests stays for so long, whatever becomes of them: a load that goes to
+# and fro is not worth a transfer each time.
+_FOLLOWED_MS = 10_000.0
 # A shard that is too large and may not be split now is asked about again.
 _OUTGROWN_INTERVAL_MS = 60_000.0
 
@@ -87,6 +93,7 @@ class Steward:
         *,
         vigil: Vigil,
         damaged: Callable[[], Collection[tuple[int, int]]] = frozenset,
+        homes: Callable[[], Mapping[int, int]] = dict,
         zones: Sequence[str] = (),
         shard_bytes_max: int = 0,
     ) -> None:
@@ -99,11 +106,13 @@ class Steward:
         self._leadable = leadable
         self._vigil = vigil
         self._damaged = damaged
+        self._homes = homes
         self._zones = zones
         self._shard_bytes_max = shard_bytes_max
         self._split_asked_ms: dict[int, float] = {}  # by shard: of those that outgrow it
         self._in_flight: set[object] = set()
         self._spread_ms = 0.0
+        self._followed: dict[int, tuple[int, float]] = {}  # shard -> to which node, until when
 
     def step(self, view: MetaView) -> None:
         """Start whatever is next. Cost: a comparison a shard when all is well."""
@@ -153,6 +162,7 @@ class Steward:
         self._spread_ms = now
         leaders = {shard: node for shard, node, _ in self._leaders if node and shard in view.shards}
         copied = {move.shard for move in moves(view) if move.adding}
+        homes = self._homes_at(now)
         transfers = leader_transfers(
             view,
             leaders,
@@ -160,9 +170,13 @@ class Steward:
             zones=self._zones,
             limit=TRANSFERS_AT_ONCE + len(copied),
             damaged=self._damaged(),
+            homes=homes,
         )
         may = [(shard, node) for shard, node in transfers if shard not in copied]
         for shard, node in may[:TRANSFERS_AT_ONCE]:
+            if homes.get(shard) == node:
+                log.info("shard %d: node %d is to lead it, where its requests come in", shard, node)
+                self._followed[shard] = node, now + _FOLLOWED_MS
             self._send(
                 ("transfer", shard),
                 Request(
@@ -174,6 +188,12 @@ class Steward:
                     deadline_ms=now + _SPREAD_INTERVAL_MS,
                 ),
             )
+
+    def _homes_at(self, now: float) -> dict[int, int]:
+        """Where requests come in now; of shards whose leaders have just followed them, where
+        they came in then."""
+        self._followed = {shard: at for shard, at in self._followed.items() if at[1] > now}
+        return {**self._homes(), **{shard: node for shard, (node, _) in self._followed.items()}}
 
     def _reconcile(self, view: MetaView, record: ShardRecord, replica: Replica) -> None:
         raft = replica.raft

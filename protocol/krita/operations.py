@@ -303,9 +303,10 @@ _ROWS = (
     Operation(Op.RAFT, "raft", Access.PEER, Route.LOCAL, False,
               ("heartbeats", "messages"), (), "Raft messages of all shards; one-way"),
     Operation(Op.LEADERS, "leaders", Access.PEER, Route.LOCAL, False,
-              ("leaders", "unwilling", "damaged"), (),
-              "what the sender leads, [shard, term], whether it takes no more, and which of its "
-              "replicas are damaged, [shard, replica]; one-way"),
+              ("leaders", "unwilling", "damaged", "demand"), (),
+              "what the sender leads, [shard, term], whether it takes no more, which of its "
+              "replicas are damaged, [shard, replica], and what a second its own clients ask and "
+              "it serves as leader, [shard, asked, served]; one-way"),
     Operation(Op.SNAPSHOT_OPEN, "snapshot_open", Access.PEER, Route.LOCAL, False,
               ("shard", "replica", "sender", "term", "transfer", "meta"),
               ("next_chunk", "known_to"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import pytest
@@ -35,10 +35,15 @@ def placed(holders: list[list[int]], reported: bool = True) -> MetaView:
     return records.view
 
 
-def settled(view: MetaView, leaders: dict[int, int], zones: Sequence[str] = ()) -> dict[int, int]:
+def settled(
+    view: MetaView,
+    leaders: dict[int, int],
+    zones: Sequence[str] = (),
+    homes: Mapping[int, int] | None = None,
+) -> dict[int, int]:
     """Where the leaders are once no transfer is proposed any more."""
     for _ in range(200):
-        transfers = leader_transfers(view, leaders, view.nodes, zones)
+        transfers = leader_transfers(view, leaders, view.nodes, zones, homes=homes or {})
         if not transfers:
             return leaders
         for shard, node in transfers:
@@ -250,3 +255,31 @@ def test_a_node_that_shall_go_hands_over_before_zones_are_seen_to() -> None:
 def test_a_node_that_shall_go_keeps_what_nobody_else_may_lead() -> None:
     view = with_node(held_by([[1]]), 1, state=NodeState.DRAINING)
     assert leader_transfers(view, {1: 1}, {1}) == []
+
+
+def test_a_shard_is_led_at_its_home_and_the_others_even_out_around_it() -> None:
+    view = placed([[1, 2, 3]] * 8)
+    leaders = settled(view, {n: 1 + n % 3 for n in range(1, 9)}, homes=dict.fromkeys((1, 2, 3), 3))
+    assert [leaders[shard] for shard in (1, 2, 3)] == [3, 3, 3]
+    assert Counter(leaders.values()) == {1: 3, 2: 2, 3: 3}
+
+
+def test_homes_win_over_an_even_spread() -> None:
+    view = placed([[1, 2, 3]] * 8)
+    leaders = settled(
+        view, {n: 1 + n % 3 for n in range(1, 9)}, homes=dict.fromkeys(range(1, 9), 2)
+    )
+    assert set(leaders.values()) == {2}
+
+
+def test_a_home_that_cannot_lead_the_shard_is_none() -> None:
+    view = placed([[1, 2]] * 3 + [[3]])
+    leaders = {1: 1, 2: 2, 3: 1, 4: 3}
+    assert settled(view, dict(leaders), homes={1: 3, 2: 3}) == leaders
+
+
+def test_a_home_outside_of_the_preferred_zone_is_none() -> None:
+    view = in_zones(placed([[1, 2, 3]] * 4), {1: "eu", 2: "eu", 3: "us"})
+    leaders = settled(view, {1: 1, 2: 2, 3: 2, 4: 2}, ["eu"], {1: 3, 2: 1})
+    assert leaders[2] == 1, "a home within the zone is one"
+    assert counted(leaders) == [2, 2]

@@ -63,15 +63,20 @@ def test_a_frame_of_leaders_comes_back_as_it_was() -> None:
         Word([(0, 3), (7, 12)]),
         Word([(0, 3)], unwilling=True),
         Word([], damaged=[(3, 17)]),
+        Word([], demand=[(3, 700, 20)]),
     ):
-        assert Word.decode(word.encode()) == attrs.evolve(word, damaged=list(word.damaged))
+        assert Word.decode(word.encode()) == attrs.evolve(
+            word, damaged=list(word.damaged), demand=list(word.demand)
+        )
 
 
 def test_a_newer_nodes_longer_rows_and_an_older_ones_shorter_frames_are_understood() -> None:
     assert Word.decode(encode([[[1, 2, "more"]]])) == Word([(1, 2)])
     assert Word.decode(encode([[[1, 2]], True])) == Word([(1, 2)], unwilling=True)
-    longer = [[[1, 2, "more"]], True, [[3, 4, "more"]], "more"]
-    assert Word.decode(encode(longer)) == Word([(1, 2)], True, [(3, 4)])
+    shorter = [[[1, 2]], True, [[3, 4]]]
+    assert Word.decode(encode(shorter)) == Word([(1, 2)], True, [(3, 4)])
+    longer = [[[1, 2, "more"]], True, [[3, 4, "more"]], [[5, 6, 7, "more"]], "more"]
+    assert Word.decode(encode(longer)) == Word([(1, 2)], True, [(3, 4)], [(5, 6, 7)])
 
 
 @pytest.mark.parametrize(
@@ -88,6 +93,9 @@ def test_a_newer_nodes_longer_rows_and_an_older_ones_shorter_frames_are_understo
         [[], 1],
         [[], False, 3],
         [[], False, [[1]]],
+        [[], False, [], 4],
+        [[], False, [], [[1, 2]]],
+        [[], False, [], [[1, -2, 3]]],
     ],
 )
 def test_a_malformed_frame_of_leaders_is_a_protocol_error(item: object) -> None:

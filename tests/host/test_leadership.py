@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
 import pytest
 
+from krita.codec import encode_body
+from krita.operations import Op
 from kritad.host.leaders import Word
 from kritad.host.leadership import _SILENT_MS
-from tests.host.cluster import Cluster, Grow, Node, grown_cluster
+from tests.host.cluster import SETTINGS, Cluster, Grow, Node, grown_cluster
 
 ELECTION_MS = 1000
 
@@ -140,3 +143,49 @@ def test_what_a_node_says_to_be_damaged_counts_while_the_node_can_be_counted_on(
     cluster.heal()
     cluster.run(2000)
     assert leadership.damaged() == set(), "it was well again when it spoke next"
+
+
+def ask(cluster: Cluster, node: Node, seconds: int, *, forwarded: bool = False) -> None:
+    """A hundred reads of shard 1 in each second, of a client of this node's."""
+    body = encode_body(Op.GET, b"k")
+    for _ in range(20 * seconds):
+        for _ in range(5):
+            cluster.submit(node, Op.GET, body, 1, key=b"k", write=False, forwarded=forwarded)
+        cluster.run(50)
+
+
+def follower_of(cluster: Cluster) -> Node:
+    leader = leader_of(cluster)
+    return next(node for node in cluster.nodes if node is not leader)
+
+
+def test_a_leader_goes_where_the_requests_come_in(cluster: Cluster) -> None:
+    asked = follower_of(cluster)
+    ask(cluster, asked, 6)
+    assert leader_of(cluster) is asked
+    ask(cluster, asked, 6)
+    assert leader_of(cluster) is asked, "and stays there"
+
+
+def test_a_leader_stays_where_clients_come_by_themselves(cluster: Cluster) -> None:
+    leader = leader_of(cluster)
+    ask(cluster, leader, 6, forwarded=True)
+    assert leader.host.leadership.homes() == {}
+    assert leader_of(cluster) is leader
+
+
+def test_what_a_node_that_is_gone_has_said_of_its_clients_makes_no_home(cluster: Cluster) -> None:
+    asked, leader = follower_of(cluster), leader_of(cluster)
+    leader.host.leadership.hear(asked.number, Word([], demand=[(1, 900, 0)]).encode())
+    assert leader.host.leadership.homes() == {1: asked.number}
+    cluster.cut(asked, *[node for node in cluster.nodes if node is not asked])
+    assert leader.host.leadership.homes() == {}
+
+
+def test_leaders_do_not_follow_if_people_do_not_want_that(tmp_path: Path) -> None:
+    fixed = attrs.evolve(SETTINGS, leaders_follow_requests_per_s=0)
+    cluster = grown_cluster(tmp_path, shards=1, settings=fixed)
+    cluster.run(2000)
+    leader = leader_of(cluster)
+    ask(cluster, follower_of(cluster), 6)
+    assert leader_of(cluster) is leader

@@ -49,6 +49,7 @@ class Bench:
     router: Router
     marked: list[Replica]
     owners: dict[bytes, int]  # who owns a key, as far as this node knows
+    served: list[int]  # of which shards requests were served here
 
     def request(self, replies: Replies, *, write: bool = True, forwarded: bool = False) -> Request:
         op = Op.PUT if write else Op.GET
@@ -66,8 +67,11 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     node, wire, leaders = LoneNode(tmp_path), Wire(), LeaderTable()
     marked: list[Replica] = []
     owners: dict[bytes, int] = {}
-    router = Router(HERE, node.replicas, leaders, wire, node.clock, marked.append, owners.get)
-    yield Bench(node, wire, leaders, router, marked, owners)
+    served: list[int] = []
+    router = Router(
+        HERE, node.replicas, leaders, wire, node.clock, marked.append, owners.get, served.append
+    )
+    yield Bench(node, wire, leaders, router, marked, owners, served)
     node.close()
 
 
@@ -77,6 +81,7 @@ def test_a_write_for_a_shard_led_here_is_proposed_here(bench: Bench) -> None:
     replies = bench.route()
     assert bench.node.raft.last_index == before + 1
     assert bench.marked == [bench.node.replica]
+    assert bench.served == [SHARD]
     assert replies.all == []
     assert bench.wire.sent == []
 
@@ -85,6 +90,7 @@ def test_a_request_for_a_shard_led_elsewhere_is_sent_there_once(bench: Bench) ->
     bench.leaders.learn(SHARD, THERE, 1)
     replies = bench.route()
     assert [node for node, _, _ in bench.wire.sent] == [THERE]
+    assert bench.served == []
     bench.router.retry_parked()
     assert len(bench.wire.sent) == 1
     bench.wire.sent[0][2](Status.OK, [7, False], True)

@@ -49,6 +49,7 @@ class Bench:
     present: set[int]  # the nodes that answer
     unwilling: set[int]  # and of these those that take no leadership
     damaged: set[tuple[int, int]]  # (shard, replica), as nodes have said
+    homes: dict[int, int]  # where a shard's requests come in
 
     def ops(self) -> Counter[int]:
         return Counter(request.op for request in self.routed)
@@ -80,6 +81,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     present = {1, 2, 3, 4, 5, 6}
     unwilling: set[int] = set()
     damaged: set[tuple[int, int]] = set()
+    homes: dict[int, int] = {}
     steward = Steward(
         replicas,
         leaders,
@@ -90,8 +92,9 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         lambda: present - unwilling,
         vigil=Vigil(DEAD_AFTER_MS, node.clock, lambda: present),
         damaged=lambda: damaged,
+        homes=lambda: homes,
     )
-    yield Bench(node, leaders, routed, steward, replicas, present, unwilling, damaged)
+    yield Bench(node, leaders, routed, steward, replicas, present, unwilling, damaged, homes)
     node.close()
 
 
@@ -460,3 +463,29 @@ def test_a_split_is_proposed_once_and_then_reported_until_it_shows(bench: Bench)
     bench.steward.step(view())
     assert bench.ops()[Op.META_SPLIT_DONE] == 0
     assert bench.node.raft.last_index == last + 1
+
+
+def test_who_has_followed_the_requests_stays_for_a_while_whatever_becomes_of_them(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.lead_meta()
+    bench.leaders.learn(DATA, 1, 1)
+
+    def step(ms: int) -> list[bytes]:
+        bench.node.clock.advance(ms)
+        bench.steward.step(view())
+        asked = [request.key for request in bench.routed if request.op == Op.LEADER_TRANSFER]
+        bench.answer_all()
+        return asked
+
+    bench.homes[DATA] = 2
+    with caplog.at_level("INFO"):
+        assert step(1000) == [b"2"]
+    assert "shard 1: node 2 is to lead it, where its requests come in" in caplog.text
+    bench.leaders.learn(DATA, 2, 2)
+    bench.homes[DATA] = 3
+    assert [step(1000) for _ in range(8)] == [[]] * 8, "it has just come"
+    assert step(3000) == [b"3"]
+    bench.leaders.learn(DATA, 3, 3)
+    bench.homes.clear()
+    assert step(1000) == [], "one leader of one shard is even anywhere"

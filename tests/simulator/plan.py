@@ -167,7 +167,10 @@ class Plan:
 
 def draw_plan(seed: int) -> Plan:
     """The plan of a seed."""
-    return _with_crafts(Chance(seed).stream("crafts"), plain_plan(seed))
+    plan = _with_crafts(Chance(seed).stream("crafts"), plain_plan(seed))
+    follow = Chance(seed).stream("follow").choice([0, 2, 10, 50])
+    settings = attrs.evolve(plan.settings, leaders_follow_requests_per_s=follow)
+    return attrs.evolve(plan, settings=settings)
 
 
 def plain_plan(seed: int) -> Plan:
