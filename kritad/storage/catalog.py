@@ -18,7 +18,6 @@ Rules:
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ import attrs
 
 from kritad.raft.configuration import decode_configuration, encode_configuration
 from kritad.raft.types import SnapshotMeta
-from kritad.storage.database import execute_rows
 from kritad.storage.digests import seal, seal_numbers
 from kritad.storage.errors import Corrupt
 
@@ -146,7 +144,9 @@ class Catalog:
         )
         self.replicas[shard] = replica
         self.tails[shard] = Tail(term=first.term, last_index=first.index)
-        self.write_tails(connection, [shard])
+        connection.execute(
+            "INSERT OR REPLACE INTO hard VALUES (?,?,?,?,?,?)", (shard, *self.tail_row(shard))
+        )
         self.write_first(connection, shard, first)
 
     def remove_replica(self, connection: sqlite3.Connection, shard: int) -> None:
@@ -166,14 +166,11 @@ class Catalog:
         )
         self.tombstones[shard] = replica
 
-    def write_tails(self, connection: sqlite3.Connection, shards: Iterable[int]) -> None:
-        """Write ``tails`` of these shards, in one or two statements."""
-        rows = []
-        for shard in shards:
-            tail = self.tails[shard]
-            row = (shard, tail.term, tail.vote, tail.commit, tail.last_index)
-            rows.append((*row, seal_numbers(*row)))
-        execute_rows(connection, "INSERT OR REPLACE INTO hard", rows)
+    def tail_row(self, shard: int) -> tuple[int, ...]:
+        """The row of ``hard`` behind the shard's number, as it is to be written now."""
+        tail = self.tails[shard]
+        row = (tail.term, tail.vote, tail.commit, tail.last_index)
+        return *row, seal_numbers(shard, *row)
 
     def write_first(self, connection: sqlite3.Connection, shard: int, first: SnapshotMeta) -> None:
         """Let the log of ``shard`` begin behind ``first``."""

@@ -31,7 +31,7 @@ BUSY_TIMEOUT_S = 5.0
 JOURNAL_BYTES_MAX = 64 << 20
 
 _CORRUPT_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_ROWS_EXACT_MAX = 16  # a save of a node with the default number of shards is one statement
+ROWS_EXACT_MAX = 16  # a save of a node with the default number of shards is one statement
 _ROWS_PER_STATEMENT = 128  # times 6 columns: far below SQLite's 32766 parameters
 
 
@@ -175,7 +175,7 @@ def execute_rows(
     """
     start, left, size = 0, len(rows), _ROWS_PER_STATEMENT
     while left:
-        if left <= _ROWS_EXACT_MAX:
+        if left <= ROWS_EXACT_MAX:
             size = left
         while size > left:
             size >>= 1

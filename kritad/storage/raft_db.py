@@ -26,18 +26,17 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
 
-from kritad.raft.records import CorruptRecord, pack_entry, pack_run, unpack_run
+from kritad.raft.records import CorruptRecord, pack_run, unpack_run
 from kritad.raft.types import Boot, Entry, Save, SnapshotMeta
 from kritad.storage import walscan
 from kritad.storage.catalog import REBUILD_NODE, Catalog, Identity, Tail
 from kritad.storage.database import (
     checkpoint,
-    execute_rows,
     failure,
     open_reader,
     open_writer,
@@ -45,14 +44,12 @@ from kritad.storage.database import (
 )
 from kritad.storage.errors import Corrupt, StorageError, StoreFailed, Tombstoned
 from kritad.storage.log_reader import LogReader
+from kritad.storage.log_writer import LogWriter, fits_one_statement
 from kritad.storage.migrations import RAFT, migrate
 from kritad.storage.runs import LogIndex
 
 __all__ = ["Identity", "RaftDatabase", "ReplicaRow"]
 
-# One row holds at most about this much (always at least one entry): what a slow
-# follower is sent is read back by whole rows.
-RUN_BYTES_MAX = 512 << 10
 # Rows that one compact() deletes: 6 ms with 2 KiB each, for which a save may have to wait.
 COMPACT_ROWS_MAX = 256
 # Pages in the WAL after which a checkpoint is due, and after which save() makes one
@@ -81,6 +78,7 @@ class RaftDatabase:
         self._wal_pages = 0  # an estimate, corrected by every checkpoint
         self._catalog = Catalog()
         self._log = LogIndex()
+        self._log_writer = LogWriter(writer, self._catalog, self._log)
         self._log_reader = LogReader(path, reader, self._catalog, self._log)
 
     def __repr__(self) -> str:
@@ -165,8 +163,7 @@ class RaftDatabase:
                 appended[shard] = save.entries
                 tail.last_index += 1
                 tail.term, tail.vote, tail.commit = hard.term, hard.vote, hard.commit
-            self._append_runs(appended)
-            self._catalog.write_tails(connection, appended)
+            self._append(appended, appended)
             self._catalog.write_recovery(connection, record)
 
     def recoveries(self) -> list[bytes]:
@@ -217,12 +214,12 @@ class RaftDatabase:
             return
         appended: dict[int, list[Entry]] = {}
         touched: dict[int, None] = {}  # a set that keeps its order
-        with self._transaction() as connection:
+        with self._transaction(alone=fits_one_statement(batch)):
             for shard, save in batch:
                 tail = self._catalog.tails[shard]
                 touched[shard] = None
                 if save.snapshot is not None or save.truncate_from:
-                    self._append_runs(appended)  # what earlier saves of the batch added
+                    self._append(appended, appended)  # what earlier saves of the batch added
                     appended = {}
                     self._rewind(shard, tail, save)
                 if save.entries:
@@ -232,8 +229,7 @@ class RaftDatabase:
                 hard = save.hard_state
                 if hard is not None:
                     tail.term, tail.vote, tail.commit = hard.term, hard.vote, hard.commit
-            self._append_runs(appended)
-            self._catalog.write_tails(connection, touched)
+            self._append(appended, touched)
         if self._wal_pages >= CHECKPOINT_PAGES_FORCED:
             self._checkpoint()
 
@@ -291,14 +287,17 @@ class RaftDatabase:
         return self._log_reader.load(shard, applied_index)
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """One durable transaction; whatever escapes from it ends the object's life."""
+    def _transaction(self, *, alone: bool = False) -> Iterator[sqlite3.Connection]:
+        """One durable transaction; whatever escapes from it ends the object's life. One
+        statement that stands ``alone`` is a transaction without being told to be one."""
         with self._writing:
             self._check()
             try:
-                self._writer.execute("BEGIN IMMEDIATE")
+                if not alone:
+                    self._writer.execute("BEGIN IMMEDIATE")
                 yield self._writer
-                self._writer.execute("COMMIT")
+                if not alone:
+                    self._writer.execute("COMMIT")
             except sqlite3.Error as error:
                 self._failed = write_failure(self.path, "write", error)
                 raise self._failed from error
@@ -350,19 +349,8 @@ class RaftDatabase:
             (index - 1, pack_run(shard, kept), row_id),
         )
 
-    def _append_runs(self, appended: dict[int, list[Entry]]) -> None:
-        """Add what each shard appended, as one row each (or a few, when it is much)."""
-        rows: list[tuple[int, int, int, int, bytes]] = []
-        size = 0
-        for shard, entries in appended.items():
-            records = pack_run(shard, entries)
-            runs = [(entries, records)] if len(records) <= RUN_BYTES_MAX else _split(shard, entries)
-            for run, records in runs:
-                first, last = run[0].index, run[-1].index
-                rows.append((self._log.append(shard, first, last), shard, first, last, records))
-                size += len(records)
-        execute_rows(self._writer, "INSERT INTO log", rows)
-        self._wal_pages += 4 + size // 2048
+    def _append(self, appended: dict[int, list[Entry]], touched: Iterable[int]) -> None:
+        self._wal_pages += self._log_writer.write(appended, touched)
 
     def _write_identity(self, identity: Identity) -> Identity:
         with self._transaction() as connection:
@@ -375,17 +363,3 @@ def _delete_rows(connection: sqlite3.Connection, row_ids: Sequence[int]) -> None
         some = row_ids[start : start + 256]
         places = ",".join("?" * len(some))
         connection.execute(f"DELETE FROM log WHERE id IN ({places})", some)
-
-
-def _split(shard: int, entries: list[Entry]) -> Iterator[tuple[list[Entry], bytes]]:
-    """Runs of at most RUN_BYTES_MAX each, with their records."""
-    run: list[Entry] = []
-    size = 0
-    for entry in entries:
-        record = entry.record or pack_entry(shard, entry)
-        if run and size + len(record) > RUN_BYTES_MAX:
-            yield run, pack_run(shard, run)
-            run, size = [], 0
-        run.append(entry)
-        size += len(record)
-    yield run, pack_run(shard, run)

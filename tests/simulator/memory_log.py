@@ -16,7 +16,7 @@ import attrs
 
 from kritad.raft.records import HEADER_BYTES
 from kritad.raft.types import Boot, Entry, HardState, SnapshotMeta
-from kritad.storage import raft_db
+from kritad.storage import log_writer
 from kritad.storage.catalog import Catalog, Tail
 from kritad.storage.log_reader import LogReader
 from kritad.storage.runs import LogIndex
@@ -56,15 +56,15 @@ class Log:
         size = row_bytes + HEADER_BYTES * len(entries)
         for entry in entries:
             size += len(entry.data)
-        if size <= raft_db.RUN_BYTES_MAX:
+        if size <= log_writer.RUN_BYTES_MAX:
             if row_bytes:
                 self.row_ends[-1] = entries[-1].index
             else:
                 self.row_ends.append(entries[-1].index)
             return size
-        for entry in entries:  # raft_db._split
+        for entry in entries:  # log_writer._split
             size = row_bytes + HEADER_BYTES + len(entry.data)
-            if row_bytes and size <= raft_db.RUN_BYTES_MAX:
+            if row_bytes and size <= log_writer.RUN_BYTES_MAX:
                 self.row_ends[-1] = entry.index
                 row_bytes = size
             else:

@@ -160,6 +160,18 @@ class Plan:
         return f"region {(number - 1) % self.regions}" if self.regions > 1 else ""
 
     @property
+    def calm_ms(self) -> int:
+        """What people think, on average, when they take their time: so long that a leader which
+        brings its followers one entry a round trip keeps up with all of them."""
+        limits = self.settings.raft_limits
+        narrow = (limits.get("inflight_messages_max"), limits.get("inflight_bytes_max"))
+        if limits.get("append_bytes_max") != 1 or 1 not in narrow:
+            return 500
+        people = self.clients * self.pipeline + 2 * len(self.crafts)
+        round_ms = 2 * (self.delay_us + self.jitter_us + self.far_us) // 1000
+        return max(500, 2 * people * round_ms)
+
+    @property
     def families(self) -> list[str]:
         """The kinds of faults in it."""
         return sorted({fault.kind for fault in self.faults})

@@ -15,7 +15,7 @@ import attrs
 import pytest
 
 from kritad.raft.types import HardState, Save
-from kritad.storage import data_db, raft_db
+from kritad.storage import data_db, log_writer, raft_db
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.database import open_writer
 from kritad.storage.raft_db import RaftDatabase
@@ -48,7 +48,7 @@ def test_raft_db_in_memory_does_what_the_real_one_does(
 ) -> None:
     chance = random.Random(seed)
     monkeypatch.setattr(raft_db, "COMPACT_ROWS_MAX", chance.choice([2, 256]))
-    monkeypatch.setattr(raft_db, "RUN_BYTES_MAX", chance.choice([500, 512 << 10]))
+    monkeypatch.setattr(log_writer, "RUN_BYTES_MAX", chance.choice([500, 512 << 10]))
     path = tmp_path / "raft.db"
     pair = RaftPair(tmp_path, chance, RaftDatabase.open(path), MemoryRaftDatabase(path))
     pair.both("identity")

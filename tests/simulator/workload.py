@@ -70,6 +70,7 @@ class Person:
         elif operation.revision:
             gone = operation.kind is Kind.DELETE
             self._revisions[operation.key] = 0 if gone else operation.revision
-        think_ms = 500 if self._world.calm else self._world.plan.think_ms
+        plan = self._world.plan
+        think_ms = plan.calm_ms if self._world.calm else plan.think_ms
         pause_us = int(self._dice.expovariate(1.0) * think_ms * MS_US)
         self._world.loop.after(pause_us, self.begin)

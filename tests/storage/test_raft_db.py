@@ -266,6 +266,56 @@ def test_large_appends_are_split_so_that_reading_some_does_not_read_all(
     assert count_rows(path) == 5
 
 
+def statements_of(db: RaftDatabase, batch: list[tuple[int, Save]]) -> list[str]:
+    """The first words of what SQLite is told to do for a save. It is told of once more for
+    each trigger."""
+    said: list[str] = []
+    db._writer.set_trace_callback(said.append)
+    db.save(batch)
+    db._writer.set_trace_callback(None)
+    return [statement.split()[0] for statement in dict.fromkeys(said)]
+
+
+def test_an_ordinary_save_is_one_statement_and_any_other_one_transaction(
+    db: RaftDatabase, path: Path, tmp_path: Path
+) -> None:
+    shards = range(1, 21)
+    for shard in shards:
+        db.create_replica(shard, 1, FIRST)
+    vote_only = Save(1, HardState(1, 1, 0), sync_hard_state=True)
+    assert statements_of(db, [(1, save_of(run(1, 3))), (2, vote_only)]) == ["INSERT"]
+    many = [(shard, save_of(run(1, 1))) for shard in shards if shard > 2]
+    whole = ["BEGIN", *["INSERT"] * 2, "COMMIT"]
+    assert statements_of(db, many) == whole, "more shards than one statement has rows"
+    large = [entry(i, 1, bytes(300_000)) for i in (4, 5)]
+    assert statements_of(db, [(1, save_of(large))]) == ["BEGIN", "INSERT", "COMMIT"]
+    cut = statements_of(db, [(1, save_of(run(4, 4, term=2), 2, truncate_from=4))])
+    assert (cut[0], cut[-1]) == ("BEGIN", "COMMIT")
+    assert [(e.index, e.term) for e in reload(path, tmp_path).entries] == [
+        (1, 1), (2, 1), (3, 1), (4, 2),
+    ]  # fmt: skip
+    assert reload(path, tmp_path, shard=2).hard_state == HardState(1, 1, 0)
+    assert reload(path, tmp_path, shard=20).last_index == 1
+
+
+def test_a_save_that_fails_half_way_through_its_one_statement_has_saved_nothing(
+    db: RaftDatabase, path: Path, tmp_path: Path
+) -> None:
+    for shard in (1, 2):
+        db.create_replica(shard, 1, FIRST)
+    db._writer.execute(
+        "CREATE TEMP TRIGGER broken BEFORE INSERT ON main.hard WHEN NEW.shard = 2"
+        " BEGIN SELECT RAISE(ABORT, 'the disk is not what it was'); END"
+    )
+    with pytest.raises(StoreFailed):
+        db.save([(1, save_of(run(1, 2))), (2, save_of(run(1, 2)))])
+    for shard in (1, 2):
+        boot = reload(path, tmp_path, shard=shard)
+        assert (boot.last_index, boot.hard_state) == (0, HardState())
+    with pytest.raises(StoreFailed):
+        db.save([(1, save_of(run(1, 2)))])
+
+
 def test_entries_returns_at_least_one_entry_however_large(db: RaftDatabase) -> None:
     db.create_replica(1, 1, FIRST)
     db.save([(1, save_of([entry(1, 1, bytes(9000)), entry(2, 1, bytes(9000))]))])
