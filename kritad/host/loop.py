@@ -14,6 +14,9 @@ from kritad.host.host import Host
 from kritad.host.snapshots import SnapshotSender
 from kritad.storage.space import DiskReserve
 
+# How often all other tasks run between a wake and its turn. What they bring is in the same turn,
+# in the same frames and the same save; on an idle node they bring nothing, in some 8 µs each.
+_PASSES_BEFORE_TURN = 6
 _STEWARD_INTERVAL_S = 0.2
 _LEADERS_INTERVAL_S = 1.0
 # What a fast disk takes in this time has to be less than the reserve by far.
@@ -37,12 +40,11 @@ class Wake:
             self._event.set()
 
     async def wait(self) -> None:
-        """Until ``set`` was called. Always lets other tasks run first, so that
-        what they bring is taken along in the same turn."""
-        if self._pending:
-            await trio.lowlevel.checkpoint()
-        else:
+        """Until ``set`` was called. Always lets other tasks run first, a few times."""
+        if not self._pending:
             await self._event.wait()
+        for _ in range(_PASSES_BEFORE_TURN):
+            await trio.lowlevel.checkpoint()
         self._event = trio.Event()
         self._pending = False
 

@@ -181,6 +181,20 @@ async def test_the_drive_loop_turns_when_it_is_woken_and_ends_with_the_node() ->
             await ended.wait()
 
 
+async def test_what_comes_in_one_after_the_other_before_a_turn_shares_it() -> None:
+    host, wake = HostStandIn(), Wake()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_for, 60, loop.drive, host, wake, host)
+        await wait_all_tasks_blocked()
+        for _ in range(4):
+            wake.set()
+            await trio.lowlevel.checkpoint()
+        assert host.turns == 0
+        await wait_all_tasks_blocked()
+        assert host.turns == 1
+        nursery.cancel_scope.cancel()
+
+
 async def test_the_drive_loop_ends_with_the_membership() -> None:
     host, wake = HostStandIn(), loop.Wake()
     host.belonging.removed = True
