@@ -83,6 +83,7 @@ class Drive:
         self._collecting: list[Pending] = []
         self._writing: list[Pending] | None = None
         self.writing_since_ms = 0.0
+        self.marks = 0  # counts ``mark``: who sees it unchanged has missed nothing
         self._failed = False
 
     def __repr__(self) -> str:
@@ -103,6 +104,7 @@ class Drive:
 
     def mark(self, replica: Replica) -> None:
         """Something has happened to this replica: look at it in the next turn."""
+        self.marks += 1
         if not self._dirty:
             self._effects.wake()
         self._dirty[replica] = None
