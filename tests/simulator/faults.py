@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from krita.ring import token
 from kritad.raft.errors import ProposalRefused
 from kritad.storage.errors import StoreFailed
+from kritad.storage.places import stored_token
 from tests.simulator.loop import MS_US, SECOND_US
 from tests.simulator.network import Link
 from tests.simulator.plan import Fault
@@ -245,7 +245,7 @@ class Faults:
             if shard
             for key in store.generation(applied.rows).rows
             if (applied.rows, key) not in store.corrupt_keys
-            and applied.hash_lo <= token(key) < applied.hash_hi
+            and applied.hash_lo <= stored_token(key) < applied.hash_hi
         ]
         if held:
             applied, key = dice.choice(held)
