@@ -92,6 +92,9 @@ class Faults:
         world = self._world
         shard = dice.randrange(world.plan.shards + 1)
         node = world.leader(shard) or dice.choice(world.members)
+        if kind != "pair" and not self._can_spare(node):
+            world.loop.note(f"LASTING nothing: there is a shard that cannot spare {node}")
+            return
         world.loop.note(f"LASTING {kind}: {node}")
         others = [each for each in world.members if each is not node]
         if kind == "dead":
@@ -102,6 +105,20 @@ class Faults:
             self._cut_between(node, [dice.choice(others)], inwards=True, outwards=True)
         else:
             self._cut_between(node, others, inwards=kind == "deaf", outwards=kind == "mute")
+
+    def _can_spare(self, node: SimNode) -> bool:
+        """Whether every shard has a majority without it. People may have taken copies away, or
+        cancelled that there be more than one."""
+        world = self._world
+        for shard in world.shards():
+            held = (each.host.replicas.get(shard) for each in world.members)
+            known = [replica.raft.configuration for replica in held if replica is not None]
+            newest = max(known, key=lambda configuration: configuration.version)
+            for voters in (newest.voters, newest.voters_outgoing):
+                left = [voter for voter in voters if newest.nodes.get(voter) != node.number]
+                if voters and 2 * len(left) <= len(voters):
+                    return False
+        return True
 
     def _cut_between(
         self, node: SimNode, others: list[SimNode], *, inwards: bool, outwards: bool
