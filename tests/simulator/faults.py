@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kritad.raft.errors import ProposalRefused
+from kritad.raft.quorum import quorum_reached
 from kritad.storage.errors import StoreFailed
 from kritad.storage.places import stored_token
 from tests.simulator.loop import MS_US, SECOND_US
@@ -114,10 +115,9 @@ class Faults:
             held = (each.host.replicas.get(shard) for each in world.members)
             known = [replica.raft.configuration for replica in held if replica is not None]
             newest = max(known, key=lambda configuration: configuration.version)
-            for voters in (newest.voters, newest.voters_outgoing):
-                left = [voter for voter in voters if newest.nodes.get(voter) != node.number]
-                if voters and 2 * len(left) <= len(voters):
-                    return False
+            left = {member for member in newest.members if newest.nodes[member] != node.number}
+            if not quorum_reached(newest, left):
+                return False
         return True
 
     def _cut_between(

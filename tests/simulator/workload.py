@@ -70,7 +70,5 @@ class Person:
         elif operation.revision:
             gone = operation.kind is Kind.DELETE
             self._revisions[operation.key] = 0 if gone else operation.revision
-        plan = self._world.plan
-        think_ms = plan.calm_ms if self._world.calm else plan.think_ms
-        pause_us = int(self._dice.expovariate(1.0) * think_ms * MS_US)
+        pause_us = int(self._dice.expovariate(1.0) * self._world.think_ms * MS_US)
         self._world.loop.after(pause_us, self.begin)

@@ -129,6 +129,11 @@ class World:
         self.wait(f"{while_}every shard takes writes", lambda: self.awaited_key() is None)
         self.calm, self._awaited = False, None
 
+    @property
+    def think_ms(self) -> int:
+        """What people think now, on average, between two requests."""
+        return self.plan.calm_ms if self.calm else self.plan.think_ms
+
     def awaited_key(self) -> bytes | None:
         """One whose shard, as of now, has yet to show that it takes writes; a split may have
         left a shard without any. What few people happen to do with many shards may leave one

@@ -72,9 +72,7 @@ class Craftsman:
 
     def _returned(self, deed: Deed) -> None:
         self._next = self._script.send(deed)
-        plan = self._world.plan
-        think_ms = plan.calm_ms if self._world.calm else plan.think_ms
-        pause_us = int(self._hand.dice.expovariate(1.0) * think_ms * MS_US)
+        pause_us = int(self._hand.dice.expovariate(1.0) * self._world.think_ms * MS_US)
         self._world.loop.after(pause_us, self.begin)
 
 
