@@ -403,6 +403,10 @@ class Dispatcher:
             return  # cancelled by the ``done`` of another that failed with it
         call.link = None
         call.state = CallState.PAUSED
+        if address is not None and isinstance(error, OutcomeUnknown):
+            # It may answer for the map and be cut off from its peers: those who call next
+            # do not find that out each by waiting.
+            self.router.kept_waiting(address, now)
         trial = call.trial
         if trial is None:
             trial = call.trial = self._trial(call)

@@ -154,7 +154,8 @@ class Router:
             del self._pinned[node]
 
     def kept_waiting(self, address: str, now: float) -> None:
-        """A call's time was up before the node had answered it; the connection stands."""
+        """A call got no answer from the node in time, or none that says what became of it;
+        the connection stands."""
         self._nearest.clear()
         self._failures[address] = now
         self.map_doubtful = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import NoneType
 
 import pytest
 
@@ -96,6 +97,23 @@ def test_a_node_that_answers_others_in_time_keeps_its_connection(world: World) -
     assert not world.closed
     puts = [fields[:2] for _, op, fields, _ in world.seen if op is Op.PUT]
     assert puts[0] == puts[1]
+
+
+@pytest.mark.parametrize("sessions", [False, True])
+def test_only_one_call_waits_at_a_node_that_its_peers_do_not_hear(sessions: bool) -> None:
+    world = World(Dispatcher(["a:1", "b:1"], random.Random(1), sessions=sessions))
+    world.start(requests.put("k", "v"))
+    world.cut_off.add("a:1")
+    waiting = world.start(requests.put("k", "w"))
+    world.advance(ATTEMPT_TIMEOUT_S / 2)
+    world.start(requests.shard_map())  # which it answers: its connection stands
+    world.advance(ATTEMPT_TIMEOUT_S / 2)
+    assert waiting.finished
+    assert isinstance(waiting.error, NoneType if sessions else OutcomeUnknown)
+    assert not world.closed
+    following = world.start(requests.put("k", "x"))
+    assert following.finished
+    assert following.error is None
 
 
 def test_a_write_never_answered_is_unknown_at_its_deadline(world: World) -> None:

@@ -37,6 +37,7 @@ class World:
     now: float = 100.0
     mute: set[str] = attrs.field(factory=set)  # nodes that read and do nothing
     gone: set[str] = attrs.field(factory=set)  # nodes that cannot be connected to
+    cut_off: set[str] = attrs.field(factory=set)  # nodes that only tell what they know themselves
     unanswered: set[Op] = attrs.field(factory=set)
     errors: dict[Op, list[KritaError]] = attrs.field(factory=dict)
     refusal: KritaError | None = None
@@ -90,7 +91,7 @@ class World:
         op, fields = Op(request.op), decode(request.body)
         assert isinstance(fields, list)
         self.seen.append((link.address, op, fields, request.flags))
-        if op in self.unanswered:
+        if op in self.unanswered or (link.address in self.cut_off and op is not Op.SHARD_MAP):
             return None
         if self.errors.get(op):
             error = self.errors[op].pop(0)

@@ -114,6 +114,8 @@ class Faults:
         for shard in world.shards():
             held = (each.host.replicas.get(shard) for each in world.members)
             known = [replica.raft.configuration for replica in held if replica is not None]
+            if not known:  # all have just been started, and have read no more than shard 0
+                return False
             newest = max(known, key=lambda configuration: configuration.version)
             left = {member for member in newest.members if newest.nodes[member] != node.number}
             if not quorum_reached(newest, left):
