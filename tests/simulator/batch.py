@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import count
+from typing import Any
 
 import attrs
 
@@ -15,6 +18,7 @@ from tests.simulator.run import Outcome, live
 
 # Work given out ahead of the results: enough to keep every process busy, and no more.
 _AHEAD = 4
+_DEAF = (signal.SIGINT, signal.SIG_IGN)
 
 
 @attrs.define
@@ -71,7 +75,8 @@ def outcomes(seeds: Iterable[int], jobs: int) -> Iterator[Outcome]:
         return
     waiting: set[Future[Outcome]] = set()
     left = iter(seeds)
-    with ProcessPoolExecutor(jobs) as pool:
+    # A key press in the terminal reaches them as well; when to end is for this process to say.
+    with ProcessPoolExecutor(jobs, initializer=signal.signal, initargs=_DEAF) as pool:
         try:
             while True:
                 for seed in left:
@@ -97,14 +102,39 @@ def run_batch(
     failures_max: int = 10,
 ) -> Totals:
     """Live ``seeds`` seeds from ``first`` on, or as many as fit into ``minutes``; stops
-    early after ``failures_max`` violations."""
+    early after ``failures_max`` violations, or after the lives under way on SIGINT or
+    SIGTERM (the second of which ends the process)."""
     totals = Totals()
     ends = None if minutes is None else time.monotonic() + minutes * 60
     wanted = range(first, first + seeds) if seeds is not None else count(first)
-    for outcome in outcomes(wanted, jobs):
-        totals.add(outcome)
-        progress(totals, outcome)
-        late = ends is not None and time.monotonic() >= ends
-        if late or len(totals.failures) >= failures_max:
-            break
+    with _stop_signals() as stops:
+        for outcome in outcomes(wanted, jobs):
+            totals.add(outcome)
+            progress(totals, outcome)
+            late = ends is not None and time.monotonic() >= ends
+            if stops or late or len(totals.failures) >= failures_max:
+                break
     return totals
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """The first signal that asks to stop is put into the list, and what it would have done
+    is left to the second."""
+    came: list[int] = []
+    before: dict[int, Any] = {}
+
+    def note(number: int, _frame: object) -> None:
+        came.append(number)
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, note)
+    try:
+        yield came
+    finally:
+        restore()
