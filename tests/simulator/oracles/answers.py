@@ -39,9 +39,15 @@ class Lineage:
         self._numbers = [record.number for record in self.records]
         # Of each key that it has: what became of it, and with which entries.
         self.changes = {key: book.changes(key) for key in sorted(book.keys_now())}
+        self.retentions: list[Record] = []  # those that change any
+        self.leases: dict[int, list[Record]] = {}  # those that change each of them
         self._by_request: dict[object, list[Record]] = {}
         for record in self.records:
             self._by_request.setdefault((record.op, record.request), []).append(record)
+            if record.op == Op.RETENTION_CHANGE:
+                self.retentions.append(record)
+            elif record.op == Op.LEASE_CHANGE:
+                self.leases.setdefault(record.request[1], []).append(record)
 
     def floor(self, number: int) -> int:
         """The newest entry that had been applied by then; 0 for none."""
@@ -254,8 +260,8 @@ def _whole_since_ms(lineage: Lineage, key: bytes) -> int:
     made longer goes when the shorter one has said."""
     kept: dict[bytes, int] = {}
     since_ms = 0
-    for record in lineage.records:
-        if record.op == Op.RETENTION_CHANGE and key.startswith(record.request[1]):
+    for record in lineage.retentions:
+        if key.startswith(record.request[1]):
             _, prefix, kept_ms = record.request
             if kept_ms > kept.get(prefix, 0):
                 since_ms = record.clock_ms
@@ -268,8 +274,8 @@ def _check_forgotten(lineage: Lineage, deed: Deed, key: bytes, then: int) -> str
     rules = [rule for prefix, rule in lineage.book.ideal.rules.items() if key.startswith(prefix)]
     shortest = [
         record.request[2]
-        for record in lineage.records
-        if record.op == Op.RETENTION_CHANGE and key.startswith(record.request[1])
+        for record in lineage.retentions
+        if key.startswith(record.request[1])
     ]
     record, newest = lineage.book.at(then), lineage.book.at(lineage.floor(deed.ended))
     if not rules or record is None or newest is None or then < rules[0][1]:

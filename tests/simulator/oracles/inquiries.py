@@ -59,11 +59,7 @@ class _Granted:
 
 def _lease_at(lineage: Lineage, lease: int, moments: list[Record]) -> Iterator[_Granted | None]:
     """What a shard knew of it at each of the moments; None: that it had ended, or never was."""
-    changes = [
-        record
-        for record in lineage.records
-        if record.op == Op.LEASE_CHANGE and record.request[1] == lease
-    ]
+    changes = lineage.leases.get(lease, [])
     for moment in moments:
         granted: _Granted | None = None
         for record in changes[: bisect_right(changes, moment.index, key=_index)]:
@@ -127,9 +123,8 @@ def _rules_at(lineage: Lineage, prefix: bytes, moments: list[Record]) -> Iterato
     """For how long a shard kept versions at each of the moments; None: not at all."""
     changes = [
         record
-        for record in lineage.records
-        if record.op == Op.RETENTION_CHANGE
-        and record.request[1] == prefix
+        for record in lineage.retentions
+        if record.request[1] == prefix
         and record.answer is not None
         and record.answer.status is Status.OK
     ]
@@ -153,4 +148,4 @@ def _check_retentions(lineages: list[Lineage], deed: Deed) -> str | None:
 
 
 def _prefixes(lineage: Lineage) -> set[bytes]:
-    return {r.request[1] for r in lineage.records if r.op == Op.RETENTION_CHANGE}
+    return {record.request[1] for record in lineage.retentions}
