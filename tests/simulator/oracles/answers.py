@@ -273,9 +273,7 @@ def _check_forgotten(lineage: Lineage, deed: Deed, key: bytes, then: int) -> str
     """Nothing that ended within the retention may be, nor what has not ended."""
     rules = [rule for prefix, rule in lineage.book.ideal.rules.items() if key.startswith(prefix)]
     shortest = [
-        record.request[2]
-        for record in lineage.retentions
-        if key.startswith(record.request[1])
+        record.request[2] for record in lineage.retentions if key.startswith(record.request[1])
     ]
     record, newest = lineage.book.at(then), lineage.book.at(lineage.floor(deed.ended))
     if not rules or record is None or newest is None or then < rules[0][1]:
