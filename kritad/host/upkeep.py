@@ -4,7 +4,8 @@ Rules:
 * A log is cut in slices, and saves go in between: all rows of a long log in one
   piece would be a second or more in which nothing is acknowledged.
 * A replica leaves only on proof: a configuration that its shard's leader has
-  reported, newer than the newest one that the replica is in, does not have it.
+  reported, newer than the newest one that the replica is in, or of a later term, does
+  not have it.
   (What the meta shard *wants* proves nothing: the replica may be needed for the
   very majority that will let it go. raft.md 4.4, B27.) One that does not know of its own
   membership needs no proof: see ``was_let_go``. Nor does one that is damaged.
@@ -31,7 +32,10 @@ def was_let_go(view: MetaView, replica: Replica) -> bool:
 
     A replica that was told of its own membership waits for a report of a configuration that
     is newer, or is another one of the same version: reported are those that are committed,
-    so the one that it was told of was overwritten. One that was not told cannot wait:
+    so the one that it was told of was overwritten. So it was if a leader of a later term than
+    that entry's has reported an older one: it reports the newest that its log has. (Should
+    yet another leader bring the entry back, it brings a learner, which it lets go: who votes
+    in it was a learner in the one before.) One that was not told cannot wait:
     nobody may ever tell it. It does not vote, since nobody is made a voter who has not been
     told (raft/membership.py); but by a split, and then the report says so. So it goes as
     soon as its id was given out for a wish that is not there any more. If it is a learner,
@@ -46,9 +50,10 @@ def was_let_go(view: MetaView, replica: Replica) -> bool:
         or any(member.replica == replica.id for member in record.report.replicas)
     ):
         return False
-    known = replica.raft.configuration
+    known, log = replica.raft.configuration, replica.raft.log
     if replica.id in known.members:
-        return record.report.conf_version >= known.version
+        told_term = log.term(log.configuration_index)
+        return record.report.conf_version >= known.version or record.report.term > told_term
     return replica.id < view.replica_next
 
 

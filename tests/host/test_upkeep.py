@@ -30,9 +30,13 @@ def node(tmp_path: Path) -> Iterator[LoneNode]:
 
 
 def view(
-    wanted: tuple[ReplicaRecord, ...], reported: tuple[int, ...], version: int, given_out: int = 3
+    wanted: tuple[ReplicaRecord, ...],
+    reported: tuple[int, ...],
+    version: int,
+    given_out: int = 3,
+    term: int = 0,
 ) -> MetaView:
-    report = Report(version, 1, tuple(ReportedReplica(r, r, True) for r in reported))
+    report = Report(version, term, tuple(ReportedReplica(r, r, True) for r in reported))
     record = ShardRecord(SHARD, 0, 1 << 32, 1, 2, wanted, report)
     return MetaView(b"c" * 16, 3, 9, {}, {SHARD: record}, replica_next=given_out + 1)
 
@@ -63,6 +67,15 @@ def test_a_replica_whose_membership_was_overwritten_goes(node: LoneNode) -> None
     known = node.raft.configuration
     assert node.replica.id in known.members
     assert was_let_go(view(OTHERS, (2, 3), known.version), node.replica)
+
+
+def test_a_replica_whose_membership_no_later_leader_has_goes(node: LoneNode) -> None:
+    """Seed 510458: as before, but nothing has changed in the configuration since. What was
+    reported is older than what the replica was told, by a leader that would have it."""
+    index = node.raft.log.configuration_index
+    told_term, version = node.raft.log.term(index), node.raft.configuration.version
+    assert was_let_go(view(OTHERS, (2, 3), version - 1, term=told_term + 1), node.replica)
+    assert not was_let_go(view(OTHERS, (2, 3), version - 1, term=told_term), node.replica)
 
 
 @pytest.mark.parametrize("entries", [0, 1])
