@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,105 +12,21 @@ from krita.codec import decode_body
 from krita.errors import Status
 from krita.operations import Op
 from kritad.cluster.model import (
-    NodeRecord,
     NodeState,
-    ReplicaRecord,
-    Report,
-    ReportedReplica,
-    ShardRecord,
     Split,
     SplitReplica,
 )
 from kritad.cluster.planner import Placement
 from kritad.cluster.view import MetaView
-from kritad.host.leaders import LeaderTable
-from kritad.host.replica import Replica
-from kritad.host.request import Request
-from kritad.host.steward import Steward, is_safe
-from kritad.host.vigil import Vigil
+from kritad.host.steward import is_safe
 from kritad.raft.messages import AppendReply
-from tests.host.lone import LoneNode
-
-META, DATA = 0, 1
-DEAD_AFTER_MS = 10_000.0
-
-
-@attrs.define
-class Bench:
-    """A steward on node 1, which may lead the meta shard (replica 1 of shard "0",
-    played by the lone node's shard 2) and data shard 1."""
-
-    node: LoneNode
-    leaders: LeaderTable
-    routed: list[Request]
-    steward: Steward
-    replicas: dict[int, Replica]
-    present: set[int]  # the nodes that answer
-    unwilling: set[int]  # and of these those that take no leadership
-    damaged: set[tuple[int, int]]  # (shard, replica), as nodes have said
-    homes: dict[int, int]  # where a shard's requests come in
-
-    def ops(self) -> Counter[int]:
-        return Counter(request.op for request in self.routed)
-
-    def answer_all(self, status: int = Status.OK) -> None:
-        routed, self.routed[:] = list(self.routed), []
-        for request in routed:
-            request.answer(status, [])
-
-    def lead_meta(self) -> None:
-        self.node.lead(2)
-        self.node.step(AppendReply(2, 2, 1, self.node.replicas[2].raft.term, True, 1, 0, 0, 0))
-        self.node.settle()
-
-    def lead_data(self) -> None:
-        self.node.lead(DATA)
-        for follower in (2, 3):
-            term = self.node.raft.term
-            self.node.step(AppendReply(DATA, follower, 1, term, True, 1, 0, 0, 0))
-        self.node.settle()
+from tests.host.steering import DATA, Bench, member, open_bench, view
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    node = LoneNode(tmp_path, shards=2)
-    leaders = LeaderTable()
-    routed: list[Request] = []
-    replicas = {META: node.replicas[2], DATA: node.replicas[DATA]}
-    present = {1, 2, 3, 4, 5, 6}
-    unwilling: set[int] = set()
-    damaged: set[tuple[int, int]] = set()
-    homes: dict[int, int] = {}
-    steward = Steward(
-        replicas,
-        leaders,
-        node.clock,
-        routed.append,
-        node.drive.mark,
-        lambda: present,
-        lambda: present - unwilling,
-        vigil=Vigil(DEAD_AFTER_MS, node.clock, lambda: present),
-        damaged=lambda: damaged,
-        homes=lambda: homes,
-    )
-    yield Bench(node, leaders, routed, steward, replicas, present, unwilling, damaged, homes)
-    node.close()
-
-
-def member(number: int) -> ReplicaRecord:
-    return ReplicaRecord(number, number)
-
-
-def view(
-    *, nodes: int = 3, wanted: tuple[int, ...] = (1, 2, 3), reported_version: int = 1
-) -> MetaView:
-    report = Report(
-        reported_version, 1, tuple(ReportedReplica(n, n, True) for n in (1, 2, 3))
-    ) if reported_version else Report()  # fmt: skip
-    meta = ShardRecord(META, 0, 0, 1, 1, tuple(map(member, (1, 2, 3))), report)
-    data = ShardRecord(DATA, 0, 1 << 32, 1, 1, tuple(map(member, wanted)), report)
-    records = {n: NodeRecord(n, bytes([n]) * 16, f"n{n}:8080", "", 1) for n in range(1, nodes + 1)}
-    return MetaView(b"c" * 16, 3, 9, records, {META: meta, DATA: data})
+    with open_bench(tmp_path) as opened:
+        yield opened
 
 
 def test_nothing_is_proposed_before_the_cluster_is_founded(bench: Bench) -> None:
@@ -463,29 +378,3 @@ def test_a_split_is_proposed_once_and_then_reported_until_it_shows(bench: Bench)
     bench.steward.step(view())
     assert bench.ops()[Op.META_SPLIT_DONE] == 0
     assert bench.node.raft.last_index == last + 1
-
-
-def test_who_has_followed_the_requests_stays_for_a_while_whatever_becomes_of_them(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    bench.lead_meta()
-    bench.leaders.learn(DATA, 1, 1)
-
-    def step(ms: int) -> list[bytes]:
-        bench.node.clock.advance(ms)
-        bench.steward.step(view())
-        asked = [request.key for request in bench.routed if request.op == Op.LEADER_TRANSFER]
-        bench.answer_all()
-        return asked
-
-    bench.homes[DATA] = 2
-    with caplog.at_level("INFO"):
-        assert step(1000) == [b"2"]
-    assert "shard 1: node 2 is to lead it, where its requests come in" in caplog.text
-    bench.leaders.learn(DATA, 2, 2)
-    bench.homes[DATA] = 3
-    assert [step(1000) for _ in range(8)] == [[]] * 8, "it has just come"
-    assert step(3000) == [b"3"]
-    bench.leaders.learn(DATA, 3, 3)
-    bench.homes.clear()
-    assert step(1000) == [], "one leader of one shard is even anywhere"
