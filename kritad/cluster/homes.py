@@ -13,6 +13,7 @@ Rules:
 * What is counted where the leader is may lag behind it by a second, right after it has
   moved. So all that is asked of a shard is what its leader serves or what the nodes
   say that they were asked, whichever is more.
+* What comes and goes moves nobody: see ``Homing``.
 
 Sources: CockroachDB's follow-the-workload leases, for the idea.
 """
@@ -23,6 +24,8 @@ from collections.abc import Iterable, Mapping
 
 _BECOMES = 2 / 3
 _STAYS = 1 / 2
+_SOUGHT_MS = 3_000.0
+_KEPT_MS = 10_000.0
 
 
 def homes(
@@ -53,3 +56,43 @@ def homes(
         if by_node[most] >= max(per_s_min, _BECOMES * total):
             found[shard] = most
     return found
+
+
+class Homing:
+    """Homes over time; by the meta shard's leader, on a steady clock.
+
+    A shard is led elsewhere only when that was its home for three seconds: clients that
+    have just lost a leader ask at some node for a moment. Whoever has come stays for ten
+    seconds, whatever becomes of the requests, and for ten after they were enough for the last
+    time: a load that goes to and fro, or is about as high as it has to be, is not worth a
+    transfer each time.
+    """
+
+    def __init__(self) -> None:
+        self._sought: dict[int, tuple[int, float]] = {}  # shard -> its home, since when
+        self._at_home: dict[int, tuple[int, float]] = {}  # led there, until when that counts
+        self._followed: dict[int, tuple[int, float]] = {}  # who has come, until when he stays
+
+    def look(
+        self, found: Mapping[int, int], leaders: Mapping[int, int], now_ms: float
+    ) -> dict[int, int]:
+        """Shard -> node, of what ``homes`` says now. O(shards)."""
+        before, self._sought = self._sought, {}
+        lasting = {}
+        for shard, node in found.items():
+            known, since_ms = before.get(shard, (node, now_ms))
+            since_ms = since_ms if known == node else now_ms
+            self._sought[shard] = node, since_ms
+            if leaders.get(shard) == node:
+                self._at_home[shard] = node, now_ms + _KEPT_MS
+            elif now_ms - since_ms >= _SOUGHT_MS:
+                lasting[shard] = node
+        self._at_home = {shard: at for shard, at in self._at_home.items() if at[1] > now_ms}
+        self._followed = {shard: at for shard, at in self._followed.items() if at[1] > now_ms}
+        at_home = {shard: node for shard, (node, _) in self._at_home.items()}
+        followed = {shard: node for shard, (node, _) in self._followed.items()}
+        return {**at_home, **lasting, **followed}
+
+    def follow(self, shard: int, node: int, now_ms: float) -> None:
+        """That node is asked to lead the shard now, because it is its home."""
+        self._followed[shard] = node, now_ms + _KEPT_MS

@@ -37,6 +37,7 @@ from krita.codec import encode_body
 from krita.operations import Op
 from kritad.buggify import buggify
 from kritad.cluster.healing import rebuilds
+from kritad.cluster.homes import Homing
 from kritad.cluster.leaders import TRANSFERS_AT_ONCE, leader_transfers
 from kritad.cluster.membership import wanted_members
 from kritad.cluster.model import ShardRecord
@@ -59,10 +60,6 @@ _TIMEOUT_MS = 5_000.0
 # Leaders are moved for balance no more often than this: a transfer costs its
 # shard a round trip without writes.
 _SPREAD_INTERVAL_MS = 500.0
-# Whoever follows the requests stays for so long, whatever becomes of them, and so long after they
-# were enough for the last time: a load that goes to and fro, or about as high as it has to be, is
-# not worth a transfer each time.
-_FOLLOWED_MS = 10_000.0
 # A shard that is too large and may not be split now is asked about again.
 _OUTGROWN_INTERVAL_MS = 60_000.0
 
@@ -113,9 +110,7 @@ class Steward:
         self._split_asked_ms: dict[int, float] = {}  # by shard: of those that outgrow it
         self._in_flight: set[object] = set()
         self._spread_ms = 0.0
-        # shard -> to which node, until when; and at which it was at home, until when that counts
-        self._followed: dict[int, tuple[int, float]] = {}
-        self._at_home: dict[int, tuple[int, float]] = {}
+        self._homing = Homing()
 
     def step(self, view: MetaView) -> None:
         """Start whatever is next. Cost: a comparison a shard when all is well."""
@@ -165,7 +160,7 @@ class Steward:
         self._spread_ms = now
         leaders = {shard: node for shard, node, _ in self._leaders if node and shard in view.shards}
         copied = {move.shard for move in moves(view) if move.adding}
-        homes = self._homes_at(now)
+        homes = self._homing.look(self._homes(), leaders, now)
         transfers = leader_transfers(
             view,
             leaders,
@@ -179,7 +174,7 @@ class Steward:
         for shard, node in may[:TRANSFERS_AT_ONCE]:
             if homes.get(shard) == node:
                 log.info("shard %d: node %d is to lead it, where its requests come in", shard, node)
-                self._followed[shard] = node, now + _FOLLOWED_MS
+                self._homing.follow(shard, node, now)
             self._send(
                 ("transfer", shard),
                 Request(
@@ -191,22 +186,6 @@ class Steward:
                     deadline_ms=now + _SPREAD_INTERVAL_MS,
                 ),
             )
-
-    def _homes_at(self, now: float) -> dict[int, int]:
-        """Where requests come in now; of shards whose leaders have just followed them, where
-        they came in then; of those in which there is too little to say, where they are led if
-        that was right a moment ago."""
-        homes = self._homes()
-        for shard, node in homes.items():
-            if self._leaders.of(shard)[0] == node:
-                self._at_home[shard] = node, now + _FOLLOWED_MS
-        self._at_home = {shard: at for shard, at in self._at_home.items() if at[1] > now}
-        self._followed = {shard: at for shard, at in self._followed.items() if at[1] > now}
-        before, then = (
-            {shard: node for shard, (node, _) in known.items()}
-            for known in (self._at_home, self._followed)
-        )
-        return {**before, **homes, **then}
 
     def _reconcile(self, view: MetaView, record: ShardRecord, replica: Replica) -> None:
         raft = replica.raft

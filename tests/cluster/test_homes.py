@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kritad.cluster.homes import homes
+from kritad.cluster.homes import Homing, homes
 
 MIN = 50
 
@@ -56,3 +56,32 @@ def test_where_two_nodes_are_asked_for_as_much_the_leader_stays() -> None:
 
 def test_a_shard_without_a_known_leader_may_have_a_home() -> None:
     assert homes({}, {2: [(7, 300, 0)]}, MIN) == {7: 2}
+
+
+def test_a_home_of_a_moment_is_none() -> None:
+    """Seed 520596: a leader was moved for evenness; its clients lost it, asked at the node that
+    they knew, and that had it led there again, every dozen seconds."""
+    homing = Homing()
+    assert [homing.look({7: 2}, {7: 1}, now_ms) for now_ms in (0, 1000, 2900)] == [{}] * 3
+    assert homing.look({}, {7: 1}, 3000) == {}
+    assert homing.look({7: 2}, {7: 1}, 4000) == {}, "it begins anew"
+    assert homing.look({7: 3}, {7: 1}, 6900) == {}, "and for another node as well"
+    assert homing.look({7: 3}, {7: 1}, 9900) == {7: 3}
+
+
+def test_a_leader_at_home_is_left_there_until_little_was_asked_for_long() -> None:
+    """Seed 511055: a load about as high as it has to be moved a leader away and back for ever."""
+    homing, led = Homing(), {7: 1}
+    assert homing.look({7: 1}, led, 0) == {7: 1}
+    assert homing.look({}, led, 9_900) == {7: 1}
+    assert homing.look({7: 1}, led, 9_950) == {7: 1}
+    assert homing.look({}, led, 19_900) == {7: 1}
+    assert homing.look({}, led, 20_000) == {}
+
+
+def test_who_has_come_stays_for_a_while() -> None:
+    homing = Homing()
+    homing.follow(7, 2, 0)
+    assert homing.look({7: 3}, {7: 2}, 5_000) == {7: 2}
+    assert homing.look({7: 3}, {7: 2}, 9_900) == {7: 2}
+    assert homing.look({7: 3}, {7: 2}, 10_000) == {7: 3}
