@@ -12,6 +12,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 from krita.codec import encode_body
 from krita.errors import Status
@@ -49,6 +50,7 @@ class Node:
         self.cluster = cluster
         self.path = path
         self.alive = False
+        self.opened = False
         self.woken = False
         self.starts = 0
         path.mkdir(parents=True, exist_ok=True)
@@ -60,6 +62,14 @@ class Node:
         """Open the databases."""
         self.raft_db = RaftDatabase.open(self.path / "raft.db")
         self.data_db = DataDatabase.open(self.path / "data.db")
+        self.opened = True
+
+    def close(self) -> None:
+        """Close them, if they are open."""
+        if self.opened:
+            self.opened = False
+            self.raft_db.close()
+            self.data_db.close()
 
     def start(self) -> None:
         """Run a host on the open databases, which say who we are."""
@@ -102,8 +112,7 @@ class Node:
         if power:
             for name in ("data.db-wal", "data.db-shm"):
                 (copy / name).unlink(missing_ok=True)
-        self.raft_db.close()
-        self.data_db.close()
+        self.close()
         self.path = copy
 
     def restart(self) -> None:
@@ -132,7 +141,9 @@ class Node:
 
 
 class Cluster:
-    """See the module's docstring."""
+    """See the module's docstring. conftest.py closes all that a test has made."""
+
+    made: ClassVar[list[Cluster]] = []
 
     def __init__(
         self, path: Path, *, shards: int = 2, factor: int = 3, settings: HostSettings = SETTINGS
@@ -145,6 +156,7 @@ class Cluster:
         self.snapshots: deque[tuple[Node, Replica, int]] = deque()
         self.snapshots_sent = 0
         self._ticks = 0
+        self.made.append(self)
         first = self._new_node()
         begin_cluster(first.raft_db, store_of(first.raft_db))
         first.start()
@@ -189,9 +201,7 @@ class Cluster:
 
     def close(self) -> None:
         for node in self.nodes:
-            if node.alive:
-                node.raft_db.close()
-                node.data_db.close()
+            node.close()
 
     # --- what happens ------------------------------------------------------------------
 

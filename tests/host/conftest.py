@@ -10,15 +10,19 @@ import pytest
 from tests.host.cluster import Cluster, Grow, grown_cluster
 
 
+@pytest.fixture(autouse=True)
+def closed_clusters() -> Iterator[None]:
+    """Whatever clusters a test makes are closed behind it."""
+    yield
+    while Cluster.made:
+        Cluster.made.pop().close()
+
+
 @pytest.fixture
-def grow(tmp_path: Path) -> Iterator[Grow]:
+def grow(tmp_path: Path) -> Grow:
     """Makes a cluster whose every shard is on three of its nodes."""
-    made: list[Cluster] = []
 
     def make(nodes: int = 3, **more: object) -> Cluster:
-        made.append(grown_cluster(tmp_path, nodes, **more))  # type: ignore[arg-type]
-        return made[-1]
+        return grown_cluster(tmp_path, nodes, **more)  # type: ignore[arg-type]
 
-    yield make
-    for cluster in made:
-        cluster.close()
+    return make
