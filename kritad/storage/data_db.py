@@ -84,19 +84,20 @@ class DataDatabase:
     def open(cls, path: Path) -> DataDatabase:
         """Open and migrate. Raises Corrupt(None), FormatUnknown, StoreFailed."""
         walscan.rewrite_wal(path.with_name(path.name + "-wal"))
-        writer = open_writer(path, "NORMAL")
-        try:
-            migrate(writer, path, DATA)
-            checkpoint(writer, "TRUNCATE")
-            database = cls(path, writer, open_reader(path))
-            database._read_small()
-            database._note_damaged()
-        except sqlite3.Error as error:
-            writer.close()
-            raise failure(path, "read", error) from error
-        except StorageError:
-            writer.close()
-            raise
+        with contextlib.ExitStack() as undo:
+            writer = open_writer(path, "NORMAL")
+            undo.callback(writer.close)
+            try:
+                migrate(writer, path, DATA)
+                checkpoint(writer, "TRUNCATE")
+                reader = open_reader(path)
+                undo.callback(reader.close)
+                database = cls(path, writer, reader)
+                database._read_small()
+                database._note_damaged()
+            except sqlite3.Error as error:
+                raise failure(path, "read", error) from error
+            undo.pop_all()
         return database
 
     def close(self) -> None:

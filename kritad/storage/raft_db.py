@@ -98,22 +98,25 @@ class RaftDatabase:
                 None, f"{wal} is damaged: transactions behind the damage are lost", REBUILD_NODE
             )
         walscan.rewrite_wal(wal)
-        writer = open_writer(path, "FULL")
-        try:
-            migrate(writer, path, RAFT)
-            # A fresh WAL for every start: walscan's proof needs that what a torn
-            # transaction left behind is gone before the next one is written.
-            if not checkpoint(writer, "TRUNCATE").complete:
-                raise StoreFailed(f"{path} is open in another program", "close it and start again")
-            database = cls(path, writer, open_reader(path))
-            database._catalog.read(database._reader, path)
-            database._log_reader.read_headers()
-        except sqlite3.Error as error:
-            writer.close()
-            raise failure(path, "read", error) from error
-        except StorageError:
-            writer.close()
-            raise
+        with contextlib.ExitStack() as undo:
+            writer = open_writer(path, "FULL")
+            undo.callback(writer.close)
+            try:
+                migrate(writer, path, RAFT)
+                # A fresh WAL for every start: walscan's proof needs that what a torn
+                # transaction left behind is gone before the next one is written.
+                if not checkpoint(writer, "TRUNCATE").complete:
+                    raise StoreFailed(
+                        f"{path} is open in another program", "close it and start again"
+                    )
+                reader = open_reader(path)
+                undo.callback(reader.close)
+                database = cls(path, writer, reader)
+                database._catalog.read(database._reader, path)
+                database._log_reader.read_headers()
+            except sqlite3.Error as error:
+                raise failure(path, "read", error) from error
+            undo.pop_all()
         return database
 
     def close(self) -> None:

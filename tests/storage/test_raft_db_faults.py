@@ -6,6 +6,7 @@ import contextlib
 import random
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,6 +155,28 @@ def test_damage_to_what_the_whole_node_hangs_on_stops_the_start(tmp_path: Path, 
     with pytest.raises(Corrupt) as caught:
         RaftDatabase.open(path)
     assert caught.value.shard is None
+
+
+def test_a_store_that_cannot_be_opened_leaves_no_connection_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "raft.db"
+    make(path, shards=1)
+    damage(path, "UPDATE store SET seal=seal+1")
+    opened: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def connecting(*arguments: Any, **more: Any) -> sqlite3.Connection:
+        opened.append(connect(*arguments, **more))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", connecting)
+    with pytest.raises(Corrupt):
+        RaftDatabase.open(path)
+    assert len(opened) == 2
+    for connection in opened:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
 
 
 def test_a_full_disk_fails_the_save_and_every_call_after_it(tmp_path: Path) -> None:
