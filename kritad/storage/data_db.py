@@ -40,6 +40,7 @@ from kritad.storage.database import (
     forget_wal,
     open_reader,
     open_writer,
+    opening,
     write_failure,
 )
 from kritad.storage.errors import Corrupt, StorageError, StoreFailed
@@ -84,20 +85,14 @@ class DataDatabase:
     def open(cls, path: Path) -> DataDatabase:
         """Open and migrate. Raises Corrupt(None), FormatUnknown, StoreFailed."""
         walscan.rewrite_wal(path.with_name(path.name + "-wal"))
-        with contextlib.ExitStack() as undo:
-            writer = open_writer(path, "NORMAL")
-            undo.callback(writer.close)
-            try:
-                migrate(writer, path, DATA)
-                checkpoint(writer, "TRUNCATE")
-                reader = open_reader(path)
-                undo.callback(reader.close)
-                database = cls(path, writer, reader)
-                database._read_small()
-                database._note_damaged()
-            except sqlite3.Error as error:
-                raise failure(path, "read", error) from error
-            undo.pop_all()
+        with opening(path) as opened:
+            writer = opened.enter_context(contextlib.closing(open_writer(path, "NORMAL")))
+            migrate(writer, path, DATA)
+            checkpoint(writer, "TRUNCATE")
+            reader = opened.enter_context(contextlib.closing(open_reader(path)))
+            database = cls(path, writer, reader)
+            database._read_small()
+            database._note_damaged()
         return database
 
     def close(self) -> None:

@@ -11,9 +11,10 @@ Rules (ecosystem.md 3, the WAL-reset bug of SQLite 3.7.0 to 3.51.2):
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -53,6 +54,18 @@ def version_warnings(version: tuple[int, int, int] = sqlite3.sqlite_version_info
             "write to the data directory while kritad runs"
         ]
     return []
+
+
+@contextlib.contextmanager
+def opening(path: Path) -> Iterator[contextlib.ExitStack]:
+    """What is entered or pushed within is closed, the last first, unless all goes well; an
+    sqlite3.Error is raised as what it means (``failure``)."""
+    with contextlib.ExitStack() as opened:
+        try:
+            yield opened
+        except sqlite3.Error as error:
+            raise failure(path, "read", error) from error
+        opened.pop_all()
 
 
 def open_writer(path: Path, synchronous: Literal["FULL", "NORMAL"]) -> sqlite3.Connection:

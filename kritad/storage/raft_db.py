@@ -37,9 +37,9 @@ from kritad.storage import walscan
 from kritad.storage.catalog import REBUILD_NODE, Catalog, Identity, Tail
 from kritad.storage.database import (
     checkpoint,
-    failure,
     open_reader,
     open_writer,
+    opening,
     write_failure,
 )
 from kritad.storage.errors import Corrupt, StorageError, StoreFailed, Tombstoned
@@ -98,25 +98,17 @@ class RaftDatabase:
                 None, f"{wal} is damaged: transactions behind the damage are lost", REBUILD_NODE
             )
         walscan.rewrite_wal(wal)
-        with contextlib.ExitStack() as undo:
-            writer = open_writer(path, "FULL")
-            undo.callback(writer.close)
-            try:
-                migrate(writer, path, RAFT)
-                # A fresh WAL for every start: walscan's proof needs that what a torn
-                # transaction left behind is gone before the next one is written.
-                if not checkpoint(writer, "TRUNCATE").complete:
-                    raise StoreFailed(
-                        f"{path} is open in another program", "close it and start again"
-                    )
-                reader = open_reader(path)
-                undo.callback(reader.close)
-                database = cls(path, writer, reader)
-                database._catalog.read(database._reader, path)
-                database._log_reader.read_headers()
-            except sqlite3.Error as error:
-                raise failure(path, "read", error) from error
-            undo.pop_all()
+        with opening(path) as opened:
+            writer = opened.enter_context(contextlib.closing(open_writer(path, "FULL")))
+            migrate(writer, path, RAFT)
+            # A fresh WAL for every start: walscan's proof needs that what a torn
+            # transaction left behind is gone before the next one is written.
+            if not checkpoint(writer, "TRUNCATE").complete:
+                raise StoreFailed(f"{path} is open in another program", "close it and start again")
+            reader = opened.enter_context(contextlib.closing(open_reader(path)))
+            database = cls(path, writer, reader)
+            database._catalog.read(reader, path)
+            database._log_reader.read_headers()
         return database
 
     def close(self) -> None:
