@@ -37,7 +37,7 @@ from benchmarks.processes import BenchmarkError, stoppable
 from benchmarks.samples import Load, Sample, Series, run_kritash, run_wrk
 
 HERE = Path(__file__).parent
-# Krita's leaders follow the requests in three or four seconds; the same for both.
+# Krita's leaders follow the requests in six or seven seconds; the same for both.
 WARMUP_S = 8.0
 VERSIONS = (("etcd", "--version"), ("wrk", "--version"))
 

@@ -69,7 +69,7 @@ class Homing:
     """
 
     def __init__(self) -> None:
-        self._sought: dict[int, tuple[int, float]] = {}  # shard -> its home, since when
+        self._sought: dict[tuple[int, int], float] = {}  # a shard and its home, since when
         self._at_home: dict[int, tuple[int, float]] = {}  # led there, until when that counts
         self._followed: dict[int, tuple[int, float]] = {}  # who has come, until when he stays
 
@@ -80,9 +80,7 @@ class Homing:
         before, self._sought = self._sought, {}
         lasting = {}
         for shard, node in found.items():
-            known, since_ms = before.get(shard, (node, now_ms))
-            since_ms = since_ms if known == node else now_ms
-            self._sought[shard] = node, since_ms
+            since_ms = self._sought[shard, node] = before.get((shard, node), now_ms)
             if leaders.get(shard) == node:
                 self._at_home[shard] = node, now_ms + _KEPT_MS
             elif now_ms - since_ms >= _SOUGHT_MS:
