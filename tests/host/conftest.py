@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.host.cluster import Cluster, Grow, grown_cluster
+from tests.host.steering import Bench, open_bench
 
 
 @pytest.fixture(autouse=True)
@@ -26,3 +27,10 @@ def grow(tmp_path: Path) -> Grow:
         return grown_cluster(tmp_path, nodes, **more)  # type: ignore[arg-type]
 
     return make
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """A steward's; some files have another bench of their own."""
+    with open_bench(tmp_path) as opened:
+        yield opened

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import attrs
 import pytest
 
 from krita.operations import Op
-from tests.host.steering import DATA, Bench, open_bench, view
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with open_bench(tmp_path) as opened:
-        yield opened
+from tests.host.steering import DATA, Bench, view
 
 
 def test_who_has_followed_the_requests_stays_for_a_while_whatever_becomes_of_them(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import attrs
 import pytest
 
@@ -20,13 +17,7 @@ from kritad.cluster.planner import Placement
 from kritad.cluster.view import MetaView
 from kritad.host.steward import is_safe
 from kritad.raft.messages import AppendReply
-from tests.host.steering import DATA, Bench, member, open_bench, view
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with open_bench(tmp_path) as opened:
-        yield opened
+from tests.host.steering import DATA, Bench, member, view
 
 
 def test_nothing_is_proposed_before_the_cluster_is_founded(bench: Bench) -> None:

@@ -97,8 +97,7 @@ class Mover:
                 self._world.loop.fold(int(deal.fate), *deal.balances.values())
                 if self._world.loop.trace is not None:
                     self._world.loop.note(f"m{self.number} {deal}")
-                think_ms = 500 if self._world.calm else self._world.plan.think_ms
-                pause_us = int(self._dice.expovariate(1.0) * think_ms * MS_US)
+                pause_us = int(self._dice.expovariate(1.0) * self._world.think_ms * MS_US)
                 self._world.loop.after(pause_us, self.begin)
 
         home = stamp_key(self._dice.choice(accounts))
