@@ -16,4 +16,4 @@
 tests/test_layers.py holds the code to this list.
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"

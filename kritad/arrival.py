@@ -13,7 +13,7 @@ import trio
 
 from krita.address import parse
 from krita.errors import Foreign, Status, from_wire
-from krita.handshake import Identity
+from krita.hello import Identity
 from krita.operations import Op
 from kritad.access import PEER, Principal
 from kritad.config import Config

@@ -24,8 +24,8 @@ from contextlib import asynccontextmanager, closing
 import attrs
 import trio
 
-from krita.errors import Foreign, KritaError, Unauthenticated
-from krita.handshake import Identity
+from krita.errors import Foreign, KritaError, Unauthenticated, Unsupported
+from krita.hello import Identity
 from kritad import __version__
 from kritad.access import Access
 from kritad.arrival import arrive, identify
@@ -83,7 +83,9 @@ def run(config: Config) -> int:
 
 
 # What no restart will mend, and what one may.
-_HOPELESS = (DirectoryRefused, FormatUnknown, ConfigError, Foreign, Unauthenticated)
+_HOPELESS = (
+    DirectoryRefused, FormatUnknown, ConfigError, Foreign, Unauthenticated, Unsupported,
+)  # fmt: skip
 _EXPLAINED = (*_HOPELESS, OSError, KritaError, StorageError)
 
 

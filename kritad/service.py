@@ -31,7 +31,7 @@ from krita.errors import (
     Unsupported,
     to_wire,
 )
-from krita.handshake import Identity
+from krita.hello import Identity
 from krita.limits import TXN_OPERATIONS_MAX
 from krita.operations import OPERATIONS, Op
 from kritad import __version__

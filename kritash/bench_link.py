@@ -14,7 +14,7 @@ import socket
 from krita.address import parse
 from krita.connection import Connection, Goodbye, Reply, SendData, State, Welcomed
 from krita.errors import KritaError
-from krita.handshake import Hello
+from krita.hello import Hello
 from kritash.bench_workload import Work
 
 # Below the size from which malloc maps and unmaps memory for every call.

@@ -114,7 +114,7 @@ def _versions(checkup: Checkup) -> Iterator[Finding]:
             Urgency.NOTE,
             "versions-differ",
             f"nodes run different versions ({said})",
-            "that is meant for the time of an upgrade; new features wait for its end",
+            "that is meant for the time of an upgrade, and tested for no longer",
             what_to_do="upgrade the others one by one: SIGTERM, install, start, wait for /readyz",
         )
 

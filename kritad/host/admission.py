@@ -28,7 +28,7 @@ from collections.abc import Callable, Collection
 import attrs
 
 from krita.errors import Foreign, Unavailable
-from krita.handshake import Identity
+from krita.hello import Identity
 from kritad.cluster.model import NodeRecord, NodeState
 from kritad.cluster.view import MetaView
 from kritad.host.departure import JOIN_AS_NEW

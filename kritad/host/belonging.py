@@ -18,7 +18,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 
 from krita.errors import Foreign
-from krita.handshake import Identity
+from krita.hello import Identity
 from kritad.cluster.view import MetaView
 from kritad.host.admission import check_kept, check_member
 from kritad.host.bootstrap import META_SHARD

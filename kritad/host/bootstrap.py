@@ -25,7 +25,7 @@ import attrs
 from krita.address import parse as parse_address
 from krita.codec import decode_body, encode_body
 from krita.errors import ProtocolError
-from krita.handshake import Identity
+from krita.hello import Identity
 from krita.operations import Op
 from krita.ring import equal_arcs
 from kritad.host.surroundings import MACHINE

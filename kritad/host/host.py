@@ -18,7 +18,7 @@ import random
 from collections.abc import Callable, Collection
 
 from krita.errors import KritaError
-from krita.handshake import Identity
+from krita.hello import Identity
 from krita.operations import Op
 from krita.ring import ShardMap
 from kritad.buggify import buggify

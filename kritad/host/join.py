@@ -20,9 +20,17 @@ import trio
 from krita.address import Address
 from krita.codec import encode_body
 from krita.connection import Connection
-from krita.errors import Foreign, KritaError, Status, Unauthenticated, Unavailable, from_wire
+from krita.errors import (
+    Foreign,
+    KritaError,
+    Status,
+    Unauthenticated,
+    Unavailable,
+    Unsupported,
+    from_wire,
+)
 from krita.events import Goodbye, Reply
-from krita.handshake import Identity
+from krita.hello import Identity
 from krita.operations import Op
 from kritad.host.bootstrap import Membership, parse_membership
 from kritad.host.link import dial, peer_hello
@@ -48,8 +56,8 @@ async def join(
 ) -> Membership:
     """Become a member through any of ``seeds``.
 
-    Raises Foreign or Unauthenticated when the cluster says no, Unavailable when
-    none of the seeds has answered within ``timeout_s``.
+    Raises Foreign, Unauthenticated or Unsupported (another release) when the cluster says
+    no, Unavailable when none of the seeds has answered within ``timeout_s``.
     """
     newcomer = Identity(b"", 0, store_uuid, 0, address)
     said: dict[Address, str] = {}
@@ -58,7 +66,7 @@ async def join(
             for seed in seeds:
                 try:
                     return await _ask(seed, newcomer, zone, peer_key, surroundings)
-                except (Foreign, Unauthenticated):
+                except (Foreign, Unauthenticated, Unsupported):
                     raise
                 except (OSError, trio.TooSlowError, KritaError) as why:
                     text = str(why) or type(why).__name__

@@ -30,7 +30,7 @@ from krita.connection import Connection, State
 from krita.errors import Foreign, KritaError, ProtocolError
 from krita.events import Goodbye, Reply, SendData, Welcomed
 from krita.framing import pack_frame
-from krita.handshake import NONCE_BYTES, Hello, Identity, Role
+from krita.hello import FEATURES, NONCE_BYTES, Hello, Identity, Role
 from kritad.host.surroundings import MACHINE, Surroundings
 from kritad.stream import Stream
 
@@ -87,7 +87,7 @@ async def dial(
 def peer_hello(identity: Identity, lane: str, surroundings: Surroundings = MACHINE) -> Hello:
     """A peer's hello with a fresh nonce."""
     nonce = surroundings.chance.randbytes(NONCE_BYTES)
-    return Hello(role=Role.PEER, lane=lane, identity=identity, nonce=nonce)
+    return Hello(features=FEATURES, role=Role.PEER, lane=lane, identity=identity, nonce=nonce)
 
 
 class Link:

@@ -27,7 +27,7 @@ from krita.address import Address, AddressError
 from krita.address import parse as parse_address
 from krita.connection import FLAG_FORWARDED
 from krita.errors import TooLarge, to_wire
-from krita.handshake import Identity
+from krita.hello import Identity
 from krita.limits import FRAME_BYTES_MAX_PEER, FRAME_OVERHEAD_BYTES
 from krita.operations import Op
 from kritad.host.admission import Twins

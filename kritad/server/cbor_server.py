@@ -27,7 +27,7 @@ import trio
 from krita.connection import ServerConnection, State
 from krita.errors import Busy, Foreign, KritaError, ProtocolError, Unavailable
 from krita.events import Event, HelloReceived, OneWay, PeerProved, Request, SendData
-from krita.handshake import NONCE_BYTES, Hello, Identity, Role
+from krita.hello import NONCE_BYTES, Hello, Identity, Role
 from krita.limits import FRAME_BYTES_MAX_PEER, frame_bytes_max
 from kritad.access import PEER, Principal
 from kritad.server.interface import Database, Gatekeeper

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from krita.handshake import Identity
+from krita.hello import Identity
 from krita.operations import Operation
 from kritad.access import Principal
 from kritad.metrics import Metrics

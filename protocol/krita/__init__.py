@@ -57,7 +57,7 @@ from krita.watching import Event
 
 # The same as kritad.__version__, which tests/protocol compares: the client may
 # be installed where the daemon is not.
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 
 __all__ = [
     "KEEP_TTL",

@@ -36,15 +36,8 @@ from krita.events import (
     Welcomed,
 )
 from krita.framing import FrameBuffer, pack_frame
-from krita.handshake import (
-    MAGIC,
-    ClientHandshake,
-    Hello,
-    Identity,
-    Role,
-    ServerHandshake,
-    refusal_to_wire,
-)
+from krita.handshake import ClientHandshake, ServerHandshake, refusal_to_wire
+from krita.hello import MAGIC, Hello, Identity, Role
 from krita.limits import FRAME_BYTES_MAX_HELLO
 
 __all__ = [
@@ -232,16 +225,13 @@ class ServerConnection:
         identity: Identity,
         frame_bytes_max: int,
         *,
-        features: int = 0,
         peer_key: bytes | None = None,
         nonce: bytes | None = None,
     ) -> bytes:
         """Let the dialer in: the bytes to send. For a peer with ``peer_key`` and 16
         fresh random bytes; it then has yet to prove itself (PeerProved)."""
         assert self.state is State.JUDGING
-        payload = self._handshake.accept(
-            identity, frame_bytes_max, features=features, peer_key=peer_key, nonce=nonce
-        )
+        payload = self._handshake.accept(identity, frame_bytes_max, peer_key=peer_key, nonce=nonce)
         self.frame_bytes_max = frame_bytes_max
         self.state = State.PROVING
         if self._handshake.done:

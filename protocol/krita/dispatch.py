@@ -34,7 +34,7 @@ from krita.errors import (
     WrongShard,
     from_wire,
 )
-from krita.handshake import Hello
+from krita.hello import Hello
 from krita.link import Link, Links, LinkState
 from krita.parking import Parking
 from krita.retry import GiveUp, Trial

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import attrs
 
 from krita.errors import KritaError, from_wire
-from krita.handshake import Hello, Welcome
+from krita.hello import Hello, Welcome
 
 
 @attrs.define

@@ -22,7 +22,7 @@ from krita.connection import FLAG_FORWARDED, Connection, Event, State
 from krita.limits import REQUESTS_IN_FLIGHT_MAX
 
 if TYPE_CHECKING:
-    from krita.handshake import Hello
+    from krita.hello import Hello
 
 
 class LinkState(enum.Enum):

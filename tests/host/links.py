@@ -12,7 +12,7 @@ import trio
 from krita.codec import encode
 from krita.errors import Unavailable, to_wire
 from krita.framing import pack_frame
-from krita.handshake import Identity
+from krita.hello import Identity
 from kritad.metrics import Metrics
 from kritad.server.limits import ServerLimits
 from kritad.server.listener import Server, bind

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from krita.errors import Foreign
-from krita.handshake import Identity
+from krita.hello import Identity
 from krita.operations import Op
 from kritad.host.host import Host
 from kritad.host.link import Expelled

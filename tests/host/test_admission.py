@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from krita.errors import Foreign, Unavailable
-from krita.handshake import Identity
+from krita.hello import Identity
 from kritad.cluster.model import NodeRecord, NodeState
 from kritad.cluster.view import MetaView
 from kritad.host.admission import Twins, check_kept, check_member, lost_advice, same_place

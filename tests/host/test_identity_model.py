@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from krita.errors import Foreign
-from krita.handshake import Identity as Told
+from krita.hello import Identity as Told
 from krita.operations import Op
 from kritad.cluster.view import MetaView
 from kritad.host.admission import check_member

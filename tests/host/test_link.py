@@ -14,7 +14,7 @@ import trio
 from krita.address import Address
 from krita.codec import encode_body
 from krita.errors import Foreign, KritaError, Status, Unauthenticated
-from krita.handshake import Identity
+from krita.hello import Identity
 from krita.operations import Op
 from kritad.host import link as link_module
 from kritad.host.link import Link, dial, peer_hello

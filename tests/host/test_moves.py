@@ -9,7 +9,7 @@ import pytest
 
 from krita.codec import encode_body
 from krita.errors import Foreign, Status
-from krita.handshake import Identity
+from krita.hello import Identity
 from krita.operations import Op
 from kritad.host.bootstrap import META_SHARD
 from tests.host.cluster import Cluster, Grow, Node, check_written, key_in, write_some

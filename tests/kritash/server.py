@@ -28,7 +28,7 @@ from krita.errors import (
     Unauthenticated,
     to_wire,
 )
-from krita.handshake import Identity
+from krita.hello import Identity
 from krita.limits import VALUE_BYTES_MAX_DEFAULT, frame_bytes_max
 from krita.operations import OPERATIONS, Access, Op
 from krita.ring import ShardInfo, ShardMap

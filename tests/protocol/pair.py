@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from krita.connection import Connection, Event, HelloReceived, SendData, ServerConnection
-from krita.handshake import Hello, Identity, Role, derive_peer_key
+from krita.handshake import derive_peer_key
+from krita.hello import FEATURES, Hello, Identity, Role
 from krita.limits import FRAME_BYTES_MAX_PEER, frame_bytes_max
 
 CLUSTER = bytes(range(16))
@@ -16,7 +17,9 @@ ACCEPTOR = Identity(CLUSTER, 1, b"S" * 16, 3, "10.0.0.1:8080")
 DIALER = Identity(CLUSTER, 2, b"T" * 16, 1, "10.0.0.2:8080")
 
 CLIENT_HELLO = Hello(token=b"secret")
-PEER_HELLO = Hello(role=Role.PEER, lane="urgent", identity=DIALER, nonce=DIALER_NONCE)
+PEER_HELLO = Hello(
+    features=FEATURES, role=Role.PEER, lane="urgent", identity=DIALER, nonce=DIALER_NONCE
+)
 
 
 def open_client_pair() -> tuple[Connection, ServerConnection]:

@@ -30,7 +30,7 @@ from krita.errors import (
     Unauthenticated,
     to_wire,
 )
-from krita.handshake import Identity
+from krita.hello import Identity
 from krita.limits import frame_bytes_max
 from krita.operations import Op
 from krita.ring import ShardInfo, ShardMap, equal_arcs

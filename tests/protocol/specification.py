@@ -11,7 +11,7 @@ from krita.codec import decode, encode_body
 from krita.connection import Connection, ServerConnection
 from krita.errors import ERRORS, Outcome, Status
 from krita.framing import FrameBuffer
-from krita.handshake import MAGIC, VERSION_MAX, VERSION_MIN, Hello, Identity
+from krita.hello import MAGIC, VERSION_MAX, VERSION_MIN, Hello, Identity
 from krita.operations import OPERATIONS, Access, Op, Route
 from tests.protocol.notation import diagnose
 

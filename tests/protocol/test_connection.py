@@ -38,7 +38,8 @@ from krita.errors import (
     to_wire,
 )
 from krita.framing import FrameError, pack_frame
-from krita.handshake import MAGIC, Hello, derive_peer_key
+from krita.handshake import derive_peer_key
+from krita.hello import MAGIC, Hello
 from krita.limits import FRAME_BYTES_MAX_HELLO, FRAME_BYTES_MAX_PEER
 from krita.operations import Op
 from tests.protocol.pair import (

@@ -28,7 +28,7 @@ from krita.errors import (
     WrongShard,
     to_wire,
 )
-from krita.handshake import Identity
+from krita.hello import Identity
 from krita.limits import REQUESTS_IN_FLIGHT_MAX
 from krita.link import Link
 from krita.operations import Op

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from krita import handshake
+from krita import handshake, hello
 from krita.codec import decode, encode
 from krita.errors import (
     Busy,
@@ -20,17 +20,20 @@ from krita.errors import (
     Unsupported,
 )
 from krita.handshake import (
-    BOOT_NONCES_MAX,
     ClientHandshake,
-    Hello,
-    Identity,
-    Role,
     ServerHandshake,
-    Welcome,
-    choose_version,
     derive_peer_key,
     refusal_from_wire,
     refusal_to_wire,
+)
+from krita.hello import (
+    BOOT_NONCES_MAX,
+    FEATURES,
+    Hello,
+    Identity,
+    Role,
+    Welcome,
+    choose_version,
 )
 from krita.limits import FRAME_BYTES_MAX_HELLO, FRAME_BYTES_MAX_PEER
 from tests.protocol.pair import (
@@ -187,14 +190,14 @@ def test_a_peer_can_still_be_refused_after_its_proof() -> None:
 def test_the_highest_common_version_is_chosen(
     low: int, high: int, chosen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handshake, "VERSION_MIN", 2)
-    monkeypatch.setattr(handshake, "VERSION_MAX", 5)
-    hello = Hello(version_min=low, version_max=high)
+    monkeypatch.setattr(hello, "VERSION_MIN", 2)
+    monkeypatch.setattr(hello, "VERSION_MAX", 5)
+    said = Hello(version_min=low, version_max=high)
     if high < 2:
         with pytest.raises(Unsupported, match="speaks protocol versions 1 to 1, this one 2 to 5"):
-            choose_version(hello)
+            choose_version(said)
     else:
-        assert choose_version(hello) == chosen
+        assert choose_version(said) == chosen
 
 
 def test_a_dialer_that_is_too_new_is_refused() -> None:
@@ -209,11 +212,35 @@ def test_a_version_that_was_never_offered_is_not_accepted() -> None:
 
 
 def test_only_features_that_both_know_are_agreed_on() -> None:
-    client, acceptor = ClientHandshake(Hello(features=0b110)), ServerHandshake()
+    client, acceptor = ClientHandshake(Hello(features=FEATURES | 0b100)), ServerHandshake()
     acceptor.receive(client.hello_payload)
-    client.receive(acceptor.accept(ACCEPTOR, 1 << 20, features=0b011))
+    client.receive(acceptor.accept(ACCEPTOR, 1 << 20))
     assert client.welcome is not None
-    assert client.welcome.features == 0b010
+    assert client.welcome.features == FEATURES
+
+
+def test_a_node_whose_release_reads_logs_otherwise_is_refused_by_both_sides() -> None:
+    older = attrs.evolve(PEER_HELLO, features=0)
+    with pytest.raises(Unsupported, match="does not understand what this one writes"):
+        ServerHandshake().receive(encode(older.to_wire()))
+    dialer = ClientHandshake(PEER_HELLO, KEY)
+    nonce, proof = b"n" * 16, b"p" * 32
+    with pytest.raises(Unsupported, match="features 0x0, needed are 0x1") as refused:
+        dialer.receive(encode(Welcome(1, 0, ACCEPTOR, 1 << 20, nonce, proof).to_wire()))
+    assert "install the same release on each" in refused.value.hint
+
+
+def test_a_node_of_a_later_release_that_still_reads_our_logs_is_let_in() -> None:
+    acceptor = ServerHandshake()
+    acceptor.receive(encode(attrs.evolve(PEER_HELLO, features=FEATURES | 0b110).to_wire()))
+    acceptor.accept(ACCEPTOR, 1 << 20, peer_key=KEY, nonce=b"n" * 16)
+
+
+def test_a_client_needs_no_features() -> None:
+    acceptor = ServerHandshake()
+    acceptor.receive(encode(CLIENT_HELLO.to_wire()))
+    acceptor.accept(ACCEPTOR, 1 << 20)
+    assert acceptor.done
 
 
 def test_a_claimed_frame_limit_is_not_believed_beyond_our_own() -> None:
@@ -222,8 +249,8 @@ def test_a_claimed_frame_limit_is_not_believed_beyond_our_own() -> None:
 
 
 def test_values_survive_the_wire_and_unknown_elements_are_ignored() -> None:
-    for hello in (CLIENT_HELLO, PEER_HELLO):
-        assert Hello.from_wire([*hello.to_wire(), None, "new"]) == hello
+    for said in (CLIENT_HELLO, PEER_HELLO):
+        assert Hello.from_wire([*said.to_wire(), None, "new"]) == said
     assert Hello.from_wire([*BOOTED_HELLO.to_wire(), "new"]) == BOOTED_HELLO
     assert Identity.from_wire([*ACCEPTOR.to_wire(), "new"]) == ACCEPTOR
     assert Welcome.from_wire([*Welcome(1, 0, ACCEPTOR, 9).to_wire(), 1]) == Welcome(
@@ -263,7 +290,9 @@ def test_a_malformed_welcome_is_a_protocol_error(item: object) -> None:
 
 def test_a_welcome_without_a_proof_does_not_satisfy_a_peer() -> None:
     with pytest.raises(ProtocolError, match="lacks"):
-        ClientHandshake(PEER_HELLO, KEY).receive(encode(Welcome(1, 0, ACCEPTOR, 9).to_wire()))
+        ClientHandshake(PEER_HELLO, KEY).receive(
+            encode(Welcome(1, FEATURES, ACCEPTOR, 9).to_wire())
+        )
 
 
 @pytest.mark.parametrize("item", [None, [], ["text"], 7])
@@ -284,9 +313,9 @@ def test_secrets_do_not_show_in_a_repr() -> None:
 def test_the_largest_hello_and_welcome_fit_into_a_hello_frame() -> None:
     nonces = (b"n" * 16,) * BOOT_NONCES_MAX
     identity = Identity(b"c" * 16, (1 << 64) - 1, b"s" * 16, (1 << 64) - 1, "a" * 300, nonces)
-    hello = Hello(1, 1, (1 << 64) - 1, Role.PEER, "x" * 32, identity, b"t" * 1024, b"n" * 16)
+    largest = Hello(1, 1, (1 << 64) - 1, Role.PEER, "x" * 32, identity, b"t" * 1024, b"n" * 16)
     welcome = Welcome(1, 0, identity, FRAME_BYTES_MAX_PEER, b"n" * 16, b"p" * 32)
-    assert len(encode(hello.to_wire())) <= FRAME_BYTES_MAX_HELLO
+    assert len(encode(largest.to_wire())) <= FRAME_BYTES_MAX_HELLO
     assert len(encode(welcome.to_wire())) <= FRAME_BYTES_MAX_HELLO
 
 

@@ -11,7 +11,7 @@ import krita
 import kritad
 from krita.connection import Connection, ServerConnection
 from krita.errors import ERRORS, Status
-from krita.handshake import MAGIC
+from krita.hello import MAGIC
 from krita.operations import OPERATIONS
 from tests.protocol import specification
 

@@ -21,16 +21,14 @@ import pytest
 from krita.codec import decode, decode_body, encode
 from krita.errors import KritaError, from_wire, to_wire
 from krita.handshake import (
-    Hello,
-    Identity,
     ServerHandshake,
-    Welcome,
     acceptor_proof,
     derive_peer_key,
     dialer_proof,
     refusal_from_wire,
     refusal_to_wire,
 )
+from krita.hello import Hello, Identity, Welcome
 from krita.operations import OPERATIONS, OPERATIONS_BY_NAME
 from krita.ring import ShardMap, equal_arcs, tag_of, token
 from tests.protocol.notation import diagnose

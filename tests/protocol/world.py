@@ -14,7 +14,7 @@ from krita.codec import decode
 from krita.connection import Connection, HelloReceived, Request, ServerConnection
 from krita.dispatch import Dispatcher
 from krita.errors import KritaError, to_wire
-from krita.handshake import Identity
+from krita.hello import Identity
 from krita.link import Link
 from krita.operations import Op
 from krita.ring import ShardInfo, ShardMap

@@ -14,7 +14,7 @@ from krita.connection import Connection
 from krita.errors import KritaError, from_wire
 from krita.events import Goodbye, Reply, Welcomed
 from krita.framing import FrameBuffer
-from krita.handshake import Hello
+from krita.hello import Hello
 from krita.operations import Op
 from tests.server.service import Running
 

@@ -16,7 +16,7 @@ import trio
 
 from krita.codec import decode_body
 from krita.errors import ConditionFailed, KritaError, Unsupported, to_wire
-from krita.handshake import Identity
+from krita.hello import Identity
 from krita.operations import OPERATIONS, Op
 from kritad.access import Access, Principal
 from kritad.metrics import Metrics

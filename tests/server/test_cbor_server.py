@@ -11,7 +11,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from krita.codec import encode, encode_body
 from krita.errors import Busy, Foreign, KritaError, Status, Unauthenticated
 from krita.framing import pack_frame
-from krita.handshake import MAGIC, Hello, Identity, Role, derive_peer_key
+from krita.handshake import derive_peer_key
+from krita.hello import FEATURES, MAGIC, Hello, Identity, Role
 from krita.operations import Op
 from kritad.server.limits import ServerLimits
 from tests.server.raw import RawCbor, cbor, is_alive, last_words
@@ -30,7 +31,9 @@ def put(key: bytes, value: bytes) -> bytes:
 
 def peer_hello(cluster_id: bytes = CLUSTER) -> Hello:
     identity = Identity(cluster_id, 7, b"t" * 16, 1, "127.0.0.1:9")
-    return Hello(role=Role.PEER, lane="urgent", identity=identity, nonce=b"n" * 16)
+    return Hello(
+        features=FEATURES, role=Role.PEER, lane="urgent", identity=identity, nonce=b"n" * 16
+    )
 
 
 async def is_served(node: Running) -> bool:

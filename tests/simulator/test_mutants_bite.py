@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from krita.errors import BadRequest, Outcome, SessionExpired
-from krita.handshake import Identity
+from krita.hello import Identity
 from kritad.cluster.model import NodeRecord
 from kritad.cluster.view import MetaView
 from kritad.host import belonging

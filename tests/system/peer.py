@@ -9,7 +9,8 @@ from krita.codec import encode_body
 from krita.connection import Connection
 from krita.errors import KritaError
 from krita.events import Goodbye, Reply, SendData, Welcomed
-from krita.handshake import Hello, Identity, Role, derive_peer_key
+from krita.handshake import derive_peer_key
+from krita.hello import FEATURES, Hello, Identity, Role
 from krita.operations import Op
 from tests.system.node import TIMEOUT_S, Node
 
@@ -17,7 +18,8 @@ from tests.system.node import TIMEOUT_S, Node
 def shake_hands(node: Node, identity: Identity, token: bytes = b"") -> KritaError | None:
     """Say to ``node`` that we are the node of ``identity``; what it refuses that with,
     None when it believes us (and answers a request as proof of that)."""
-    hello = Hello(role=Role.PEER, lane="urgent", identity=identity, nonce=secrets.token_bytes(16))
+    nonce = secrets.token_bytes(16)
+    hello = Hello(features=FEATURES, role=Role.PEER, lane="urgent", identity=identity, nonce=nonce)
     connection = Connection.client(hello, derive_peer_key(token))
     with socket.create_connection(("127.0.0.1", node.port), TIMEOUT_S) as sock:
         sock.sendall(connection.greeting())

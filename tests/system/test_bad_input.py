@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from krita import BadRequest, TooLarge
+from krita import BadRequest, TooLarge, handshake
+from krita.connection import Connection, State
+from krita.handshake import derive_peer_key
+from krita.hello import Identity
+from krita.limits import FRAME_BYTES_MAX_PEER
 from tests.system.cluster import Cluster
 from tests.system.conftest import TOKEN, MakeCluster
 from tests.system.node import Node, free_ports, run_kritad, wait_until
@@ -164,6 +168,33 @@ def test_a_node_that_joins_something_else_says_so(tmp_path: Path) -> None:
                     lambda: f"joining through {address}" in node.log_text(),
                 )
             assert node.terminate(timeout_s=10) == 0
+            assert "Traceback" not in node.log_text()
+        finally:
+            node.close()
+
+
+def test_a_cluster_of_a_release_with_other_logs_is_not_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handshake, "FEATURES", 0)  # as 0.2.0 answers
+    identity = Identity(b"c" * 16, 1, b"s" * 16, 1, "127.0.0.1:1")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        node = joiner(tmp_path, f"127.0.0.1:{listener.getsockname()[1]}")
+        try:
+            node.start()
+            stream, _ = listener.accept()
+            with stream:
+                older = Connection.server()
+                while older.state is not State.JUDGING:
+                    older.receive_data(stream.recv(65536))
+                nonce, key = b"n" * 16, derive_peer_key(None)
+                stream.sendall(
+                    older.accept(identity, FRAME_BYTES_MAX_PEER, peer_key=key, nonce=nonce)
+                )
+                assert node.wait_exit() == EXIT_CONFIG
+            assert "install the same release on each" in node.log_text()
             assert "Traceback" not in node.log_text()
         finally:
             node.close()

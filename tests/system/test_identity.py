@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from krita import Client, Foreign
-from krita.handshake import Identity
+from krita.hello import Identity
 from kritad.storage.raft_db import RaftDatabase
 from tests.system.cluster import Cluster
 from tests.system.conftest import TOKEN, MakeCluster

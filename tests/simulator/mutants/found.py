@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from krita.errors import Unavailable
-from krita.handshake import Identity
+from krita.hello import Identity
 from krita.routing import Router
 from kritad.data_service import DataService, check_key
 from kritad.host.admission import check_member

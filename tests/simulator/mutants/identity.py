@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from krita.handshake import Identity
+from krita.hello import Identity
 from kritad.cluster import meta_nodes, meta_shards
 from kritad.cluster.model import ClusterRecord, NodeRecord, ShardRecord
 from kritad.host import admission, belonging, residence

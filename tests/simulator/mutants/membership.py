@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
-from krita.handshake import Identity
+from krita.hello import Identity
 from kritad.cluster.view import MetaView
 from kritad.host import belonging, replica, residence
 from kritad.raft import election, log, quorum, reads, replication, state
