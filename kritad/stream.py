@@ -165,7 +165,10 @@ class SocketListening:
 
 async def connect(host: str, port: int) -> Stream:
     """A TCP connection to the first of ``host``'s addresses that answers. Raises OSError."""
-    connected = await trio.open_tcp_stream(host, port)
+    try:
+        connected = await trio.open_tcp_stream(host, port)
+    except UnicodeError as error:  # what Python makes of a name that DNS cannot ask for
+        raise OSError(f"{host!r:.80} is no host name: {error}") from error
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     plain = socket.socket(fileno=connected.socket.detach())
     plain.setblocking(False)

@@ -53,7 +53,9 @@ def parse(text: str) -> Address:
     host, colon, port = text.partition(":")
     if not host:
         raise AddressError(f"{text!r} names no host", hint="write HOST or HOST:PORT")
-    if len(host) > 253 or not _HOST.fullmatch(host):
+    # RFC 1035 2.3.4. Asking for such a name would not fail as others do, but as bad text.
+    labels = host.removesuffix(".").split(".")
+    if len(host) > 253 or not _HOST.fullmatch(host) or not all(0 < len(n) < 64 for n in labels):
         raise AddressError(f"{text!r} is no host name or IP address")
     return Address(host, _port(port, text) if colon else PORT_DEFAULT)
 

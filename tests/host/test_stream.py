@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from kritad.stream import SocketStream
+from kritad.stream import SocketStream, connect
 
 _MANY = bytes(8 << 20)  # more than the kernel takes
 
@@ -67,3 +67,10 @@ async def test_what_is_sent_arrives_however_much_it_is(pair: Pair) -> None:
         nursery.start_soon(read)
         await stream.send(_MANY)
     assert arrived == len(_MANY)
+
+
+@pytest.mark.parametrize("host", ["node2..example.org", f"{'n' * 64}.example.org"])
+async def test_a_name_that_cannot_be_asked_for_fails_like_one_that_is_not_there(host: str) -> None:
+    """It may stand in the cluster's log, and must not end the node that dials it."""
+    with pytest.raises(OSError, match="is no host name"):
+        await connect(host, 1)

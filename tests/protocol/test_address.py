@@ -49,6 +49,9 @@ def test_an_address_is_read(text: str, host: str, port: int) -> None:
         ("me@host", "no host name or IP address"),
         ("-host", "no host name or IP address"),
         ("host/path", "no host name or IP address"),
+        ("node2..example.org:80", "no host name or IP address"),
+        ("example.org..", "no host name or IP address"),
+        (f"{'n' * 64}.example.org", "no host name or IP address"),
     ],
 )
 def test_a_wrong_address_is_refused_with_its_fault(text: str, reason: str) -> None:
