@@ -60,7 +60,8 @@ class Output:
     """Lines on standard output, with a name before each; colours on a terminal."""
 
     colours: bool = False
-    # Ctrl-C in ``make run | tee`` ends tee first. The nodes must be stopped all the same.
+    # Ctrl-C in ``make run | tee`` ends tee first, and a terminal may be closed. The nodes must
+    # be stopped all the same.
     gone: bool = False
 
     @classmethod
@@ -76,7 +77,7 @@ class Output:
             return
         try:
             print(label, text, flush=True)
-        except BrokenPipeError:
+        except OSError:
             self.gone = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

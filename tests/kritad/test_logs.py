@@ -105,6 +105,28 @@ def test_the_file_gets_what_is_at_least_of_the_level_and_follows_a_rename(tmp_pa
     assert [line.rpartition(": ")[2] for line in path.read_text().splitlines()] == ["two"]
 
 
+def test_a_file_that_cannot_be_opened_again_costs_nobody_his_life(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    path = folder / "k.log"
+    configured(path)
+    log = logging.getLogger("kritad.test")
+    log.info("one")
+    path.unlink()
+    folder.rmdir()
+    log.info("two")
+    log.info("three")
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first.startswith("the log file is lost, lines go here: ")
+    assert [line.rpartition(": ")[2] for line in lines] == ["two", "three"]
+    folder.mkdir()
+    log.info("four")
+    assert path.read_text().rstrip().endswith("kritad.test: four")
+    assert not capsys.readouterr().err
+
+
 def test_configuring_again_replaces_the_first_setting_up(tmp_path: Path) -> None:
     configured(tmp_path / "a")
     configured(tmp_path / "b", log_format="json")

@@ -26,3 +26,11 @@ def test_the_state_reaches_the_socket_that_systemd_names(
 def test_without_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     notify("READY=1")
+
+
+def test_a_manager_that_cannot_be_reached_is_told_of_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    notify("READY=1")
+    assert "cannot be told READY=1: [Errno 2] No such file" in caplog.text
