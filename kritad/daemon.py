@@ -187,7 +187,7 @@ class _Node:
             nursery.start_soon(server.run)
             nursery.start_soon(arrive, host, service, self.config)
             await self._wait_for_end(signals)
-            await self._stop(host, service, server)
+            await self._stop_or_be_hurried(host, service, server, signals)
             nursery.cancel_scope.cancel()
         if host.failure is None:
             return EXIT_OK
@@ -223,7 +223,9 @@ class _Node:
         finally:
             for worker in (log_worker, data_worker):
                 if not worker.close(_FLUSH_TIMEOUT_S):
-                    log.error("the disk hangs: leaving it behind")
+                    # To close the files would wait for the same disk.
+                    log.critical("the disk hangs: ending without it")
+                    self.surroundings.end(EXIT_FAILURE)
 
     def _make_host(self, identity: Identity, workers: Workers) -> Host:
         config = self.config
@@ -311,6 +313,22 @@ class _Node:
                 log.info("%s: stopping", signal.Signals(number).name)
                 nursery.cancel_scope.cancel()
                 break
+
+    async def _stop_or_be_hurried(
+        self, host: Host, service: Service, server: Server, signals: AsyncIterator[int]
+    ) -> None:
+        """A second signal means *now*: whoever sends it has waited for long enough."""
+        async with trio.open_nursery() as nursery:
+
+            async def hear() -> None:
+                async for number in signals:
+                    if number != signal.SIGHUP:
+                        log.warning("%s again: ending at once", signal.Signals(number).name)
+                        nursery.cancel_scope.cancel()
+
+            nursery.start_soon(hear)
+            await self._stop(host, service, server)
+            nursery.cancel_scope.cancel()
 
     async def _stop(self, host: Host, service: Service, server: Server) -> None:
         """Hand over, flush; bounded in time, and pointless after a failure."""

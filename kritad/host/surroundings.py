@@ -8,6 +8,7 @@ thing, and the default wherever a part of the host can be used by itself.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
@@ -47,6 +48,7 @@ class Surroundings:
     connect: Connect  # by host and port; raises OSError
     off_loop: OffLoop
     start_worker: Callable[[str], OwnedWorker]  # by name; called on the loop
+    end: Callable[[int], object] = os._exit  # at once, closing nothing
 
     def make_uuid(self) -> bytes:
         """16 random bytes, for a cluster, a store or a transfer."""

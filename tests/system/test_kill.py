@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import select
+import signal
 import socket
 from contextlib import ExitStack
 
@@ -177,6 +179,23 @@ def test_sigterm_hands_the_leaders_over_instead_of_leaving_an_election_behind(
     victim.restart()
     cluster.settle()
     check_kept(writers.keys, [node.address for node in cluster.nodes])
+
+
+def test_a_second_signal_ends_a_stop_that_takes_its_time(cluster: Cluster) -> None:
+    victim = cluster.busiest()
+    others = [node for node in cluster.nodes if node is not victim]
+    with ExitStack() as stack:
+        for node in others:  # nobody to hand the leaders to
+            node.pause()
+            stack.callback(node.resume)
+        os.kill(victim.pid, signal.SIGTERM)
+        victim.wait_logged("SIGTERM: stopping")
+        os.kill(victim.pid, signal.SIGINT)
+        assert victim.wait_exit() == 0
+    assert "SIGINT again: ending at once" in victim.log_text()
+    assert "Traceback" not in victim.log_text()
+    victim.restart()
+    cluster.settle()
 
 
 def test_a_cluster_that_was_stopped_by_sigterm_comes_back_with_everything(

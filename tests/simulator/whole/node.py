@@ -178,7 +178,10 @@ class Node:
         async def connect(host: str, port: int) -> Stream:
             return await self._network.connect(self.host, host, port)
 
-        return Surroundings(self.clock, self._chance, connect, self.disk.off_loop, start_worker)
+        return Surroundings(
+            self.clock, self._chance, connect, self.disk.off_loop, start_worker,
+            end=lambda _status: None,  # a process of ours holds all nodes; its files can be closed
+        )  # fmt: skip
 
     def _config(self) -> Config:
         return Config.make(
