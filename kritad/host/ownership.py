@@ -16,8 +16,8 @@ from kritad.host.replica import Replica
 
 
 def shard_map_of(view: MetaView, leaders: LeaderTable) -> ShardMap | None:
-    """The map that clients get, with the leaders known now. None before the cluster is
-    bootstrapped."""
+    """The map that clients get, with the leaders known now; nodes that have left are not in
+    it, so that nobody dials them. None before the cluster is bootstrapped."""
     if not view.cluster_id:
         return None
     infos = []
@@ -26,8 +26,8 @@ def shard_map_of(view: MetaView, leaders: LeaderTable) -> ShardMap | None:
         infos.append(
             ShardInfo(record.shard, record.hash_lo, record.hash_hi, node, term, record.nodes)
         )
-    nodes = {node.node: node.address for node in view.nodes.values()}
-    zones = {node.node: node.zone for node in view.nodes.values() if node.zone}
+    nodes = {node.node: node.address for node in view.members}
+    zones = {node.node: node.zone for node in view.members if node.zone}
     return ShardMap(view.version, tuple(infos), nodes, zones)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from krita.ring import RING_SIZE, ShardInfo, ShardMap
-from kritad.host.ownership import owner_of
+from kritad.cluster.model import NodeState
+from kritad.host.leaders import LeaderTable
+from kritad.host.ownership import owner_of, shard_map_of
+from tests.cluster.views import view_of, with_node
 from tests.host.cluster import Grow, key_in, write_some
 from tests.host.splits import NEW, OLD, ask, is_cut, is_told, leader_of, split
 
@@ -14,6 +17,14 @@ def test_before_there_is_a_map_nobody_owns_anything(grow: Grow) -> None:
     host = grow(shards=1).nodes[0].host
     host.shard_map = None
     assert host.shard_of(b"k") is None
+
+
+def test_nodes_that_have_left_are_in_no_map() -> None:
+    view = with_node(view_of({1: [1, 2]}, {1: "a", 2: "b"}), 3, state=NodeState.LEFT)
+    found = shard_map_of(view, LeaderTable())
+    assert found is not None
+    assert sorted(found.nodes) == [1, 2]
+    assert sorted(found.zones) == [1, 2]
 
 
 def test_a_node_that_has_both_halves_needs_no_newer_map(grow: Grow) -> None:
