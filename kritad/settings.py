@@ -242,7 +242,7 @@ SETTINGS: tuple[Setting, ...] = (
             "How many keys one page of a scan has at most."),
     _number("txn_operations_max", "Network", 1024, (1, 1024),
             "How many comparisons and operations one transaction may have together."),
-    _number("request_timeout_ms", "Network", 5000, (10, 600_000),
+    _number("request_timeout_ms", "Network", 5000, (10, 60_000),
             "How long a request without a deadline of its own may take."),
 
     Setting("join_ip", "Cluster", Kind.ADDRESSES, (),
