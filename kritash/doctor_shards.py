@@ -114,9 +114,8 @@ def _mended(checkup: Checkup, number: str, node: int) -> tuple[str, str]:
     """The command, and what is to be done, about a damaged copy: most of them are made anew
     without anybody."""
     shard = next((s for s in checkup.cluster.shards if str(s.shard) == number), None)
-    replace = f"kritash node replace {node} NEW"
-    if shard is None or shard.meta:
-        return replace, "a copy of the meta shard is made anew with its whole node only"
+    if shard is None:
+        return f"kritash node replace {node} NEW", "nothing is known of that shard"
     move = next((move for move in checkup.cluster.moves if move.shard == shard.shard), None)
     if checkup.cluster.paused:
         return "kritash move resume", "it is made anew when moves go on"

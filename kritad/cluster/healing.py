@@ -13,10 +13,13 @@ Rules:
   then loses nothing, and can carry it out.
 * One replica of a shard at a time, and none of a shard that is on the move, held, paused
   or being split.
-* At most two replicas are made on a node at a time, moves that come there counted.
+* At most two replicas are made on a node at a time, moves that come there counted. The
+  meta shard's is not: without it the node does not hear what is wanted of it.
 * Not on a node that shall go, as long as there is another for it (the planner takes the
   replica there), nor on one that is dead or has no room on its disk.
-* Not of the meta shard: how a node hears what is wanted of it is its own replica there.
+* Of the meta shard too, whether it votes or learns, also while moves are paused. Its node
+  has no other way to hear of the new id than by what the shard's leader sends to it
+  (host/residence.py).
 
 Where a disk goes on rotting, this goes on: a replica at a time, at the pace of all moves.
 It is people who have to see the disk; the doctor says so.
@@ -57,16 +60,18 @@ def rebuilds(
     """What may begin now, the shard with the fewest sound voters first. ``present`` are the
     nodes that can be counted on, ``full`` those without room. Nothing is looked at, and it
     costs nothing, while nothing is damaged."""
-    if view.paused or not damaged:
+    if not damaged:
         return []
     coming = Counter(node for record in view.data_shards for node in record.arriving)
     begun = []
     for record, replica, node in _candidates(view, damaged, present):
-        again = node in record.arriving  # it was coming, and is damaged before it has voted
-        room = coming[node] - again < limit_per_node
-        if not _may_stay(view, record, node) or node in full or not room:
+        if not _may_stay(view, record, node) or node in full:
             continue
-        coming[node] += not again
+        if record.shard != META_SHARD:
+            again = node in record.arriving  # it was coming, and is damaged before it has voted
+            if coming[node] - again >= limit_per_node:
+                continue
+            coming[node] += not again
         begun.append(Rebuild(record.shard, record.placement_version, replica))
     return begun
 
@@ -87,7 +92,7 @@ def _candidates(
     found = []
     for shard in sorted({shard for shard, _ in damaged}):
         record = view.shards.get(shard)
-        if shard == META_SHARD or record is None or record.held or record.split is not None:
+        if record is None or _stands(view, record):
             continue
         lost = {replica for number, replica in damaged if number == shard}
         sound = _sound_voters(record, lost, present)
@@ -97,6 +102,12 @@ def _candidates(
             found.append((sound, record, *chosen))
     found.sort(key=lambda item: (item[0], item[1].shard))
     return [(record, replica, node) for _, record, replica, node in found]
+
+
+def _stands(view: MetaView, record: ShardRecord) -> bool:
+    """Whether nothing of the shard is to move now. The meta shard is never stopped."""
+    stopped = view.paused or record.held or record.split is not None
+    return stopped and record.shard != META_SHARD
 
 
 def _sound_voters(record: ShardRecord, lost: Collection[int], present: Collection[int]) -> int:
@@ -109,10 +120,13 @@ def _sound_voters(record: ShardRecord, lost: Collection[int], present: Collectio
 def _chosen(record: ShardRecord, lost: Collection[int]) -> tuple[int, int] | None:
     """The replica that is next, and its node; None: none, or others are on their way."""
     wanted = {replica.replica: replica.node for replica in record.replicas}
-    voting = {member.replica for member in record.report.replicas if member.voter}
-    coming, going = wanted.keys() - voting, voting - wanted.keys()
-    if coming:  # none but one that is damaged before it has voted; who was to go for it may
+    meta = record.shard == META_SHARD  # of which some learn for good
+    there = {member.replica for member in record.report.replicas if member.voter or meta}
+    coming, going = wanted.keys() - there, there - wanted.keys()
+    if coming:  # none but one that is damaged before it is there; who was to go for it may
         damaged = min(coming)
         return (damaged, wanted[damaged]) if len(coming) == 1 and damaged in lost else None
+    if going and not meta:  # there it may be the damaged one that the other waits for
+        return None
     replica = min(wanted.keys() & lost, default=None)
-    return None if replica is None or going else (replica, wanted[replica])
+    return None if replica is None else (replica, wanted[replica])

@@ -96,8 +96,6 @@ def rebuild(records: Records, values: list[object], index: int) -> tuple[int, ob
     shard = fields.count("shard")
     expected_version, damaged = fields.count("expected_version"), fields.count("replica", 1)
     tables = Tables(records, index)
-    if shard == META_SHARD:
-        raise BadRequest("meta_rebuild: a replica of the meta shard lives as long as its node")
     record = tables.shard(shard)
     _check_version(record, expected_version)
     _check_whole(record)

@@ -273,7 +273,8 @@ class Host:
         except StorageError as problem:
             self.on_damage(meta, problem)
             return
-        if view.version == self.view.version:
+        # A replica that was made anew lives once more through what was before it was wanted.
+        if view.version == self.view.version or view.replica_next <= meta.id:
             return
         self.view = view
         self.transport.set_peers(self.belonging.addresses())
@@ -327,7 +328,10 @@ class Host:
         """A Raft message that came from ``node``."""
         replica = self.replicas.get(message.shard)
         if replica is None or replica.id != message.recipient:
-            return  # not here (yet, or any more); the sender will notice
+            # Not here (yet, or any more); the sender will notice.
+            if message.shard == META_SHARD:
+                self.residence.make_meta(message.recipient)
+            return
         self.effects.hear(node, message)
         replica.raft.step(message)
         self.drive.mark(replica)

@@ -12,6 +12,10 @@ Rules:
   none and waits for a snapshot (bootstrap.py: ``birth_arc``). That stands in the meta
   shard's state; until this node has it, such a replica is not opened.
 * One leaves when its shard has surely let it go (upkeep.py).
+* The meta shard's replica is what a node hears of all that by. When that one is damaged, the
+  node hears its successor's id from whoever leads the meta shard, as the recipient of
+  messages (``make_meta``): who sends them has applied the wish for it. What was wanted
+  before that is history, and not followed (host.py).
 * Those that are damaged are told to the others (``unsound``), and so are those that are
   wanted here but were removed for ever. The meta shard's leader has them made anew under
   another id, which comes when the old one has left.
@@ -26,12 +30,12 @@ from collections.abc import Callable
 from kritad.cluster.model import ShardRecord
 from kritad.cluster.view import MetaView
 from kritad.host.births import Births, complete, is_due
-from kritad.host.bootstrap import birth_arc
+from kritad.host.bootstrap import META_SHARD, birth_arc
 from kritad.host.drive import Drive
 from kritad.host.flush import Flusher
 from kritad.host.opening import Opener, needs_arc
 from kritad.host.replica import Replica
-from kritad.host.upkeep import Upkeep, is_unnamed, was_let_go
+from kritad.host.upkeep import Upkeep, is_left, is_unnamed, was_let_go
 from kritad.host.writer import Worker
 from kritad.raft.core import Raft
 from kritad.raft.types import Configuration, SnapshotMeta
@@ -207,6 +211,36 @@ class Residence:
                 self._on_failure(problem)
                 return
             self._try_open(shard, replica_id)
+
+    def make_meta(self, replica_id: int) -> None:
+        """The meta shard has its replica here under this id. If the one that is here, or was
+        here when a crash came in between, is of no use, that one follows it."""
+        if META_SHARD in self._upkeep.leaving:
+            return
+        old = next((r.replica for r in self._raft_db.replicas() if r.shard == META_SHARD), None)
+        if old is None:
+            self._make_meta(replica_id)
+            return
+        known = self.replicas.get(META_SHARD)
+        if replica_id <= old or not (META_SHARD in self.damaged or (known and is_left(known))):
+            return
+        log.info("the meta shard's replica %d makes room for %d", old, replica_id)
+        self.remade[META_SHARD] += 1
+        self.damaged.pop(META_SHARD, None)
+        self.replicas.pop(META_SHARD, None)
+        if known is not None and not known.raft.poisoned:
+            self._silence(known, "the replica that had the request is made anew")
+        self._upkeep.remove(META_SHARD, old, lambda: self._make_meta(replica_id))
+
+    def _make_meta(self, replica_id: int) -> None:
+        try:
+            self._raft_db.create_replica(META_SHARD, replica_id, None)
+        except Tombstoned:
+            return  # an old message: it was here and is gone
+        except StorageError as problem:
+            self._on_failure(problem)
+            return
+        self._try_open(META_SHARD, replica_id)
 
     def tick(self) -> None:
         """What waits for a split here may not have to wait any more."""

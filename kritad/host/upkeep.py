@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from kritad.cluster.view import MetaView
 from kritad.host.replica import Replica
 from kritad.host.writer import Finished, Worker
-from kritad.raft.types import SnapshotMeta
+from kritad.raft.types import Role, SnapshotMeta
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.raft_db import RaftDatabase
 
@@ -67,6 +67,17 @@ def is_unnamed(view: MetaView, shard: int, replica: int) -> bool:
         and all(wanted.replica != replica for wanted in record.replicas)
         and all(member.replica != replica for member in record.report.replicas)
     )
+
+
+def is_left(replica: Replica) -> bool:
+    """Whether a replica that has a successor already, because it was damaged and seems well
+    since a restart, has surely been left by its group: by its own newest configuration it
+    does not vote, or it hears no leader, though its successor does. (One that votes stays
+    for as long: it may be needed for the majority that lets it go.)"""
+    raft = replica.raft
+    known = raft.configuration
+    votes = replica.id in known.voters or replica.id in known.voters_outgoing
+    return not votes or raft.role in (Role.PRE_CANDIDATE, Role.CANDIDATE)
 
 
 class Upkeep:

@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from kritad.cluster.healing import Rebuild, rebuilds
-from kritad.cluster.model import NodeState, ReplicaRecord, Split
+from kritad.cluster.model import NodeState, ReplicaRecord, Report, ReportedReplica, Split
 from kritad.cluster.view import MetaView
 from tests.cluster.views import replica_id, view_of, wanted_on, with_node, with_shard
 
@@ -91,8 +91,35 @@ def test_who_has_no_room_gets_none() -> None:
     assert rebuilds(three(), {on(2, 3)}, ALL, {3}) == []
 
 
-def test_a_nodes_replica_of_the_meta_shard_is_left_alone() -> None:
-    assert rebuilds(three(), {(0, 3)}, ALL) == []
+def test_a_nodes_replica_of_the_meta_shard_is_made_anew_beside_all_others() -> None:
+    view = three()
+    meta = view.shards[0].replicas[2].replica
+    lost = {(0, meta), on(1, 3), on(2, 3)}
+    assert [each.shard for each in rebuilds(view, lost, ALL)] == [0, 1, 2]
+    assert rebuilds(view, {(0, meta)}, {1, 3}) == []
+    paused = attrs.evolve(view, paused=True)
+    assert [each.shard for each in rebuilds(paused, lost, ALL)] == [0], "it is never paused"
+
+
+def test_one_that_only_learns_the_meta_shard_is_made_anew_too() -> None:
+    view = view_of({1: [1, 2, 3]}, dict.fromkeys((1, 2, 3, 4), ""))
+    record = view.shards[0]
+    told = [ReportedReplica(r.replica, r.node, r.node < 4) for r in record.replicas]
+    view = with_shard(view, 0, report=Report(7, 1, tuple(told)))
+    assert rebuilds(view, {(0, told[3].replica)}, ALL) == [Rebuild(0, 1, told[3].replica)]
+    newcomer = with_shard(view, 0, report=Report(7, 1, tuple(told[:3])))
+    assert rebuilds(newcomer, {(0, told[0].replica)}, ALL) == [], "one is on its way"
+
+
+def test_one_whom_a_voter_of_the_meta_shard_waits_for_is_made_anew() -> None:
+    """Seed 601442: a node had left, and voted until the third of those that stay would. That
+    one was damaged while it learned."""
+    view = view_of({1: [1, 2, 3]}, dict.fromkeys((1, 2, 3, 4), ""))
+    meta = view.shards[0].replicas
+    told = [ReportedReplica(r.replica, r.node, r.node != 3) for r in meta]
+    view = with_shard(view, 0, report=Report(7, 1, tuple(told)), replicas=meta[:3])
+    lost = meta[2].replica
+    assert rebuilds(view, {(0, lost)}, {1, 2, 3}) == [Rebuild(0, 1, lost)]
 
 
 def test_an_id_that_nobody_wants_any_more_is_left_alone() -> None:

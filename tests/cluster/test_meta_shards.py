@@ -53,6 +53,16 @@ def test_a_damaged_replica_gets_a_new_id_where_it_is() -> None:
     assert records.view.replica_next == given + 1
 
 
+def test_a_damaged_replica_of_the_meta_shard_gets_a_new_id_too() -> None:
+    records = cluster()
+    before, given = shard(records, 0), records.view.replica_next
+    records.call(Op.META_REBUILD, 0, before.placement_version, before.replicas[1].replica)
+    after = shard(records, 0)
+    assert after.replicas[1] == ReplicaRecord(given, 2)
+    assert after.nodes == before.nodes
+    assert records.view.replica_next == given + 1
+
+
 def test_what_is_wanted_anew_stays_wanted_when_the_shard_is_placed_elsewhere() -> None:
     records = cluster()
     damaged = shard(records).replicas[1].replica
@@ -66,7 +76,6 @@ def test_a_rebuild_is_refused_when_the_placement_has_moved_on_or_the_shard_is_be
     damaged = shard(records).replicas[1].replica
     refused(records, ConditionFailed, "version 2", Op.META_REBUILD, 1, 1, damaged)
     refused(records, ConditionFailed, "not wanted", Op.META_REBUILD, 1, 2, 999)
-    refused(records, BadRequest, "meta shard", Op.META_REBUILD, 0, 1, 1)
     records.call(Op.SHARD_SPLIT, 1)
     refused(records, ConditionFailed, "being split", Op.META_REBUILD, 1, 2, damaged)
 

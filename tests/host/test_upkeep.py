@@ -11,9 +11,17 @@ import pytest
 from kritad.cluster.model import ReplicaRecord, Report, ReportedReplica, ShardRecord
 from kritad.cluster.view import MetaView
 from kritad.host.replica import Replica
-from kritad.host.upkeep import Upkeep, was_let_go
+from kritad.host.upkeep import Upkeep, is_left, was_let_go
 from kritad.raft.messages import Append
-from kritad.raft.types import Configuration, Entry, EntryKind, HardState, Save, SnapshotMeta
+from kritad.raft.types import (
+    Configuration,
+    Entry,
+    EntryKind,
+    HardState,
+    Role,
+    Save,
+    SnapshotMeta,
+)
 from kritad.storage import raft_db as raft_db_module
 from kritad.storage.errors import StoreFailed, Tombstoned
 from tests.host.lone import SHARD, LoneNode
@@ -106,6 +114,20 @@ def test_a_replica_of_a_shard_that_was_just_split_off_stays_when_the_meta_shard_
     assert node.raft.configuration.version == 1
     assert not was_let_go(view((OWN, *OTHERS), (1, 2, 3), 1), node.replica)
     assert not was_let_go(view(OTHERS, (1, 2, 3), 1), node.replica)
+
+
+def test_one_that_has_a_successor_is_left_when_it_does_not_vote_or_hears_no_leader(
+    node: LoneNode,
+) -> None:
+    alone = node.raft.configuration
+    node.raft.log.configurations = [(0, attrs.evolve(alone, voters=frozenset({1, 2, 3})))]
+    assert not is_left(node.replica), "the next leader may be about to be elected"
+    node.raft.role = Role.PRE_CANDIDATE
+    assert is_left(node.replica)
+    node.raft.role = Role.FOLLOWER
+    learns = attrs.evolve(alone, voters=frozenset({2, 3}), learners=frozenset({1}))
+    node.raft.log.configurations = [(0, learns)]
+    assert is_left(node.replica)
 
 
 def upkeep(node: LoneNode) -> tuple[Upkeep, dict[int, Replica], list[BaseException]]:

@@ -228,10 +228,10 @@ def test_what_becomes_of_a_damaged_copy_is_told(change: Change, mend: str, what_
     assert what_to_do in finding.what_to_do
 
 
-def test_a_node_s_copy_of_the_meta_shard_is_mended_by_replacing_the_node() -> None:
+def test_a_node_s_copy_of_the_meta_shard_is_made_anew_like_any_other() -> None:
     documents = {2: samples.node_status(damaged={"0": "a row's checksum is wrong"})}
     (finding,) = diagnose(samples.status(), documents)
-    assert finding.mend == "kritash node replace 2 NEW"
+    assert finding.mend == "kritash shard show 0"
 
 
 def test_a_disk_that_has_lost_copies_is_suspect_though_they_were_made_anew() -> None:

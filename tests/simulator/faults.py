@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from krita.ring import META_SHARD
 from kritad.raft.errors import ProposalRefused
 from kritad.raft.quorum import quorum_reached
 from kritad.storage.errors import StoreFailed
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _NODES_MAX = 6
 _FOR_EVER_US = 10_000 * SECOND_US
+# So much of the rot is of the meta shard's rows.
+_META_ROTS = 0.2
 
 
 class Faults:
@@ -35,6 +38,7 @@ class Faults:
         self.over = False  # healed: what is still due does nothing
         self.done: Counter[str] = Counter()
         self._cuts: list[Link] = []
+        self._meta_dice = world.chance.stream("rot of the meta shard")
 
     def start(self) -> None:
         """Have every fault of the plan happen in its time, from now on."""
@@ -258,10 +262,11 @@ class Faults:
             return
         victim = world.members[1]
         store = victim.data_db
+        of_meta = self._meta_dice.random() < _META_ROTS
         held = [
             (applied, key)
             for shard, applied in sorted(store.applied().items())
-            if shard
+            if (shard == META_SHARD) is of_meta
             for key in store.generation(applied.rows).rows
             if (applied.rows, key) not in store.corrupt_keys
             and applied.hash_lo <= stored_token(key) < applied.hash_hi

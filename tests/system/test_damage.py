@@ -64,8 +64,9 @@ def test_a_database_that_sqlite_cannot_read_is_left_as_it_is(make_cluster: MakeC
     assert path.read_bytes() == damaged
 
 
+@pytest.mark.parametrize("shard", [0, 1])
 def test_a_replica_that_is_damaged_on_the_disk_is_made_anew_by_the_others(
-    make_cluster: MakeCluster,
+    make_cluster: MakeCluster, shard: int
 ) -> None:
     cluster = make_cluster(count=3, extra={"KRITA_ADMIN_TOKEN": TOKEN})
     cluster.start()
@@ -75,9 +76,9 @@ def test_a_replica_that_is_damaged_on_the_disk_is_made_anew_by_the_others(
     victim = cluster.nodes[2]
     assert victim.terminate() == 0
     with closing(sqlite3.connect(victim.data_dir / "raft.db")) as database, database:
-        database.execute("UPDATE hard SET vote=vote+1 WHERE shard=1")
+        database.execute("UPDATE hard SET vote=vote+1 WHERE shard=?", (shard,))
     victim.restart()
-    victim.wait_logged("shard 1 is damaged here")
+    victim.wait_logged(f"shard {shard} is damaged here")
 
     def made_anew() -> bool:
         own = cluster.node_status(victim)
