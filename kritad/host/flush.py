@@ -1,8 +1,9 @@
 """When applied state goes to data.db, and when the log behind it may be cut.
 
-Applied writes live in memtables. When these are large or old, all of them are
-frozen at once (between two turns, so that every shard's rows belong to exactly
-one applied index) and written in one sorted transaction on a thread of its own.
+Applied writes live in memtables. When these are large or old, or large for the room that
+the disk has, all of them are frozen at once (between two turns, so that every shard's rows
+belong to exactly one applied index) and written in one sorted transaction on a thread of
+its own.
 
 Rules, each with a test that fails without it:
 * The log of a shard is cut only at or below an index whose state a *checkpoint*
@@ -38,6 +39,10 @@ from kritad.storage.data_db import ShardFlush
 _HELD_PAUSE_MS = 1_000.0
 _PIN_FACTOR = 4
 _SWEEP_ROWS = 1_000
+# Of the room on the disk: what may be in memory, and as much again in data.db's WAL. Each
+# takes its room twice, in the WAL and in the file.
+_ROOM_PART = 8
+_ROOM_BYTES_MIN = 1 << 20  # smaller flushes than this would do nothing but flush
 
 
 def pin_bytes_max(log_tail_bytes: int, state_bytes: int) -> int:
@@ -110,6 +115,7 @@ class Flusher:
         self._held_until_ms = self._flushed_ms  # a snapshot reader kept a checkpoint from ending
         self._sweep_due = True  # a crash may have left something
         self._waiting: list[Callable[[], None]] = []
+        self.room_bytes: int | None = None  # on the disk, above its reserve; None: not known
 
     @property
     def busy(self) -> bool:
@@ -145,6 +151,17 @@ class Flusher:
         held = sum(replica.state.table.size_bytes for replica in self._states)
         return held + sum(unborn.state.table.size_bytes for unborn in self._unborn)
 
+    def promised_bytes(self) -> int:
+        """What the disk will have to take yet of what has been applied: once in the WAL and
+        once in the file what is in memory, and in the file what no checkpoint has moved."""
+        return 2 * self.bytes_in_memory() + self._unchecked_bytes
+
+    def _bytes_max(self) -> int:
+        """How much is flushed, and how much is then moved, without waiting for its time."""
+        if self.room_bytes is None:
+            return self._memtable_bytes
+        return min(self._memtable_bytes, max(self.room_bytes // _ROOM_PART, _ROOM_BYTES_MIN))
+
     def when_flushed(self, done: Callable[[], None]) -> None:
         """Flush everything as soon as possible, then call ``done``."""
         self._waiting.append(done)
@@ -158,9 +175,10 @@ class Flusher:
         if self._unborn:
             self._flush_unborn()
             return
+        bytes_max = self._bytes_max()
         dirty = [r for r, s in self._states.items() if r.state.index > s.flushed_index]
         due = now - self._flushed_ms >= self._flush_interval_ms or buggify("flush.early")
-        if dirty and (due or self._waiting or self.bytes_in_memory() >= self._memtable_bytes):
+        if dirty and (due or self._waiting or self.bytes_in_memory() >= bytes_max):
             self._flush(dirty)
         elif self._waiting:
             self._call_waiting()
@@ -168,7 +186,7 @@ class Flusher:
             self._unchecked_bytes
             and now >= self._held_until_ms
             and (
-                self._unchecked_bytes >= self._memtable_bytes
+                self._unchecked_bytes >= bytes_max
                 or now - self._checkpointed_ms >= self._checkpoint_interval_ms
             )
         ):

@@ -49,7 +49,7 @@ from kritad.host.upkeep import Upkeep
 from kritad.host.vigil import Vigil
 from kritad.host.writer import Workers
 from kritad.raft.core import Raft
-from kritad.raft.messages import Message
+from kritad.raft.messages import Append, Message
 from kritad.raft.types import Role
 from kritad.state.machine import ShardState
 from kritad.storage.data_db import DataDatabase
@@ -88,6 +88,7 @@ class Host:
         self.view = MetaView()
         self.shard_map: ShardMap | None = None
         self.failure: BaseException | None = None
+        self.disk_nearly_full = False
         self.started_ms = clock.monotonic_ms()
         self.leader_known_ms: dict[int, float] = {}  # shard -> when one was last known
         self.transfers = Transfers(clock)
@@ -332,6 +333,8 @@ class Host:
             if message.shard == META_SHARD:
                 self.residence.make_meta(message.recipient)
             return
+        if self.disk_nearly_full and message.shard != META_SHARD and _brings_entries(message):
+            return  # as if it had been lost on the way: its leader will send it again
         self.effects.hear(node, message)
         replica.raft.step(message)
         self.drive.mark(replica)
@@ -376,8 +379,12 @@ class Host:
             self.leadership.hand_over()
         self.belonging.look()
 
-    def note_space(self, free_bytes: int, low: bool) -> None:
-        """What the disk has left, and whether that is below the reserve."""
+    def note_space(self, free_bytes: int, low: bool, *, nearly_full: bool = False) -> None:
+        """What the disk has left, and whether that is below the reserve (storage/space.py)."""
+        if nearly_full is not self.disk_nearly_full:
+            self.disk_nearly_full = nearly_full
+            also = "no longer taken either" if nearly_full else "taken again"
+            log.warning("entries of others' leaders are %s: %d bytes are free", also, free_bytes)
         self.router.space_low = low
         self.leadership.note_space(free_bytes, low)
 
@@ -389,3 +396,7 @@ class Host:
             explained = isinstance(error, KritaError)
             log.critical("the node stops: %s", error, exc_info=None if explained else error)
             self._wake()
+
+
+def _brings_entries(message: Message) -> bool:
+    return isinstance(message, Append) and bool(message.entries)

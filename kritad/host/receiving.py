@@ -138,6 +138,8 @@ class SnapshotReceiver:
         if known is None or known.transfer != transfer:
             raise Unavailable(f"no snapshot of shard {shard} is being received", hint="open it")
         known.heard_ms = self._host.clock.monotonic_ms()
+        if self._host.disk_nearly_full:
+            raise Busy(f"the disk of node {self._host.node} is nearly full", hint="ask again")
         writer = known.writer
         piece = SnapshotChunk(number, rows, crc, last)
 

@@ -1,9 +1,15 @@
 """When a node has too little disk left to take writes, and when it has enough again.
 
-Below the reserve, this node's leaders hand over and writes get 507; reads and
-deletes go on, for which the reserve leaves room (a full disk blocks DELETE and
-checkpoints too, reliability.md fact 4). Two bounds, so that a node does not
-waver around one.
+What counts is what is free beside what is *promised*: applied writes that are in memory
+yet, or in data.db's WAL alone, need their room as surely as if they had it already.
+
+* Below the reserve, this node's leaders hand over and writes get 507; reads and
+  deletes go on, for which the reserve leaves room (a full disk blocks DELETE and
+  checkpoints too, reliability.md fact 4). Two bounds, so that a node does not
+  waver around one.
+* Below a quarter of it the disk is *nearly full*: then the node takes no entries of others'
+  leaders either. It falls behind, as if it were down, but lives, and can be started again:
+  a disk without any room would end it, and data.db could not even be opened.
 """
 
 from __future__ import annotations
@@ -17,6 +23,8 @@ from kritad.storage.errors import StoreFailed
 
 # Room that must be free again, as a multiple of the reserve.
 RECOVER_FACTOR = 1.25
+# Of the reserve: what is left when the disk is nearly full.
+NEARLY_FULL_PART = 0.25
 
 
 def decide(low: bool, free_bytes: int, reserve_bytes: int) -> bool:
@@ -36,13 +44,22 @@ class DiskReserve:
     path: Path
     reserve_bytes: int
     low: bool = False
+    nearly_full: bool = False
     free_bytes: int = 0  # as of the last update
 
-    def update(self) -> bool:
+    def update(self, promised_bytes: int = 0) -> bool:
         """Measure and decide. Raises StoreFailed. ~3 µs, but may hang with the disk."""
         self.free_bytes = free_bytes(self.path)
-        self.low = decide(self.low, self.free_bytes, self.reserve_bytes)
+        left = self.free_bytes - promised_bytes
+        self.low = decide(self.low, left, self.reserve_bytes)
+        part = int(self.reserve_bytes * NEARLY_FULL_PART)
+        self.nearly_full = decide(self.nearly_full, left, part)
         return self.low
+
+    @property
+    def room_bytes(self) -> int:
+        """What there is above the reserve, as of the last update, promised or not."""
+        return max(0, self.free_bytes - self.reserve_bytes)
 
 
 def free_bytes(path: Path) -> int:

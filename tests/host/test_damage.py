@@ -167,6 +167,22 @@ def test_when_all_disks_are_full_leadership_does_not_go_round_in_circles(grow: G
     assert cluster.read(cluster.nodes[0], b"k") is None, "reads go on"
 
 
+def test_a_node_whose_disk_is_nearly_full_takes_no_entries_and_catches_up_later(
+    grow: Grow,
+) -> None:
+    cluster = grow()
+    write_some(cluster, 4)
+    poor = next(n for n in cluster.nodes if not n.replica(1).leads and not n.replica(2).leads)
+    poor.host.note_space(5, True, nearly_full=True)
+    before = [poor.replica(shard).raft.last_index for shard in (1, 2)]
+    write_some(cluster, 20)
+    assert [poor.replica(shard).raft.last_index for shard in (1, 2)] == before
+    assert cluster.leader(1) is not poor, "it hears its leaders all the same"
+    poor.host.note_space(1 << 40, False)
+    cluster.run_until(cluster.converged)
+    check_written(cluster, poor, 20)
+
+
 # --- made anew -------------------------------------------------------------------------------
 
 

@@ -135,6 +135,24 @@ def test_much_is_flushed_at_once(make: Make) -> None:
     assert len(bench.worker.jobs) == 1
 
 
+def test_less_than_much_is_flushed_and_moved_at_once_where_there_is_little_room(
+    make: Make,
+) -> None:
+    bench = make(memtable_bytes=64 << 20)
+    bench.write(30, 100 * KIB)
+    assert bench.flusher.promised_bytes() > 60 * 100 * KIB
+    bench.pass_time(100)
+    assert bench.database.did == []
+    bench.flusher.room_bytes = 16 << 20
+    bench.pass_time(100)
+    assert bench.database.did == [f"flush {bench.applied}", "checkpoint"]
+    assert bench.flusher.promised_bytes() == 0
+    bench.flusher.room_bytes = 0
+    bench.write(5, 100 * KIB)
+    bench.pass_time(100)
+    assert len(bench.database.did) == 2, "it would do nothing but flush"
+
+
 def test_nothing_new_is_no_flush(make: Make) -> None:
     bench = make()
     bench.write()

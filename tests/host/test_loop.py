@@ -45,7 +45,9 @@ class HostStandIn:
         self.belonging = self
         self.drive: Any = self
         self.marks = 0
-        self.spaces: list[tuple[int, bool]] = []
+        self.spaces: list[tuple[int, bool, bool]] = []
+        self.flusher = self
+        self.room_bytes = 0
 
     def tick(self) -> None:
         self.ticks += 1
@@ -60,8 +62,11 @@ class HostStandIn:
     def tell_leaders(self) -> None:
         self.told += 1
 
-    def note_space(self, free_bytes: int, low: bool) -> None:
-        self.spaces.append((free_bytes, low))
+    def note_space(self, free_bytes: int, low: bool, *, nearly_full: bool) -> None:
+        self.spaces.append((free_bytes, low, nearly_full))
+
+    def promised_bytes(self) -> int:
+        return 5
 
     def start_wanted(self) -> None:
         """As SnapshotSender's."""
@@ -124,14 +129,17 @@ async def test_the_cluster_is_steered_five_times_a_second_and_leaders_told_once(
 async def test_the_disk_is_looked_at_all_the_time(autojump_clock: MockClock) -> None:
     class Reserve:
         free_bytes = 77
+        nearly_full = True
+        room_bytes = 9
 
-        def update(self) -> bool:
-            return True
+        def update(self, promised_bytes: int) -> bool:
+            return promised_bytes == 5
 
     host = HostStandIn()
     await run_for(9.5 * loop._SPACE_INTERVAL_S, loop.watch_space, host, Reserve())
     assert autojump_clock.current_time() < 60
-    assert host.spaces == [(77, True)] * 10
+    assert host.spaces == [(77, True, True)] * 10
+    assert host.room_bytes == 9
 
 
 async def test_a_wake_that_was_set_before_the_wait_is_not_lost() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kritad.storage import space
 from kritad.storage.directory import DataDirectory
 from kritad.storage.errors import DirectoryRefused, StoreFailed
 from kritad.storage.space import DiskReserve, decide
@@ -103,6 +104,21 @@ def test_a_node_is_low_below_its_reserve_until_a_quarter_more_is_free(
     low: bool, free: int, expected: bool
 ) -> None:
     assert decide(low, free, 1000) is expected
+
+
+def test_what_is_promised_counts_as_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "free_bytes", lambda _path: 1000)
+    reserve = DiskReserve(tmp_path, 400)
+    assert not reserve.update(600)
+    assert reserve.update(601)
+    assert not reserve.nearly_full
+    assert reserve.update(900)
+    assert not reserve.nearly_full
+    assert reserve.update(901)
+    assert reserve.nearly_full
+    assert not reserve.update(0)
+    assert not reserve.nearly_full
+    assert (reserve.free_bytes, reserve.room_bytes) == (1000, 600)
 
 
 def test_the_reserve_measures_the_real_disk(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from krita import Client, NoSpace
+from krita import Client, NoSpace, PutResult, steps
 from tests.system.conftest import MakeCluster
 from tests.system.load import Key, check_kept
 from tests.system.node import wait_until
@@ -37,6 +37,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def resize(disk: Path, size_bytes: int) -> None:
+    """Make the file system larger."""
+    subprocess.run(["mount", "-o", f"remount,size={size_bytes}", str(disk)], check=True)
 
 
 def fill_up(client: Client, keys: dict[str, Key]) -> NoSpace:
@@ -87,3 +92,59 @@ def test_a_full_disk_refuses_puts_and_goes_on_reading_and_deleting_until_there_i
     node.kill()
     node.restart()
     check_kept(keys, [node.address])
+
+
+def test_a_disk_that_is_filled_fast_with_all_defaults_ends_nobody(
+    make_cluster: MakeCluster, small_disk: Path
+) -> None:
+    """What has been taken and is in memory yet needs its room as well."""
+    disk_bytes = 320 * MIB  # room for more in memory than there is reserve
+    resize(small_disk, disk_bytes)
+    cluster = make_cluster(count=1)
+    (node,) = cluster.nodes
+    node.data_dir = small_disk / "node1"
+    cluster.start()
+    value = b"x" * 900_000
+    kept: dict[str, Key] = {}
+    with cluster.client() as db:
+        for number in range(2 * disk_bytes // len(value) // 16):
+            names = [f"large:{number}:{place}" for place in range(16)]
+            answers = db.bulk(steps.put(name, value) for name in names)
+            for name, answer in zip(names, answers, strict=True):
+                if isinstance(answer, PutResult):
+                    kept[name] = Key(value)
+                else:
+                    assert isinstance(answer, NoSpace), answer
+        assert 16 < len(kept) < disk_bytes // len(value)
+        gone = next(iter(kept))
+        assert db.delete(gone).existed
+        kept[gone] = Key(None)
+    check_kept(kept, [node.address])
+    node.kill()
+    node.restart()
+    check_kept(kept, [node.address])
+
+
+def test_a_follower_whose_disk_is_nearly_full_falls_behind_and_lives(
+    make_cluster: MakeCluster, small_disk: Path
+) -> None:
+    cluster = make_cluster(count=3)
+    poor = cluster.nodes[2]
+    poor.data_dir = small_disk / "node3"
+    cluster.start()
+    value = b"x" * 100_000
+    kept: dict[str, Key] = {}
+    with cluster.client() as db:
+        for number in range(4 * DISK_BYTES // len(value)):
+            db.put(f"fill:{number}", value)
+            kept[f"fill:{number}"] = Key(value)
+            if "entries of others' leaders are no longer taken" in poor.log_text():
+                break
+        for number in range(50 * MIB // len(value)):
+            db.put(f"more:{number}", value)
+            kept[f"more:{number}"] = Key(value)
+    assert poor.up
+    assert poor.http("GET", "/livez")[0] == 200
+    resize(small_disk, 8 * DISK_BYTES)
+    cluster.settle()
+    check_kept(kept, [node.address for node in cluster.nodes])
