@@ -15,7 +15,10 @@ Exit codes, which ``--help`` prints too (``exits.py`` has their reasons):
       not applied
 7     the outcome is unknown: sent, and the answer was lost
 8     `lock run`: the lock was lost while the program ran
+9     the answer could not be written
+70    kritash has a bug
 130   Ctrl-C
+141   of several lines: whoever read the output ended before all had been run
 ====  =====================================================================
 
 Several lines (``-e``, or stdin) stop at the first that ends with another code
@@ -29,9 +32,12 @@ at all, for the table of options parses itself.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
+from typing import TextIO
 
 from krita import __version__
 from krita.errors import BadRequest
@@ -49,20 +55,39 @@ from kritash.words import ParseError, Word, words_of
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs kritash; returns its exit code."""
     # A value is bytes to us; a console that cannot show one must not stop us.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    output = Output(sys.stdout, sys.stderr)
+    stdout, stderr = (_opened(stream) for stream in (sys.stdout, sys.stderr))
+    output = Output(stdout, stderr)
     try:
         return run(sys.argv[1:] if argv is None else argv, output)
     except KeyboardInterrupt:
         output.note("interrupted; if a write was on its way, its outcome is unknown")
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read us has enough (`| head`). Python would complain again
-        # when it flushes stdout at exit, so give it something that takes it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.DONE
+        _write_nowhere(stdout)
+        return Exit.DONE  # whoever read us has enough (`| head`)
+    except OSError as error:
+        _write_nowhere(stdout)
+        where = f"{error.filename}: " if error.filename else ""
+        output.note(f"error: the answer cannot be written: {where}{error.strerror}")
+        return Exit.OUTPUT
+    except Exception:  # Python's own code for it would say that the answer is "no"
+        traceback.print_exc(file=stderr)
+        return Exit.BUG
+
+
+def _opened(stream: TextIO | None) -> TextIO:
+    """A stream that can be written to; Python has none where the shell closed it (``>&-``)."""
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8")
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return stream
+
+
+def _write_nowhere(stdout: TextIO) -> None:
+    """Python would complain again when it flushes stdout at the exit, so give it something
+    that takes all."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
 
 
 def run(argv: Sequence[str], output: Output) -> int:
@@ -123,11 +148,15 @@ def _run_mode(
 def _run_script(context: Context, output: Output, lines: Iterable[str], keep_going: bool) -> int:
     """Runs lines one after the other; see the module's docstring."""
     first_failure: int = Exit.DONE
-    for line in lines:
-        ended: Ended = run_line(context, output, line)
-        first_failure = first_failure or ended.code
-        if ended.leave or (ended.code != Exit.DONE and not keep_going):
-            break
+    try:
+        for line in lines:
+            ended: Ended = run_line(context, output, line)
+            first_failure = first_failure or ended.code
+            if ended.leave or (ended.code != Exit.DONE and not keep_going):
+                break
+    except BrokenPipeError:
+        _write_nowhere(output.stdout)
+        return first_failure or Exit.CUT
     return first_failure
 
 

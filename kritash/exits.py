@@ -42,7 +42,10 @@ class Exit(enum.IntEnum):
     CONFLICT = 6
     UNKNOWN = 7
     LOST = 8
+    OUTPUT = 9
+    BUG = 70
     INTERRUPTED = 130
+    CUT = 141
 
 
 MEANINGS: dict[Exit, str] = {
@@ -57,7 +60,10 @@ MEANINGS: dict[Exit, str] = {
     "kept), or something else changed in between; not applied",
     Exit.UNKNOWN: "the outcome is unknown: sent, and the answer was lost; read before you retry",
     Exit.LOST: "`lock run`: the lock was lost while the program ran, which was told to end",
+    Exit.OUTPUT: "the answer could not be written, to standard output or to a file: no room, say",
+    Exit.BUG: "kritash has a bug; what became of the request is unknown",
     Exit.INTERRUPTED: "Ctrl-C",
+    Exit.CUT: "of several lines: whoever read the output ended (`| head`) before all had been run",
 }
 
 # First match wins; an unknown outcome is looked at before any of these.

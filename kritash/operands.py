@@ -74,7 +74,7 @@ def value_document(value: Value | None) -> dict[str, object] | None:
     if value.expires_in_ms is not None:
         document["expires_in_ms"] = value.expires_in_ms
     if value.lease is not None:
-        document["lease"] = value.lease
+        document["lease"] = str(value.lease)
     return document
 
 

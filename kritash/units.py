@@ -47,6 +47,7 @@ def share_text(share: float | None) -> str:
 
 
 def count_text(number: int, noun: str) -> str:
-    """``1 node``, ``2 nodes``."""
-    plural = noun[:-1] + "ies" if noun.endswith("y") else f"{noun}s"
+    """``1 node``, ``2 nodes``, ``2 copies``, ``2 keys``."""
+    changes = noun.endswith("y") and noun[-2] not in "aeiou"
+    plural = noun[:-1] + "ies" if changes else f"{noun}s"
     return f"{number} {noun if number == 1 else plural}"

@@ -1,4 +1,8 @@
-"""``lease``: what many keys share, and end with."""
+"""``lease``: what many keys share, and end with.
+
+In JSON its number is text, here and wherever a key has one: it is larger than what JavaScript
+and jq keep of a number.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +37,8 @@ def keepalive(context: Context, invocation: Invocation) -> Reply:
 def _lasts(context: Context, lease: int, ttl_ms: int) -> Reply:
     lasts = duration_word(ttl_ms)
     context.recent.saw_lease(lease, lasts)
-    return sentence({"lease": lease, "ttl_ms": ttl_ms}, "ok", f"lease {lease}", f"lasts {lasts}")
+    document = {"lease": str(lease), "ttl_ms": ttl_ms}
+    return sentence(document, "ok", f"lease {lease}", f"lasts {lasts}")
 
 
 def revoke(context: Context, invocation: Invocation) -> Reply:
@@ -43,10 +48,10 @@ def revoke(context: Context, invocation: Invocation) -> Reply:
         # Asked before: revoking one that has ended is no error, and ends no keys.
         context.client.lease(id=lease).show()
     except LeaseUnknown:
-        document = {"lease": lease, "existed": False, "keys": 0}
+        document = {"lease": str(lease), "existed": False, "keys": 0}
         return sentence(document, "it has ended, or never was", code=Exit.NO)
     keys = context.client.lease(id=lease).revoke()
-    document = {"lease": lease, "existed": True, "keys": keys}
+    document = {"lease": str(lease), "existed": True, "keys": keys}
     return sentence(document, "ok", f"{count_text(keys, 'key')} ended with it")
 
 
@@ -56,7 +61,8 @@ def show(context: Context, invocation: Invocation) -> Reply:
     found = context.client.lease(id=lease).show()
     context.recent.saw_lease(lease, duration_word(found.ttl_ms))
     document = {
-        "lease": lease, "ttl_ms": found.ttl_ms, "left_ms": found.left_ms, "keys": list(found.keys),
+        "lease": str(lease), "ttl_ms": found.ttl_ms, "left_ms": found.left_ms,
+        "keys": list(found.keys),
     }  # fmt: skip
     return Reply(View.PAIRS, document)
 

@@ -123,7 +123,7 @@ def show(context: Context, invocation: Invocation) -> Reply:
     if found.expires_in_ms is not None:
         parts.append(f"for {duration_word(found.expires_in_ms)}")
     if found.lease is not None:
-        document["lease"] = found.lease
+        document["lease"] = str(found.lease)
         parts.append(f"with lease {found.lease}")
     return sentence(document, *parts)
 

@@ -66,7 +66,7 @@ def item_document(item: Item) -> dict[str, object]:
     if item.expires_in_ms is not None:
         document["expires_in_ms"] = item.expires_in_ms
     if item.lease is not None:
-        document["lease"] = item.lease
+        document["lease"] = str(item.lease)
     return document
 
 

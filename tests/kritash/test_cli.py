@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kritash import cli
 from kritash.cli import __doc__ as cli_doc
 from kritash.exits import MEANINGS
 from tests.kritash.server import CLUSTER_ID, Cluster
@@ -219,7 +220,58 @@ def test_the_module_documents_every_exit_code() -> None:
         assert f"\n{code.value:<6}" in cli_doc
 
 
-def test_a_reader_that_has_enough_ends_the_output_quietly(cluster: Cluster) -> None:
+def test_a_reader_that_has_enough_of_one_answer_ends_the_output_quietly(cluster: Cluster) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kritash", "node", "list"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(KRITA_NODES=cluster.addresses),
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("arguments", [["key", "get", "k"], ["--json", "node", "list"]])
+def test_an_answer_that_cannot_be_written_is_not_a_no(
+    cluster: Cluster, arguments: list[str]
+) -> None:
+    assert kritash("put", "k", "v", KRITA_NODES=cluster.addresses).code == 0
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "kritash", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment(KRITA_NODES=cluster.addresses),
+            check=False,
+        )
+    assert done.returncode == 9
+    assert done.stderr == b"error: the answer cannot be written: No space left on device\n"
+
+
+def test_a_shell_that_has_closed_the_streams_is_no_reason_to_fail(cluster: Cluster) -> None:
+    command = f"{sys.executable} -m kritash ping >&- 2>&-"
+    env = environment(KRITA_NODES=cluster.addresses)
+    assert subprocess.run(["sh", "-c", command], env=env, check=False).returncode == 0
+
+
+def test_a_bug_is_not_a_no(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_argv: object, _output: object) -> int:
+        raise AssertionError("this cannot be")
+
+    monkeypatch.setattr(cli, "run", fail)
+    assert cli.main([]) == 70
+    assert "AssertionError: this cannot be" in capsys.readouterr().err
+
+
+def test_a_script_whose_reader_has_enough_says_that_it_was_not_run_to_its_end(
+    cluster: Cluster,
+) -> None:
     script = "\n".join(["node list"] * 2000).encode()
     process = subprocess.Popen(
         [sys.executable, "-m", "kritash"],
@@ -236,7 +288,7 @@ def test_a_reader_that_has_enough_ends_the_output_quietly(cluster: Cluster) -> N
     assert process.stderr is not None
     assert process.stderr.read() == b""
     process.stderr.close()
-    assert process.wait(30) == 0
+    assert process.wait(30) == 141
 
 
 def test_a_one_shot_imports_neither_the_prompt_nor_tables_nor_an_event_loop() -> None:

@@ -164,13 +164,13 @@ def test_ctrl_c_is_the_program_s_and_the_lock_is_held_until_it_has_ended(shell: 
 
 
 def test_a_lease_is_granted_kept_alive_shown_and_revoked(shell: Shell) -> None:
-    lease = str(shell.json("lease", "grant", "10s")["lease"])
+    lease = shell.json("lease", "grant", "10s")["lease"]
     shell("put", "k", "v", "--lease", lease)
     shell.cluster.advance(9_000)
     assert shell.said("lease", "keepalive", lease) == [f"ok lease {lease} lasts 10s"]
     shell.cluster.advance(9_000)
     assert shell.json("lease", "show", lease) == {
-        "lease": int(lease), "ttl_ms": 10_000, "left_ms": 1_000, "keys": ["k"],
+        "lease": lease, "ttl_ms": 10_000, "left_ms": 1_000, "keys": ["k"],
     }  # fmt: skip
     assert "add --yes" in shell.error("lease", "revoke", lease, code=2)
     assert shell.said("lease", "revoke", lease, "--yes") == ["ok 1 key ended with it"]

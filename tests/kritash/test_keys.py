@@ -65,7 +65,7 @@ def test_a_key_of_a_lease_ends_with_it(shell: Shell) -> None:
     lease = shell.db.lease(10_000)
     lease.grant()
     shell("put", "k", "v", "--lease", str(lease.id))
-    assert shell.json("get", "k")["lease"] == lease.id
+    assert shell.json("get", "k")["lease"] == str(lease.id)
     lease.revoke()
     shell("get", "k", code=1)
     assert "outcome: not applied" in shell.error("put", "k", "v", "--lease", str(lease.id), code=1)
