@@ -77,6 +77,8 @@ def run(arguments: Sequence[str]) -> int:
     if first in ("--version", "-V", "version"):
         print(f"kritad {__version__}")
         return EXIT_OK
+    if first == "recover":
+        return _recover(arguments[1:])  # it explains its own flags
     if first == "help" or any(argument in ("--help", "-h") for argument in arguments):
         return _help()
     if not first or first.startswith("-"):
@@ -141,7 +143,7 @@ def _config(arguments: Sequence[str]) -> int:
     if action == "print":
         print(config_text.effective(config), end="")
     else:
-        print("ok: a node can start with these settings")
+        print("ok: these settings are valid")
     return EXIT_OK
 
 

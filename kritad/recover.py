@@ -66,7 +66,10 @@ def run(arguments: Sequence[str], say: Say, complain: Say, ask: Ask) -> int:
             if options.plan:
                 return _plan(options, surveys, say)
             return _apply(options, stores, surveys, say, ask)
-    except (RecoveryRefused, StorageError, OSError) as error:
+    except OSError as error:
+        complain(f"kritad: {error.filename}: {error.strerror}")
+        return EXIT_CONFIG
+    except (RecoveryRefused, StorageError) as error:
         complain(f"kritad: {error}")
         return EXIT_CONFIG
 
@@ -102,7 +105,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(sorted({int(part) for part in text.split(",")}))
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        wanted = f"{text!r} is no list of nodes' numbers, such as 1,3"
+        raise argparse.ArgumentTypeError(wanted) from None
 
 
 class _Store:

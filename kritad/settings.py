@@ -318,4 +318,4 @@ BY_NAME: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
 # The one secret. It has no flag: whoever can run ps would read it.
 TOKEN_VARIABLE = "KRITA_ADMIN_TOKEN"
 # Variables of our own programs that are no settings of kritad.
-CLIENT_VARIABLES = frozenset({"KRITA_NODES"})
+CLIENT_VARIABLES = frozenset({"KRITA_NODES", "KRITA_LOCK", "KRITA_LOCK_TOKEN"})

@@ -91,6 +91,7 @@ def remarks_on(command: JoinCommand, has_token: bool) -> list[str]:
         remarks.append("its environment needs the same KRITA_ADMIN_TOKEN as the other nodes")
     remarks.append(
         "settings that are to be the same on every node (value_bytes_max, dead_after_s, "
-        "shard_bytes_max, leader_zones) go with it if yours are not the defaults"
+        "shard_bytes_max, leader_zones, leaders_follow_requests_per_s) go with it if yours are "
+        "not the defaults; `kritad dev`, and so `make run`, has --dead_after_s=30"
     )
     return remarks

@@ -91,7 +91,7 @@ def retention_remove(context: Context, invocation: Invocation) -> Reply:
     if not may_act(context, invocation, question):
         return NOT_DONE
     context.client.retention_set(prefix, 0)
-    return sentence({"prefix": prefix, "existed": True}, "ok", "versions are kept no more")
+    return sentence({"prefix": prefix, "existed": True}, "ok", "no more versions are kept")
 
 
 def _kept_ms(context: Context, prefix: bytes) -> int:

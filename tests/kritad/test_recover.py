@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from kritad import recover
+from kritad import cli, recover
 from kritad.cluster.recovery import TERM_STEP, VERSION_STEP, given_up
 from kritad.raft.types import Boot, Configuration, Entry, EntryKind, HardState, Save, SnapshotMeta
 from kritad.storage.data_db import DataDatabase
@@ -228,3 +228,19 @@ def test_a_command_line_that_makes_no_sense_is_told_so(
 ) -> None:
     assert run(*arguments).status == recover.EXIT_USAGE
     assert "usage: kritad recover" in capsys.readouterr().err
+
+
+def test_it_explains_its_own_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["recover", "--help"]) == 0
+    assert "--leave_damaged" in capsys.readouterr().out
+
+
+def test_numbers_that_are_none_and_files_that_are_not_there_are_named(
+    stores: dict[int, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--apply", "--data_dir", stores[3])
+    assert run(*given, "--keep", "x").status == recover.EXIT_USAGE
+    assert "'x' is no list of nodes' numbers, such as 1,3" in capsys.readouterr().err
+    done = run(*given, "--keep", "3", "--with", "/nowhere/plan.json")
+    assert done.status == recover.EXIT_CONFIG
+    assert done.complaints == ["kritad: /nowhere/plan.json: No such file or directory"]
