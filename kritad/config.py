@@ -161,15 +161,6 @@ class Config:
         """join_ip, the default port filled in."""
         return tuple(parse(text) for text in self.join_ip)
 
-    @property
-    def heartbeat_ticks(self) -> int:
-        return max(1, self.raft_heartbeat_ms // self.raft_tick_ms)
-
-    @property
-    def election_ticks(self) -> int:
-        """Rounded up: an election may come later than asked for, never earlier."""
-        return -(-self.raft_election_ms // self.raft_tick_ms)
-
 
 @define
 class _Gathering:

@@ -59,6 +59,16 @@ class HostSettings:
     # which finds more bugs with windows of three messages than with those that are fast.
     raft_limits: Mapping[str, Any] = attrs.field(factory=dict)
 
+    @property
+    def heartbeat_ticks(self) -> int:
+        """Rounded down: a heartbeat may come sooner than asked for, never later."""
+        return max(1, self.heartbeat_ms // self.tick_ms)
+
+    @property
+    def election_ticks(self) -> int:
+        """Rounded up: an election may come later than asked for, never sooner."""
+        return max(2, -(-self.election_ms // self.tick_ms))
+
 
 def needs_arc(shard: int, replica: int, applied: Applied | None) -> bool:
     """Whether a replica can be opened only by somebody who knows the shard's birth_arc:
@@ -121,8 +131,8 @@ class Opener:
         return RaftConfig(
             shard=shard,
             replica=replica,
-            election_ticks=max(2, settings.election_ms // settings.tick_ms),
-            heartbeat_ticks=max(1, settings.heartbeat_ms // settings.tick_ms),
+            election_ticks=settings.election_ticks,
+            heartbeat_ticks=settings.heartbeat_ticks,
             entry_bytes_max=settings.value_bytes_max + _ENTRY_OVERHEAD_BYTES,
             **settings.raft_limits,
         )

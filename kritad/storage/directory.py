@@ -13,7 +13,6 @@ import stat
 from pathlib import Path
 
 from kritad.storage.errors import DirectoryRefused
-from kritad.storage.space import free_bytes
 
 LOCK_NAME = "LOCK"
 
@@ -40,10 +39,6 @@ class DataDirectory:
     def data_path(self) -> Path:
         """Where data.db is."""
         return self.path / "data.db"
-
-    def free_bytes(self) -> int:
-        """What may still be written on this disk. Raises StoreFailed."""
-        return free_bytes(self.path)
 
     def close(self) -> None:
         """Give up the lock. The file stays: removing it would let two take "the" lock."""

@@ -1,7 +1,6 @@
 """Looking into a store that no kritad is using: what is in it, and whether it is whole.
 
-For the command line and for tests, not for a running node. sqlite_utils is imported
-here only when called.
+For the command line and for tests, not for a running node.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kritad.storage.data_db import DataDatabase
-from kritad.storage.database import open_reader
 from kritad.storage.errors import Corrupt, StorageError
 from kritad.storage.extent import Extent
 from kritad.storage.raft_db import RaftDatabase
@@ -19,16 +17,6 @@ from kritad.storage.rows import Applied
 from kritad.storage.snapshots import SnapshotReader
 
 _VERIFY_BYTES = 1 << 20
-
-
-def count_rows(path: Path) -> dict[str, int]:
-    """Rows of each table of one file. Raises StoreFailed, Corrupt and sqlite3.Error.
-    Reads the whole file."""
-    from sqlite_utils import Database  # late: 144 ms
-
-    with contextlib.closing(open_reader(path)) as connection:
-        db = Database(connection, execute_plugins=False)
-        return {name: db.table(name).count for name in db.table_names()}
 
 
 def _verify_state(path: Path, at: Applied) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kritash import draw
-from kritash.cells import Rows, cell, row, uniform, without_columns
+from kritash.cells import Rows, row, uniform, without_columns
 from kritash.documents import Node, rows
 from kritash.units import duration_text, size_text
 
@@ -66,8 +66,3 @@ def silence_lines(nodes: Iterable[Node]) -> list[str]:
         for node in nodes
         if node.silent and node.dead_in_s is not None
     ]
-
-
-def name_of(node: Node) -> str:
-    """``node 3 (10.0.0.3:8080)``."""
-    return f"node {node.node} ({cell(node.address)})"

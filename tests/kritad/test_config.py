@@ -272,16 +272,6 @@ def test_the_nearest_allowed_neighbours_of_the_relations_are_accepted() -> None:
     load(["--raft_tick_ms=200", "--raft_heartbeat_ms=200", "--raft_election_ms=401"], {})
 
 
-@pytest.mark.parametrize("tick_ms", [1, 7, 50, 199])
-@pytest.mark.parametrize("election_ms", [401, 1000, 2999])
-def test_an_election_in_ticks_is_never_shorter_than_in_milliseconds(
-    tick_ms: int, election_ms: int
-) -> None:
-    config = Config.make(raft_tick_ms=tick_ms, raft_election_ms=election_ms)
-    assert election_ms <= config.election_ticks * tick_ms < election_ms + tick_ms
-    assert 1 <= config.heartbeat_ticks < config.election_ticks
-
-
 # -- Guard and token -----------------------------------------------------------
 
 
