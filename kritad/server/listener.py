@@ -139,18 +139,20 @@ class Server:
 
     async def run(self) -> None:
         """Serve until cancelled, or drained."""
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watchdog.run)
-                async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watchdog.run)
+            async with trio.open_nursery() as connections:
+                try:
                     with self._accepting:
                         async with trio.open_nursery() as accepting:
                             for listening in self._listening:
                                 accepting.start_soon(self._accept, listening, connections)
-                nursery.cancel_scope.cancel()  # drained: nobody is left to watch
-        finally:
-            for listening in self._listening:
-                listening.close()
+                finally:
+                    # Also before the last connection has gone: who comes is to go elsewhere
+                    # at once, and not to wait in a queue that nobody serves.
+                    for listening in self._listening:
+                        listening.close()
+            nursery.cancel_scope.cancel()  # drained: nobody is left to watch
 
     async def drain(self, grace_s: float) -> None:
         """Accept no more, let every connection finish what it is at, and return when

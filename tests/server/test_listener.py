@@ -142,6 +142,26 @@ async def test_a_drained_server_answers_what_it_has_begun_and_closes(
             await node.connect()
 
 
+async def test_a_server_that_drains_lets_nobody_wait_at_its_door() -> None:
+    async with running() as node, http(node) as busy, trio.open_nursery() as nursery:
+        await busy.send(b"GET /a HTTP/1.1\r\n")
+        await until(lambda: node.server.connection_count == 1)
+        nursery.start_soon(node.server.drain, 30.0)
+
+        async def refused() -> None:
+            while True:
+                try:
+                    stream = await node.connect()
+                except OSError:
+                    return
+                await stream.aclose()
+
+        with trio.fail_after(10):
+            await refused()
+        assert node.server.connection_count == 1
+        await busy.stream.aclose()
+
+
 async def test_a_request_that_is_half_there_when_the_server_drains_is_its_last() -> None:
     async with running() as node, http(node) as raw:
         whole = request("GET", "/a")
