@@ -99,8 +99,8 @@ class LogFile(logging.handlers.WatchedFileHandler):
         except OSError as problem:
             if not self._lost:
                 self._lost = True
-                print(f"the log file is lost, lines go here: {problem}", file=sys.stderr)
-            print(self.format(record), file=sys.stderr)
+                sys.stderr.write(f"the log file is lost, lines go here: {problem}\n")
+            sys.stderr.write(f"{self.format(record)}\n")
         else:
             self._lost = False
 
