@@ -128,6 +128,19 @@ def guard_of(headers: dict[bytes, bytes]) -> Guard:
     return Guard(None if lock is None else _held_lock(lock), idempotency)
 
 
+_GUARDS = (b"if-match", b"if-none-match", b"if-lock", IDEMPOTENCY_KEY)
+
+
+def refuse_guards(headers: dict[bytes, bytes]) -> None:
+    """Raises BadRequest for the headers of a guarded write, where there are none such."""
+    for name in _GUARDS:
+        if name in headers:
+            raise BadRequest(
+                f"{name.decode().title()} is not understood at this URL",
+                hint="writes at /v1/kv/NAME take it",
+            )
+
+
 def _held_lock(header: bytes) -> list[object]:
     name, at, token = header.strip().rpartition(b"@")
     if not at or not _NUMBER.fullmatch(token) or not 0 < int(token) <= _NUMBER_MAX:

@@ -8,7 +8,7 @@
 
 A PUT's body is a form (``curl -d "value=V"``), whatever its Content-Type says:
 people who type HTTP by hand send none. Everything behind the first slash is the
-name, further slashes included.
+name, further slashes included. Conditions and idempotency keys are refused (http_routes.py).
 """
 
 from __future__ import annotations

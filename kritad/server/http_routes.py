@@ -30,6 +30,7 @@ from kritad.server import (
     openapi,
 )
 from kritad.server.http_exchange import Exchange
+from kritad.server.http_options import refuse_guards
 from kritad.server.http_wire import HttpRefusal
 from kritad.server.limits import ServerLimits
 from kritad.server.watches import Watches
@@ -42,6 +43,17 @@ def _reads(handler: Handler) -> dict[bytes, Handler]:
     return {b"GET": handler, b"HEAD": handler}
 
 
+def _unguarded(handler: Handler) -> Handler:
+    """Of a write that takes no conditions and happens again when it is sent again: headers
+    that ask for more are refused, for to ignore them would break a promise."""
+
+    def checked(exchange: Exchange) -> None:
+        refuse_guards(exchange.request.headers)
+        handler(exchange)
+
+    return checked
+
+
 class Routes:
     """The table of one server. ``paths`` are whole; ``below`` ends in a slash, behind which a
     name stands."""
@@ -51,8 +63,8 @@ class Routes:
         watches = Watches(limits.watches_max, metrics)
         self.named: Methods = {
             **_reads(http_plain.get_by_name),
-            b"PUT": partial(http_plain.put_by_name, value_bytes_max=value_bytes_max),
-            b"DELETE": http_plain.delete_by_name,
+            b"PUT": _unguarded(partial(http_plain.put_by_name, value_bytes_max=value_bytes_max)),
+            b"DELETE": _unguarded(http_plain.delete_by_name),
         }
         self.paths: dict[bytes, Methods] = {
             b"/health": _reads(http_node.health),
@@ -64,8 +76,10 @@ class Routes:
             b"/": {**self.named, **_reads(http_node.welcome)},
             b"/key": {
                 **_reads(http_plain.get_by_query),
-                b"PUT": partial(http_plain.put_by_form, value_bytes_max=value_bytes_max),
-                b"DELETE": http_plain.delete_by_name,
+                b"PUT": _unguarded(
+                    partial(http_plain.put_by_form, value_bytes_max=value_bytes_max)
+                ),
+                b"DELETE": _unguarded(http_plain.delete_by_name),
             },
             b"/v1/kv": _reads(http_scan.scan),
             b"/v1/watch": {b"GET": partial(http_watch.watch, watches=watches)},

@@ -99,6 +99,22 @@ async def test_what_is_missing_or_not_understood_is_400_and_named(
         assert node.service.rows == {}
 
 
+@pytest.mark.parametrize("name", ["If-Match", "If-None-Match", "If-Lock", "Idempotency-Key"])
+async def test_a_header_that_only_v1_kv_keeps_to_is_refused_and_not_ignored(name: str) -> None:
+    async with running() as node:
+        for method, path, form in (
+            ("PUT", "/a", b"value=1"),
+            ("PUT", "/key", b"key=a&value=1"),
+            ("DELETE", "/a", b""),
+            ("DELETE", "/key", b""),
+        ):
+            answer = await ask(node, request(method, path, form, {name: "*"}))
+            assert (answer.code, answer.document["outcome"]) == (400, "not applied")
+            assert name in str(answer.document["message"])
+            assert "/v1/kv/NAME" in str(answer.document["hint"])
+        assert node.service.submitted == 0
+
+
 async def test_put_key_sets_the_key_that_the_form_names() -> None:
     async with running() as node:
         answer = await ask(node, request("PUT", "/key", b"key=a%2Fb&value=1"))
