@@ -21,7 +21,6 @@ from krita.errors import BadRequest, Compacted, ProtocolError
 from krita.operations import Op
 from krita.values import read_put
 from kritad.server.http_answers import json_text
-from kritad.server.http_conditions import NO_CONDITION, condition_of
 from kritad.server.http_exchange import Exchange
 from kritad.server.http_names import key_of
 from kritad.server.http_options import iso_time, milliseconds, number, query_of
@@ -103,8 +102,6 @@ def undo(exchange: Exchange) -> None:
     """POST /v1/undo/{key}"""
     query_of(exchange, _NONE)
     key = key_of(exchange.request.path[len(UNDO) :])
-    if condition_of(exchange.request.headers) is not NO_CONDITION:
-        raise BadRequest("an undo is of what is there now; a PUT takes conditions")
 
     def looked(exchange: Exchange, reply: object) -> None:
         versions, _ = _versions(reply)

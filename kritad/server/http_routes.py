@@ -83,14 +83,16 @@ class Routes:
             },
             b"/v1/kv": _reads(http_scan.scan),
             b"/v1/watch": {b"GET": partial(http_watch.watch, watches=watches)},
-            b"/v1/get": {b"POST": partial(http_batch.get_many, keys_max=limits.bulk_max)},
+            b"/v1/get": {
+                b"POST": _unguarded(partial(http_batch.get_many, keys_max=limits.bulk_max))
+            },
             b"/v1/bulk": {b"POST": partial(http_batch.bulk, items_max=limits.bulk_max)},
             b"/v1/txn": {b"POST": http_txn.txn},
-            b"/v1/lease": {b"POST": http_lease.grant},
+            b"/v1/lease": {b"POST": _unguarded(http_lease.grant)},
             b"/v1/retention": {
                 **_reads(http_history.retentions),
-                b"PUT": http_history.retain,
-                b"DELETE": http_history.forget,
+                b"PUT": _unguarded(http_history.retain),
+                b"DELETE": _unguarded(http_history.forget),
             },
         }
         self._kv: Methods = {
@@ -103,17 +105,17 @@ class Routes:
             http_kv.PREFIX: self._kv,
             http_lease.PREFIX: {
                 **_reads(http_lease.show),
-                b"PUT": http_lease.keep_alive,
-                b"DELETE": http_lease.revoke,
+                b"PUT": _unguarded(http_lease.keep_alive),
+                b"DELETE": _unguarded(http_lease.revoke),
             },
             http_lock.PREFIX: {
                 **_reads(http_lock.show),
-                b"POST": partial(http_lock.acquire, watches=watches),
-                b"PUT": http_lock.renew,
-                b"DELETE": http_lock.release,
+                b"POST": _unguarded(partial(http_lock.acquire, watches=watches)),
+                b"PUT": _unguarded(http_lock.renew),
+                b"DELETE": _unguarded(http_lock.release),
             },
             http_history.HISTORY: _reads(http_history.history),
-            http_history.UNDO: {b"POST": http_history.undo},
+            http_history.UNDO: {b"POST": _unguarded(http_history.undo)},
         }
 
     def handle(self, exchange: Exchange) -> None:

@@ -85,6 +85,28 @@ async def test_the_document_is_served_to_everybody() -> None:
         assert answer.document["paths"] == json.loads(json.dumps(PATHS))
 
 
+WRITES = [
+    (path, method)
+    for path, methods in PATHS.items()
+    for method in methods
+    if method not in ("get", "head")
+]
+
+
+@pytest.mark.parametrize(("path", "method"), WRITES)
+async def test_what_guards_a_write_is_in_the_document_or_refused(path: str, method: str) -> None:
+    taken = set(references(PATHS[path][method]["parameters"]))
+    if "#/components/parameters/idempotency" in taken:
+        return
+    async with running() as node:
+        for name in ("If-Match", "If-None-Match", "If-Lock", "Idempotency-Key"):
+            url = path.replace("{", "").replace("}", "")
+            answer = await ask(node, request(method.upper(), url, headers={name: "*"}))
+            assert (answer.code, answer.document["outcome"]) == (400, "not applied")
+            assert name in str(answer.document["message"])
+        assert node.service.submitted == 0
+
+
 @pytest.mark.parametrize("path", sorted(templates()))
 async def test_a_method_that_the_document_does_not_have_is_405(path: str) -> None:
     async with running() as node:
