@@ -4,6 +4,9 @@ All but /metrics are open to everybody: a load balancer has no token, and they s
 more than yes or no and why, and / what this is at all. /metrics needs what the status of
 a node needs.
 
+/health is about this node alone (docs/decisions.md): of others that are down kritash cluster
+health and the metrics tell.
+
 /livez means that the event loop turns, and never that there is a quorum: a node
 restarted for lack of one is a second node lost.
 """
@@ -29,7 +32,7 @@ This is a node of Krita, a distributed key-value database. Every node answers fo
   curl -X PUT http://{host}/v1/kv/photo --data-binary @photo.jpg
   curl http://{host}/v1/kv/photo -o photo.jpg
 
-  curl http://{host}/health      what is wrong with the cluster, if anything is
+  curl http://{host}/health      what is wrong with this node, if anything is
   curl http://{host}/metrics     figures for Prometheus
 
 From another machine than this one add  -H "Authorization: Bearer $KRITA_ADMIN_TOKEN".

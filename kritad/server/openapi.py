@@ -304,7 +304,7 @@ def _node() -> dict[str, dict[str, Schema]]:
               "delete": _op("deleteNothing", "Refused: no key is named", {}, _OPEN, tag="node")},
         "/livez": said("livez", "live", 503, "Whether the process works"),
         "/readyz": said("readyz", "ready", 503, "Whether the node serves"),
-        "/health": said("health", "healthy", 500, "What is wrong with the cluster"),
+        "/health": said("health", "healthy", 500, "What is wrong with this node"),
         "/metrics": {"get": _op("metrics", "Figures for Prometheus", {200: _text("Figures")},
                                 (*_OPEN, 401, 403, 500), tag="node")},
         "/openapi.json": {"get": _op(

@@ -15,7 +15,8 @@ async def test_the_root_says_what_this_is_and_what_to_try_by_the_name_it_was_cal
         assert answer.headers["content-type"].startswith("text/plain")
         text = answer.body.decode()
         assert 'curl -X PUT http://db1:9000/greeting -d "value=hello"' in text
-        assert "http://db1:9000/health" in text
+        health = next(line for line in text.splitlines() if "http://db1:9000/health" in line)
+        assert health.endswith("what is wrong with this node, if anything is"), "not the cluster"
         assert "http://db1:9000/metrics" in text
         assert node.service.submitted == 0
 
