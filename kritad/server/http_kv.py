@@ -18,7 +18,7 @@ from functools import partial
 
 from attrs import define
 
-from krita.errors import BadRequest, ProtocolError
+from krita.errors import BadRequest, Compacted, KritaError, ProtocolError
 from krita.operations import Consistency, Op
 from krita.values import read_delete, read_put
 from kritad.server.http_answers import absent_document, json_bytes, json_text, json_text_bytes
@@ -38,6 +38,7 @@ from kritad.server.http_options import (
     Guard,
     flag,
     guard_of,
+    iso_time,
     life_of,
     query_of,
     reading_of,
@@ -99,11 +100,21 @@ def get(exchange: Exchange) -> None:
         exchange.submit(Op.GET, (key, _LINEARIZABLE), partial(_got, key=key))
         return
     reading = reading_of(query_of(exchange, READ_FIELDS), request.headers)
-    exchange.submit(Op.GET, (key, *reading.fields), partial(_got, key=key, stale=reading.stale))
+    otherwise = None if reading.at_ms is None else _failed_then
+    then = partial(_got, key=key, stale=reading.stale)
+    exchange.submit(Op.GET, (key, *reading.fields), then, otherwise)
 
 
 def _got(exchange: Exchange, reply: object, key: bytes, stale: bool = False) -> None:
     answer_found(exchange, key, read_get(reply), stale=stale)
+
+
+def _failed_then(exchange: Exchange, error: KritaError) -> None:
+    """The database says in milliseconds from when on it knows what was: as ``at`` takes it."""
+    oldest = error.detail.get("oldest")
+    if isinstance(error, Compacted) and isinstance(oldest, int):
+        error = Compacted(error.message, hint=error.hint, detail={"oldest": iso_time(oldest)})
+    exchange.fail(error)
 
 
 def answer_found(exchange: Exchange, key: bytes, found: Found, *, stale: bool = False) -> None:

@@ -159,8 +159,8 @@ SCHEMAS: dict[str, Schema] = {
         left=SECONDS | {"description": "for how long, unless it is given back before"},
         groups=array(BYTES),
         oldest={
-            "description": "where one can begin: a revision or a time in milliseconds, and of a "
-            "watch a token",
+            "description": "where one can begin: a time as at takes it, of at_revision a "
+            "revision, and of a watch a token; not there if nothing is kept",
             "type": ["integer", "string"],
         },
     ),

@@ -137,6 +137,31 @@ async def test_a_key_is_read_as_it_was(quick_clock: MockClock, tmp_path: Path) -
         assert late.code == 400
 
 
+async def test_a_410_of_the_past_says_where_one_can_begin_as_it_is_sent(
+    quick_clock: MockClock, tmp_path: Path
+) -> None:
+    async with serving(tmp_path) as (node, _):
+        await ask(node, request("PUT", "/v1/kv/b", b"x"))
+        await ask(node, request("PUT", "/v1/retention?prefix=&keep=3600"))
+        quick_clock.jump(10)
+        await ask(node, request("PUT", KEY, b"x"))
+        history = await ask(node, request("GET", "/v1/history/a"))
+        for asked, oldest in (("at=5", history.document["complete_from"]), ("at_revision=1", 2)):
+            early = await ask(node, request("GET", f"{KEY}?{asked}"))
+            assert (early.code, early.document.get("oldest")) == (410, oldest)
+            moment = f"{asked.partition('=')[0]}={oldest}"
+            assert (await ask(node, request("GET", f"{KEY}?{moment}"))).code == 404, "it was absent"
+
+
+async def test_where_no_versions_are_kept_a_410_names_no_oldest(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (node, _):
+        await ask(node, request("PUT", KEY, b"x"))
+        await ask(node, request("PUT", KEY, b"y"))
+        for moment in ("at=5", "at_revision=1"):
+            answer = await ask(node, request("GET", f"{KEY}?{moment}"))
+            assert (answer.code, "oldest" in answer.document) == (410, False)
+
+
 @pytest.mark.parametrize(
     ("text", "at_ms"),
     [
