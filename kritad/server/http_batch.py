@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from hashlib import sha256
 
 from attrs import define, field, frozen
 
 from krita.errors import BadRequest, KritaError, ProtocolError, TooLarge
+from krita.limits import IDEMPOTENCY_KEY_BYTES_MAX
 from krita.operations import Op
 from kritad.server.http_answers import absent_document, error_code, error_document
 from kritad.server.http_exchange import Exchange
@@ -182,6 +184,15 @@ def idempotency_of(exchange: Exchange) -> bytes | None:
     return guard_of(headers).idempotency
 
 
+def _name_of_write(idempotency: bytes, place: int) -> bytes:
+    """What a write of a bulk is remembered by. The same at every node of every version, for
+    a bulk may be sent again to another one."""
+    name = idempotency + b"#%d" % place
+    if len(name) > IDEMPOTENCY_KEY_BYTES_MAX:
+        return sha256(name).hexdigest().encode()
+    return name
+
+
 @define(eq=False)
 class _Writes:
     """The writes of one request, all under way at once."""
@@ -197,7 +208,7 @@ class _Writes:
         for place, item in enumerate(self.items):
             name = None
             if self.idempotency is not None:  # each write is remembered for itself
-                name = self.idempotency + b"#%d" % place
+                name = _name_of_write(self.idempotency, place)
             exchange.submit(
                 item.write.op,
                 item.write.fields(item.if_revision, name),

@@ -67,13 +67,23 @@ async def test_each_write_of_a_bulk_has_an_outcome_of_its_own(tmp_path: Path) ->
         assert service.shard.state.read(b"a") is None
 
 
-async def test_a_bulk_that_is_repeated_happens_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [1, 252, 253, 254, 255])
+async def test_a_bulk_that_is_repeated_happens_once(length: int, tmp_path: Path) -> None:
     async with serving(tmp_path) as (node, _):
-        writes = {"operations": [{"do": "add", "key": key} for key in ("n", "n", "m")]}
+        keys = ("n", "n", "m", *(f"k{number}" for number in range(8)))
+        writes = {"operations": [{"do": "add", "key": key} for key in keys]}
         for _ in range(2):
-            answer = await post(node, "/v1/bulk", writes, {"Idempotency-Key": "once"})
+            answer = await post(node, "/v1/bulk", writes, {"Idempotency-Key": "x" * length})
             numbers = [result["number"] for result in answer.document["results"]]  # type: ignore[attr-defined]
-            assert numbers == [1, 2, 1]
+            assert numbers == [1, 2] + [1] * 9
+
+
+async def test_a_bulk_under_another_long_idempotency_key_happens_again(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (node, _):
+        writes = {"operations": [{"do": "add", "key": "n"}]}
+        for number, last in enumerate("abc", 1):
+            answer = await post(node, "/v1/bulk", writes, {"Idempotency-Key": "x" * 254 + last})
+            assert answer.document["results"][0]["number"] == number  # type: ignore[index]
 
 
 async def test_a_transaction_does_one_thing_or_the_other(tmp_path: Path) -> None:
