@@ -17,7 +17,7 @@ from attrs import define, field, frozen
 from krita.errors import BadRequest, KritaError, ProtocolError, TooLarge
 from krita.limits import IDEMPOTENCY_KEY_BYTES_MAX
 from krita.operations import Op
-from kritad.server.http_answers import absent_document, error_code, error_document
+from kritad.server.http_answers import absent_document, error_code, error_document, json_text
 from kritad.server.http_exchange import Exchange
 from kritad.server.http_json import Fields, body_of, key_item
 from kritad.server.http_kv import Found, previous_of, read_get
@@ -38,6 +38,7 @@ def get_many(exchange: Exchange, keys_max: int) -> None:
     body = body_of(exchange)
     keys = body.array("keys", key_item, keys_max, setting="bulk_max")
     body.done()
+    exchange.check(Op.GET)  # who may not read at all hears it once
     _Reads(keys).go_on(exchange)
 
 
@@ -57,7 +58,12 @@ class _Reads:
             return
         first, self.asked = self.asked, min(self.asked + _READS_MAX, len(self.keys))
         for place in range(first, self.asked):
-            exchange.submit(Op.GET, (self.keys[place],), partial(self._take, place=place))
+            exchange.submit(
+                Op.GET,
+                (self.keys[place],),
+                partial(self._take, place=place),
+                partial(self._failed, place=place),
+            )
 
     def _take(self, exchange: Exchange, reply: object, place: int) -> None:
         found = read_get(reply)
@@ -66,7 +72,13 @@ class _Reads:
             raise TooLarge(
                 f"the values are over {GET_BYTES_MAX} bytes together", hint="ask for fewer keys"
             )
-        self.found[place] = _document(self.keys[place], found)
+        self._note(exchange, place, _document(self.keys[place], found))
+
+    def _failed(self, exchange: Exchange, error: KritaError, place: int) -> None:
+        self._note(exchange, place, {"key": json_text(self.keys[place])} | _failure(error))
+
+    def _note(self, exchange: Exchange, place: int, document: dict[str, object]) -> None:
+        self.found[place] = document
         if len(self.found) == self.asked and exchange.answer is None:
             self.go_on(exchange)
 
@@ -75,6 +87,11 @@ def _document(key: bytes, found: Found) -> dict[str, object]:
     bond = [found.expires_in_ms, found.lease]
     document = item_document(key, found.value, found.revision, found.content_type, bond)
     return document | {"value": None} if found.value is None else document
+
+
+def _failure(error: KritaError) -> dict[str, object]:
+    """What an error is among other results."""
+    return {"http": error_code(error)} | error_document(error)
 
 
 # --- writes ----------------------------------------------------------------------------
@@ -168,6 +185,7 @@ def bulk(exchange: Exchange, items_max: int) -> None:
     body = body_of(exchange)
     items = body.array("operations", _item, items_max, setting="bulk_max")
     body.done()
+    exchange.check(Op.PUT)
     _Writes(items, idempotency_of(exchange)).submit(exchange)
 
 
@@ -229,7 +247,7 @@ class _Writes:
         self._note(exchange, place, {"http": code, "status": "success"} | document)
 
     def _failed(self, exchange: Exchange, error: KritaError, place: int) -> None:
-        self._note(exchange, place, {"http": error_code(error)} | error_document(error))
+        self._note(exchange, place, _failure(error))
 
     def _note(self, exchange: Exchange, place: int, document: dict[str, object]) -> None:
         self.results[place] = document

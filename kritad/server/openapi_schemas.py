@@ -125,6 +125,12 @@ def _some(encoded: Schema) -> Schema:
     return {"allOf": [encoded, thing("base64", base64={"minLength": 4})]}
 
 
+def _failure(needed: str) -> Schema:
+    """An error among other results, with the status that it would have alone."""
+    status: Schema = {"type": "integer", "minimum": 400}
+    return {"allOf": [ref("Error"), thing(f"http {needed}", http=status)]}
+
+
 SCHEMAS: dict[str, Schema] = {
     "Bytes": {
         "description": "bytes: as text if they are UTF-8, else in base64",
@@ -197,7 +203,15 @@ SCHEMAS: dict[str, Schema] = {
     "Count": thing("count", count=COUNT),
     "Keys": closed("keys", keys=array(_KEY)),
     "Items": thing(
-        "items", items=array(thing("key value revision", value=nullable(BYTES), **_ITEM))
+        "items",
+        items=array(
+            {
+                "oneOf": [
+                    thing("key value revision", value=nullable(BYTES), **_ITEM),
+                    _failure("key"),
+                ]
+            }
+        ),
     ),
     "BulkWrite": {"oneOf": _writes({"if_revision": REVISION, "if_absent": FLAG})},
     "Bulk": closed("operations", operations=array(ref("BulkWrite"))),
@@ -212,12 +226,7 @@ SCHEMAS: dict[str, Schema] = {
                         status=SUCCESS,
                         **_DONE,
                     ),
-                    {
-                        "allOf": [
-                            ref("Error"),
-                            thing("http", http={"type": "integer", "minimum": 400}),
-                        ]
-                    },
+                    _failure(""),
                 ]
             }
         ),

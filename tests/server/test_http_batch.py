@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from krita.errors import Unavailable
+from kritad import stream as stream_module
 from kritad.server import http_batch
 from kritad.server.limits import ServerLimits
 from tests.server.raw import Answer, ask, request
@@ -30,6 +33,41 @@ async def test_many_keys_are_read_at_once(tmp_path: Path) -> None:
         there = {"key": "a", "value": {"base64": "/w=="}, "revision": 1, "content_type": "a/b"}
         assert items[:3] == [there, there, {"key": "none", "value": None, "revision": 0}]
         assert len(items) == len(keys)
+
+
+async def test_a_key_that_cannot_be_read_fails_no_other(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (node, service):
+        for key in ("a", "c"):
+            await ask(node, request("PUT", f"/v1/kv/{key}", b"x"))
+        submit, read = service.submit, iter(range(1000))
+
+        def failing(*args: Any) -> None:
+            service.fail_with = Unavailable("no leader") if next(read) in (1, 40) else None
+            submit(*args)
+
+        service.submit = failing  # type: ignore[method-assign, assignment]
+        keys = ["a", "b", {"base64": "/2E="}, "c", *(f"k{number}" for number in range(60))]
+        answer = await post(node, "/v1/get", {"keys": keys})
+        items: list[dict[str, Any]] = answer.document["items"]  # type: ignore[assignment]
+        assert (answer.code, len(items)) == (200, len(keys)), "those behind it are asked for, too"
+        assert items[0]["value"] == items[3]["value"] == "x"
+        failed = [item for item in items if "http" in item]
+        assert [item["http"] for item in failed] == [503, 400, 503]
+        assert [item["key"] for item in failed] == ["b", {"base64": "/2E="}, "k36"]
+        assert failed[0].items() >= {"code": "unavailable", "outcome": "not applied"}.items()
+        assert "revision" not in failed[0]
+
+
+async def test_who_may_not_is_told_once_and_not_for_each_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "_is_loopback", lambda _remote: False)
+    async with serving(tmp_path) as (node, service):
+        write = {"do": "put", "key": "a", "value": "1"}
+        for path, document in (("get", {"keys": ["a"]}), ("bulk", {"operations": [write]})):
+            answer = await post(node, f"/v1/{path}", document)
+            assert (answer.code, answer.document["code"]) == (401, "unauthenticated")
+        assert service.index == 0
 
 
 async def test_an_answer_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
