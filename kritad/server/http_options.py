@@ -191,6 +191,8 @@ def reading_of(fields: dict[str, bytes], headers: dict[bytes, bytes]) -> Reading
     least = headers.get(MIN_REVISION)
     if not fields and least is None:
         return PRESENT
+    if "after" in fields:
+        raise BadRequest("after goes with wait", hint="for instance wait=30")
     revision_min = None if least is None else number(least, "Krita-Min-Revision")
     consistency, staleness_ms_max = _freshness(fields)
     if consistency is Consistency.LINEARIZABLE:

@@ -186,6 +186,8 @@ BAD = [
     ("GET", "?at=1&at_revision=1", "two moments"),
     ("GET", "?at=1&consistency=stale", "about the past"),
     ("GET", "?wait=1&at=1", "wait goes with after"),
+    ("GET", "?after=7", "after goes with wait"),
+    ("GET", "?%77ait=601", "wait is a number of seconds up to 600"),
     ("GET", "?wait=601", "wait is a number of seconds up to 600"),
     ("GET", "?ttl=1", '"ttl="'),
     ("PUT", "?ttl=0", "at least 0.001"),
