@@ -17,9 +17,10 @@ from functools import partial
 
 from krita.errors import BadRequest
 from krita.operations import Op
-from krita.values import read_delete, read_value
+from krita.values import read_delete
 from kritad.server.http_answers import absent_document, json_text
 from kritad.server.http_exchange import Exchange
+from kritad.server.http_kv import read_get
 from kritad.server.http_names import (
     checked_key,
     checked_value,
@@ -91,13 +92,15 @@ def _form(exchange: Exchange, allowed: frozenset[str]) -> dict[str, bytes]:
 
 def _get(exchange: Exchange, key: bytes, fields: dict[str, bytes]) -> None:
     reading = reading_of(fields, exchange.request.headers)
-    exchange.submit(Op.GET, (key, *reading.fields), partial(_got, key=key))
+    then = partial(_got, key=key, stale=reading.stale)
+    exchange.submit(Op.GET, (key, *reading.fields), then)
 
 
-def _got(exchange: Exchange, reply: object, key: bytes) -> None:
-    value = read_value(reply)
-    if value is None:
-        exchange.reply_json(404, absent_document(key))
+def _got(exchange: Exchange, reply: object, key: bytes, stale: bool) -> None:
+    found = read_get(reply)
+    headers = b"Krita-Staleness-Ms: %d\r\n" % found.staleness_ms if stale else b""
+    if found.value is None:
+        exchange.reply_json(404, absent_document(key), headers)
         return
     exchange.reply_json(
         200,
@@ -105,8 +108,9 @@ def _got(exchange: Exchange, reply: object, key: bytes) -> None:
             "status": "success",
             "message": "200 ok",
             "key": json_text(key),
-            "value": json_text(value.data),
+            "value": json_text(found.value),
         },
+        headers,
     )
 
 

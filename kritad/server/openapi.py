@@ -122,18 +122,21 @@ def _plain() -> dict[str, dict[str, Schema]]:
     """The addresses that the first users know."""
     tag = "names"
     by_query = (query("value", _BYTES_TEXT, "the key", required=True),)
-    got = {200: _json("NamedValue", "The value")}
+    got = {
+        200: _json("NamedValue", "The value", "Krita-Staleness-Ms"),
+        404: _json("Error", "There is no such key", "Krita-Staleness-Ms"),
+    }
     done = {200: _json("Named", "Done")}
     return {
         "/key": {
-            "get": _op("getByQuery", "The value of a key", got, (*_READ, 404, 410),
+            "get": _op("getByQuery", "The value of a key", got, _READ,
                        takes=_FRESH, also=by_query, tag=tag),
             "put": _op("putByForm", "Set a key; without a field key the one called key", done,
                        _WRITE, body=_form("value", key=KEY_TEXT, value=TEXT), tag=tag),
             "delete": _op("deleteKey", "Remove the key called key", done, (*_WRITE, 404), tag=tag),
         },
         "/{name}": {
-            "get": _op("getByName", "The value of a key", got, (*_READ, 404, 410), takes=_FRESH,
+            "get": _op("getByName", "The value of a key", got, _READ, takes=_FRESH,
                        also=(_NAME,), tag=tag),
             "put": _op("putByName", "Set a key", done, _WRITE, also=(_NAME,),
                        body=_form("value", value=TEXT), tag=tag),

@@ -35,6 +35,17 @@ async def test_a_key_that_is_not_there_is_404_and_says_so() -> None:
             assert answer.document["key"] == "nothing"
 
 
+async def test_a_stale_read_by_name_says_how_stale_it_may_be() -> None:
+    async with running() as node:
+        await ask(node, request("PUT", "/a", b"value=1"))
+        for path, more in (("/a?", ""), ("/nothing?", ""), ("/key?", "value=a&")):
+            for asked in ("consistency=stale", "consistency=bounded&max_staleness=1"):
+                stale = await ask(node, request("GET", path + more + asked))
+                assert stale.headers["krita-staleness-ms"] == "7"
+            fresh = await ask(node, request("GET", path + more))
+            assert "krita-staleness-ms" not in fresh.headers
+
+
 async def test_a_deleted_key_is_gone() -> None:
     async with running() as node:
         await ask(node, request("PUT", "/name", b"value=V"))
