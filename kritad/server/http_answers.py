@@ -57,6 +57,10 @@ _OUTCOMES = {
 }
 _RETRY_AFTER_S = {429: 1, 503: 1}
 
+# The header lines of an error that no database has answered.
+NOT_APPLIED = b"Krita-Outcome: not-applied\r\n"
+NOT_NOW = NOT_APPLIED + b"Retry-After: %d\r\n" % _RETRY_AFTER_S[503]
+
 _STATUS_LINES = {
     code.value: f"HTTP/1.1 {code.value} {code.phrase}\r\n".encode() for code in HTTPStatus
 }
@@ -244,6 +248,6 @@ OVERLOADED = answer_bytes(
     json_bytes(
         error_document(Busy("this node has as many connections as it takes (connections_max)"))
     ),
-    b"Krita-Outcome: not-applied\r\nRetry-After: 1\r\n",
+    NOT_NOW,
     connection=b"Connection: close\r\n",
 )

@@ -33,6 +33,8 @@ from krita.operations import OPERATIONS, Op
 from kritad.access import Principal
 from kritad.server.http_answers import (
     JSON,
+    NOT_APPLIED,
+    absent_document,
     answer_bytes,
     error_code,
     error_document,
@@ -264,6 +266,10 @@ class Exchange:
         """Give a document as the answer."""
         self.reply(code, json_bytes(document), headers)
 
+    def reply_absent(self, key: bytes, headers: bytes = b"") -> None:
+        """Answer that there is no such key."""
+        self.reply_json(404, absent_document(key), headers + NOT_APPLIED)
+
     def fail(self, error: KritaError) -> None:
         """Give the error as the answer."""
         code = error_code(error)
@@ -287,7 +293,7 @@ class Exchange:
 
     def refuse(self, refusal: HttpRefusal) -> None:
         """Give the refusal as the answer."""
-        headers = b"Krita-Outcome: not-applied\r\n"
+        headers = NOT_APPLIED
         if refusal.allow:
             headers += f"Allow: {', '.join(refusal.allow)}\r\n".encode()
         document = refusal_document(refusal.message, refusal.hint, refusal.error)

@@ -21,7 +21,7 @@ from attrs import define
 from krita.errors import BadRequest, Compacted, KritaError, ProtocolError
 from krita.operations import Consistency, Op
 from krita.values import read_delete, read_put
-from kritad.server.http_answers import absent_document, json_bytes, json_text, json_text_bytes
+from kritad.server.http_answers import json_bytes, json_text, json_text_bytes
 from kritad.server.http_conditions import NO_CONDITION, condition_of, failed, write_if
 from kritad.server.http_exchange import Exchange, Otherwise
 from kritad.server.http_names import (
@@ -131,7 +131,7 @@ def answer_found(exchange: Exchange, key: bytes, found: Found, *, stale: bool = 
             exchange.reply(304, b"", b'%bETag: "%d"\r\n' % (headers, revision))
         return
     if found.value is None:
-        exchange.reply_json(404, absent_document(key), headers)
+        exchange.reply_absent(key, headers)
         return
     if found.expires_in_ms is not None or found.lease is not None:
         headers += found.headers

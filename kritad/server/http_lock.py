@@ -22,7 +22,7 @@ from functools import partial
 from krita.errors import BadRequest, ConditionFailed, KritaError, Locked, ProtocolError
 from krita.operations import Op
 from krita.values import read_delete
-from kritad.server.http_answers import json_text, refusal_document
+from kritad.server.http_answers import NOT_APPLIED, json_text, refusal_document
 from kritad.server.http_conditions import lock_lost
 from kritad.server.http_exchange import Exchange
 from kritad.server.http_json import body_of
@@ -102,7 +102,7 @@ def show(exchange: Exchange) -> None:
         found = read_get(reply)
         headers = b"Krita-Revision: %d\r\n" % found.shard_revision
         if found.value is None:
-            exchange.reply_json(404, _free(name), headers)
+            exchange.reply_json(404, _free(name), headers + NOT_APPLIED)
         else:
             exchange.reply_json(200, _holder(name, found), headers)
 

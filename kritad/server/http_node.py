@@ -18,7 +18,7 @@ import re
 from krita.limits import PORT_DEFAULT
 from krita.operations import Op
 from kritad.metrics import CONTENT_TYPE
-from kritad.server.http_answers import TEXT
+from kritad.server.http_answers import NOT_APPLIED, NOT_NOW, TEXT, refusal_document
 from kritad.server.http_exchange import Exchange
 
 # What may stand in a line that somebody copies into a shell.
@@ -78,9 +78,7 @@ def _say(exchange: Exchange, good: bool, word: str, problems: list[str], bad_cod
     if good:
         exchange.reply(200, word.encode(), b"Cache-Control: no-store\r\n", TEXT)
         return
-    document: dict[str, object] = {
-        "status": "error",
-        "message": f"not {word}: {'; '.join(problems) or 'starting or stopping'}",
-        "problems": list(problems),
-    }
-    exchange.reply_json(bad_code, document, b"Cache-Control: no-store\r\n")
+    message = f"not {word}: {'; '.join(problems) or 'starting or stopping'}"
+    name, headers = ("unavailable", NOT_NOW) if bad_code == 503 else ("unhealthy", NOT_APPLIED)
+    document = refusal_document(message, "", name) | {"problems": list(problems)}
+    exchange.reply_json(bad_code, document, headers + b"Cache-Control: no-store\r\n")

@@ -18,7 +18,7 @@ from functools import partial
 from krita.errors import BadRequest
 from krita.operations import Op
 from krita.values import read_delete
-from kritad.server.http_answers import absent_document, json_text
+from kritad.server.http_answers import json_text
 from kritad.server.http_exchange import Exchange
 from kritad.server.http_kv import read_get
 from kritad.server.http_names import (
@@ -100,7 +100,7 @@ def _got(exchange: Exchange, reply: object, key: bytes, stale: bool) -> None:
     found = read_get(reply)
     headers = b"Krita-Staleness-Ms: %d\r\n" % found.staleness_ms if stale else b""
     if found.value is None:
-        exchange.reply_json(404, absent_document(key), headers)
+        exchange.reply_absent(key, headers)
         return
     exchange.reply_json(
         200,
@@ -131,4 +131,4 @@ def _deleted(exchange: Exchange, reply: object, key: bytes) -> None:
     if read_delete(reply).existed:
         _done(exchange, reply, key)
     else:
-        exchange.reply_json(404, absent_document(key))
+        exchange.reply_absent(key)

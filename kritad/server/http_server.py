@@ -23,6 +23,7 @@ import trio
 from kritad.server.http_answers import (
     CONTINUE,
     JSON,
+    NOT_APPLIED,
     answer_bytes,
     json_bytes,
     refusal_document,
@@ -282,6 +283,6 @@ class HttpConnection:
             refusal.code,
             JSON,
             json_bytes(refusal_document(refusal.message, refusal.hint, refusal.error)),
-            b"Krita-Outcome: not-applied\r\n",
+            NOT_APPLIED,
             connection=_CLOSE,
         )

@@ -16,7 +16,7 @@ from functools import partial
 
 from krita.errors import BadRequest, ProtocolError
 from krita.operations import KEEP_TTL, Op
-from kritad.server.http_answers import absent_document, json_text
+from kritad.server.http_answers import json_text
 from kritad.server.http_exchange import Exchange, Otherwise
 from kritad.server.http_kv import PREFIX, guarded_write
 from kritad.server.http_names import checked_value, key_of
@@ -98,7 +98,7 @@ def _done(exchange: Exchange, reply: object, key: bytes, op: Op) -> None:
         case _:
             raise ProtocolError("the reply to a write is malformed")
     if op == Op.TOUCH and not existed:
-        exchange.reply_json(404, absent_document(key))
+        exchange.reply_absent(key)
         return
     document: dict[str, object] = {
         "status": "success",

@@ -124,7 +124,7 @@ def _plain() -> dict[str, dict[str, Schema]]:
     by_query = (query("value", _BYTES_TEXT, "the key", required=True),)
     got = {
         200: _json("NamedValue", "The value", "Krita-Staleness-Ms"),
-        404: _json("Error", "There is no such key", "Krita-Staleness-Ms"),
+        404: _json("Error", "There is no such key", "Krita-Staleness-Ms", "Krita-Outcome"),
     }
     done = {200: _json("Named", "Done")}
     return {
@@ -152,7 +152,7 @@ def _kv() -> dict[str, dict[str, Schema]]:
     unchanged = _empty("It is what If-None-Match names, or nothing changed in time", "ETag",
                        "Krita-Revision")  # fmt: skip
     absent = _json("Error", "There is no such key, as of Krita-Revision", "Krita-Revision",
-                   "Krita-Staleness-Ms")  # fmt: skip
+                   "Krita-Staleness-Ms", "Krita-Outcome")  # fmt: skip
     written = ("ETag", "Krita-Revision")
     gone = _empty("Removed, or not there", "Krita-Existed", "Krita-Revision")
     verb = query("do", {"enum": ["add", "append", "touch", "persist"]}, "what", required=True)
@@ -175,7 +175,7 @@ def _kv() -> dict[str, dict[str, Schema]]:
             "post": _op("change", "Add to a number, append, or change how long a key lasts",
                         {200: _json("Changed", "Changed", *written),
                          201: _json("Changed", "It was absent", *written),
-                         404: _json("Error", "Nothing to touch")},
+                         404: _json("Error", "Nothing to touch", "Krita-Outcome")},
                         _CONDITIONAL, takes=("ttl", "lease", *_GUARD), body=binary, tag=tag,
                         also=(_KEY, verb, query("by", INTEGER, "of do=add; 1 without it"))),
         },
@@ -256,7 +256,8 @@ def _lives() -> dict[str, dict[str, Schema]]:
         "/v1/lock/{name}": {
             "get": _op("showLock", "Who holds a lock",
                        {200: _json("LockHolder", "It is held", "Krita-Revision"),
-                        404: _json("Error", "It is free", "Krita-Revision")},
+                        404: _json("Error", "It is free", "Krita-Revision",
+                                   "Krita-Outcome")},
                        _READ, also=(_LOCK,), tag="locks"),
             "post": _op("takeLock", "Take a lock, waiting for it if asked to",
                         {200: _json("Lock", "Taken")}, (*_WRITE, 410, 423), also=(_LOCK,),
@@ -297,7 +298,9 @@ def _past() -> dict[str, dict[str, Schema]]:
 
 def _node() -> dict[str, dict[str, Schema]]:
     def said(name: str, word: str, bad: int, summary: str) -> dict[str, Schema]:
-        answers = {200: _text(word), bad: _json("Problems", "What is wrong")}
+        again = ("Retry-After",) if bad == 503 else ()
+        problems = _json("Problems", "What is wrong", "Krita-Outcome", *again)
+        answers = {200: _text(word), bad: problems}
         return {"get": _op(name, summary, answers, _OPEN, tag="node", open_to_all=True)}
 
     return {

@@ -171,9 +171,11 @@ SCHEMAS: dict[str, Schema] = {
         },
     ),
     "Problems": thing(
-        "status message problems",
+        "status message code outcome problems",
         status=constant("error"),
         message=TEXT,
+        code=constant("unavailable", "unhealthy"),
+        outcome=constant("not applied"),
         problems=array(TEXT),
     ),
     "Named": thing("status message key", status=SUCCESS, message=TEXT, key=BYTES),

@@ -47,6 +47,7 @@ async def test_deleting_says_whether_there_was_anything_and_404_says_as_of_when(
         absent = await ask(node, request("GET", KEY))
         assert absent.code == 404
         assert absent.headers["krita-revision"] == "3"
+        assert absent.headers["krita-outcome"] == "not-applied"
 
 
 # What is there (at revision 1), the method, the headers, the answer.

@@ -51,7 +51,8 @@ async def test_a_lease_whose_id_the_client_chooses_may_be_granted_again(tmp_path
 
 async def test_a_lock_is_one_owner_s_until_it_is_given_back(tmp_path: Path) -> None:
     async with serving(tmp_path) as (node, _):
-        assert (await send(node, "GET", LOCK)).code == 404
+        free = await send(node, "GET", LOCK)
+        assert (free.code, free.headers["krita-outcome"]) == (404, "not-applied")
         mine = await send(node, "POST", LOCK, {"owner": "me", "ttl": 60})
         token = mine.document["token"]
         again = await send(node, "POST", LOCK, {"owner": "me", "ttl": 60})

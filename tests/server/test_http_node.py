@@ -47,6 +47,21 @@ async def test_a_node_without_a_quorum_is_unhealthy_but_stays_alive() -> None:
         assert (await ask(node, request("GET", "/livez"))).code == 200
 
 
+async def test_a_node_that_is_not_well_says_so_as_every_error_does() -> None:
+    async with running() as node:
+        node.service.status = Health(False, False, False, ["the node has failed"])
+        for path, code, name in (
+            ("/livez", 503, "unavailable"),
+            ("/readyz", 503, "unavailable"),
+            ("/health", 500, "unhealthy"),
+        ):
+            sick = await ask(node, request("GET", path))
+            assert (sick.code, sick.headers["krita-outcome"]) == (code, "not-applied")
+            assert ("retry-after" in sick.headers) == (code == 503)
+            assert sick.document["problems"] == ["the node has failed"]
+            assert sick.document.items() >= {"code": name, "outcome": "not applied"}.items()
+
+
 async def test_metrics_count_requests_and_connections() -> None:
     async with running() as node:
         await ask(node, request("GET", "/nothing"))

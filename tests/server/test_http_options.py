@@ -50,7 +50,8 @@ async def test_what_changes_a_value_leaves_its_ttl_alone(tmp_path: Path) -> None
         assert "krita-expires-in" not in (await ask(node, request("GET", KEY))).headers
         touched = await ask(node, request("POST", KEY + "?do=touch&ttl=9"))
         assert touched.code == 200
-        assert (await ask(node, request("POST", "/v1/kv/none?do=touch&ttl=9"))).code == 404
+        absent = await ask(node, request("POST", "/v1/kv/none?do=touch&ttl=9"))
+        assert (absent.code, absent.headers["krita-outcome"]) == (404, "not-applied")
 
 
 async def test_adding_to_what_is_no_number_is_409(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ async def test_a_key_that_is_not_there_is_404_and_says_so() -> None:
             assert answer.code == 404
             assert answer.document["status"] == "error"
             assert answer.document["key"] == "nothing"
+            assert answer.headers["krita-outcome"] == "not-applied"
 
 
 async def test_a_stale_read_by_name_says_how_stale_it_may_be() -> None:
