@@ -3,8 +3,8 @@
 Rules (design: nobody gets in by default):
 * A node that listens beyond loopback has KRITA_ADMIN_TOKEN (config.py refuses
   to start it otherwise).
-* Data and status are open to whoever connects from the machine itself; from
-  beyond it they need the token.
+* Data and status are open to whoever connects over the loopback interface; over
+  any other, from the machine itself too, they need the token.
 * Administration needs the token on every interface; a cluster that has none
   has no administration.
 * Operations between nodes need a peer, and a peer has proved in the handshake
@@ -87,6 +87,6 @@ class Access:
             )
         if not principal.loopback:
             raise Unauthenticated(
-                f"{operation.name} needs a token when it comes from another machine",
+                f"{operation.name} needs a token unless it comes over the loopback interface",
                 hint="set KRITA_ADMIN_TOKEN for kritash, or send Authorization: Bearer",
             )

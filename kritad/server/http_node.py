@@ -35,7 +35,7 @@ This is a node of Krita, a distributed key-value database. Every node answers fo
   curl http://{host}/health      what is wrong with this node, if anything is
   curl http://{host}/metrics     figures for Prometheus
 
-From another machine than this one add  -H "Authorization: Bearer $KRITA_ADMIN_TOKEN".
+Unless you come over the loopback interface, add  -H "Authorization: Bearer $KRITA_ADMIN_TOKEN".
 docs/http.md describes all addresses and errors; kritash is the shell.
 """
 

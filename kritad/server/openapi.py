@@ -360,7 +360,7 @@ DOCUMENT: dict[str, object] = {
             "token": {
                 "type": "http",
                 "scheme": "bearer",
-                "description": "not needed from the machine that the node runs on",
+                "description": "not needed over the node's loopback interface",
             }
         },
     },

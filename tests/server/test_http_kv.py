@@ -242,6 +242,7 @@ async def test_a_client_from_elsewhere_without_a_token_learns_nothing(
         there = await ask(node, request("GET", KEY))
         absent = await ask(node, request("GET", "/v1/kv/b"))
         assert there.code == absent.code == 401
+        assert "unless it comes over the loopback interface" in str(there.document["message"])
         assert there.body == absent.body
         assert (await ask(node, request("GET", "/metrics"))).code == 401
         assert (await ask(node, request("GET", "/health"))).code == 200
