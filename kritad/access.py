@@ -55,11 +55,16 @@ class Access:
         return f"<Access {'with a' if self._token else 'without'} token>"
 
     def authenticate(self, token: bytes | None, remote_loopback: bool) -> Principal:
-        """Who a client is. Raises Unauthenticated for a token that is not ours;
-        no token makes an anonymous principal."""
+        """Who a client is. Raises Unauthenticated for a token that is not ours,
+        and where there is none; no token makes an anonymous principal."""
         if token is None:
             return _LOCAL if remote_loopback else _STRANGER
-        if self._token is None or not hmac.compare_digest(token, self._token):
+        if self._token is None:
+            raise Unauthenticated(
+                "a token was sent, and this cluster has no admin token",
+                hint="send none, or start every node with the same KRITA_ADMIN_TOKEN",
+            )
+        if not hmac.compare_digest(token, self._token):
             raise Unauthenticated(
                 "the token is not this cluster's admin token",
                 hint="use the KRITA_ADMIN_TOKEN that the nodes were started with",

@@ -233,6 +233,14 @@ async def test_a_wrong_or_malformed_token_is_turned_away(header: str, code: int)
         assert node.service.submitted == 0
 
 
+async def test_a_token_for_a_cluster_that_has_none_is_told_so() -> None:
+    async with running(service=MemoryService(Access(None))) as node:
+        answer = await ask(node, request("GET", KEY, headers={"Authorization": "Bearer x"}))
+        assert (answer.code, answer.document["code"]) == (401, "unauthenticated")
+        assert "this cluster has no admin token" in str(answer.document["message"])
+        assert str(answer.document["hint"]).startswith("send none")
+
+
 async def test_a_client_from_elsewhere_without_a_token_learns_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
