@@ -170,7 +170,7 @@ class HttpWire:
         elif version == "1.0":
             self._http_1_0 = True
         else:
-            raise HttpRefusal(505, f"HTTP/{version} is not spoken here", "use HTTP/1.1")
+            raise _not_spoken(version)
         if b"transfer-encoding" in headers or b"content-length" in headers:
             self._expect_body(headers, version)
 
@@ -243,6 +243,10 @@ def _origin_form(target: bytes) -> bytes:
     raise HttpRefusal(400, "the request's target is neither a path nor an http URL")
 
 
+def _not_spoken(version: str) -> HttpRefusal:
+    return HttpRefusal(505, f"HTTP/{version} is not spoken here", "use HTTP/1.1")
+
+
 def _explain(error: httptools.HttpParserError) -> HttpRefusal:
     """llhttp says what it stumbled over; say what the sender should have written."""
     said = str(error)
@@ -254,6 +258,8 @@ def _explain(error: httptools.HttpParserError) -> HttpRefusal:
             "the URL holds a character that URLs may not",
             "percent-encode it: %20 for a space, %D0%9A for a letter beyond ASCII",
         )
+    if "PRI/Upgrade" in said:  # the preface of HTTP/2, of a client that takes it for granted
+        return _not_spoken("2.0")
     if "Expected HTTP/" in said:
         return HttpRefusal(
             400,

@@ -125,7 +125,7 @@ REFUSED = {
     "two Hosts": (400, b"GET /a HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
     "two Authorizations": (400, _put(b"Authorization: Bearer a", b"Authorization: Bearer b")),
     "two Hosts in HTTP/1.0": (400, b"GET /a HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n"),
-    "the preface of HTTP/2": (400, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    "the preface of HTTP/2": (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     "HTTP/2.0 in a request line": (505, b"GET /a HTTP/2.0\r\nHost: a\r\n\r\n"),
     "HTTP/0.9": (505, b"GET /a\r\n\r\n"),
     "HTTP/1.9": (400, b"GET /a HTTP/1.9\r\nHost: a\r\n\r\n"),
