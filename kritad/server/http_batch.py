@@ -145,10 +145,11 @@ _VERBS: dict[str, Callable[[Fields], tuple[Op, tuple[object, ...]]]] = {
 _KEEPS = frozenset({"add", "append"})  # the life that the key has, unless they say otherwise
 
 
-def write_of(item: Fields, do: str) -> Write:
-    """What an object says that is to be done. Raises BadRequest."""
+def write_of(item: Fields, do: str, *others: str) -> Write:
+    """What an object says that is to be done; ``others`` it might have said besides. Raises
+    BadRequest."""
     if do not in _VERBS:
-        raise item.bad("do", f"one of {', '.join(sorted(_VERBS))}")
+        raise item.bad("do", f"one of {', '.join(sorted([*_VERBS, *others]))}")
     key = item.key()
     op, what = _VERBS[do](item)
     life: tuple[int | None, int | None] | None = None
@@ -159,7 +160,7 @@ def write_of(item: Fields, do: str) -> Write:
         if life == (None, None) and do in _KEEPS:
             life = -1, None
         if life[0] in (None, -1) and life[1] is None and do == "touch":
-            raise item.bad("ttl", "needed, or lease")
+            raise BadRequest(f"{item.what} has neither ttl nor lease, and touch needs one")
     return Write(op, key, what, life)
 
 

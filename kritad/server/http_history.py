@@ -80,7 +80,7 @@ def history(exchange: Exchange) -> None:
     key = key_of(exchange.request.path[len(HISTORY) :])
     limit = number(fields["limit"], "limit") if "limit" in fields else _LIMIT
     if not limit:
-        raise BadRequest("limit is at least 1")
+        raise BadRequest("limit must be at least 1")
     before = number(fields["before"], "before") if "before" in fields else None
 
     def then(exchange: Exchange, reply: object) -> None:
@@ -174,7 +174,7 @@ def retain(exchange: Exchange) -> None:
         raise BadRequest("prefix and keep are needed", hint="?prefix=config/&keep=86400")
     keep_ms = milliseconds(fields["keep"], "keep")
     if not keep_ms:
-        raise BadRequest("keep is more than no time", hint="DELETE ends a retention")
+        raise BadRequest("keep must be more than no time", hint="DELETE ends a retention")
     _set(exchange, fields["prefix"], keep_ms)
 
 

@@ -17,7 +17,7 @@ from krita.errors import BadRequest
 from krita.operations import KEEP_TTL
 from kritad.server.http_exchange import Exchange
 from kritad.server.http_names import checked_key
-from kritad.server.http_options import TTL_S_MAX, checked_ttl, lease_id
+from kritad.server.http_options import TTL_S_MAX, checked_ttl, lease_id, seconds_up_to
 
 _T = TypeVar("_T")
 _NUMBER_MAX = (1 << 63) - 1
@@ -29,7 +29,7 @@ class Fields:
 
     def __init__(self, item: object, what: str) -> None:
         if not isinstance(item, dict):
-            raise BadRequest(f"{what} is an object", hint="see /openapi.json")
+            raise BadRequest(f"{what} must be an object", hint="see /openapi.json")
         self._left: dict[str, object] = dict(item)
         self.what = what
 
@@ -49,13 +49,13 @@ class Fields:
             )
 
     def bad(self, name: str, wanted: str) -> BadRequest:
-        """The error of a field that is not what it should be."""
-        return BadRequest(f"{name} of {self.what} is {wanted}", hint="see /openapi.json")
+        """The error of a field that is not what it must be."""
+        return BadRequest(f"{name} of {self.what} must be {wanted}", hint="see /openapi.json")
 
     def _take(self, name: str, wanted: str, default: object) -> object:
         found = self._left.pop(name, default)
         if found is _ABSENT:
-            raise BadRequest(f"{self.what} has no {name}", hint=f"{name} is {wanted}")
+            raise BadRequest(f"{self.what} has no {name}", hint=f"{name} must be {wanted}")
         return found
 
     def text(self, name: str, default: object = _ABSENT) -> str:
@@ -98,13 +98,14 @@ class Fields:
             raise self.bad(name, "true or false")
         return found
 
-    def seconds(self, name: str, default: float | None = None) -> int:
+    def seconds(self, name: str, default: float | None = None, *, most_s: float = TTL_S_MAX) -> int:
         """A time in milliseconds."""
-        found = self._take(name, "a number of seconds", _ABSENT if default is None else default)
+        wanted = seconds_up_to(most_s)
+        found = self._take(name, wanted, _ABSENT if default is None else default)
         if isinstance(found, bool) or not isinstance(found, int | float):
-            raise self.bad(name, "a number of seconds")
-        if not 0 <= found <= TTL_S_MAX:
-            raise self.bad(name, f"a number of seconds up to {TTL_S_MAX}")
+            raise self.bad(name, wanted)
+        if not 0 <= found <= most_s:
+            raise self.bad(name, wanted)
         return round(found * 1000)
 
     def life(self) -> tuple[int | None, int | None]:
@@ -162,7 +163,7 @@ def key_item(item: object, what: str) -> bytes:
     """A key in an array. Raises BadRequest."""
     key = bytes_of(item)
     if key is None:
-        raise BadRequest(f"{what} is {_BYTES}")
+        raise BadRequest(f"{what} must be {_BYTES}")
     return checked_key(key)
 
 

@@ -43,16 +43,14 @@ def acquire(exchange: Exchange, watches: Watches) -> None:
     body = body_of(exchange)
     owner = body.data("owner")
     if not owner:
-        raise body.bad("owner", "not empty")
+        raise body.bad("owner", "of at least one byte")
     ttl_ms = checked_ttl(body.seconds("ttl")) if "ttl" in body else None
     lease = lease_id(body.text("lease").encode()) if "lease" in body else None
     if ttl_ms is None and lease is None:
         raise BadRequest(
             "a lock has a ttl or a lease", hint="without either it outlives a holder that dies"
         )
-    wait_s = body.seconds("wait", 0) / 1000
-    if wait_s > WAIT_S_MAX:
-        raise body.bad("wait", f"a number of seconds up to {WAIT_S_MAX:g}")
+    wait_s = body.seconds("wait", 0, most_s=WAIT_S_MAX) / 1000
     body.done()
     fields = (None, None, None, name, owner, ttl_ms, lease)
     if not wait_s:
@@ -153,9 +151,11 @@ def release(exchange: Exchange) -> None:
     """DELETE"""
     name = key_of(exchange.request.path[len(PREFIX) :])
     fields = query_of(exchange, frozenset({"token"}))
-    token = number(fields.get("token", b""), "token")
+    if "token" not in fields:
+        raise BadRequest("token is missing", hint="?token= what taking the lock has answered")
+    token = number(fields["token"], "token")
     if not token:
-        raise BadRequest("token is what taking the lock has answered")
+        raise BadRequest("token must be what taking the lock has answered")
 
     def released(exchange: Exchange, reply: object) -> None:
         exchange.reply(204, b"", b"Krita-Revision: %d\r\n" % read_delete(reply).revision)

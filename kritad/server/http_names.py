@@ -17,13 +17,15 @@ _TOKEN_PARAMETERS = frozenset({"token", "access_token", "admin_token", "krita_ad
 
 def key_of(encoded: bytes) -> bytes:
     """The key that a percent-encoded name means. Raises BadRequest or TooLarge."""
+    if not encoded:
+        raise BadRequest("no key is named", hint="its name stands in the URL: /NAME")
     return checked_key(unquote_to_bytes(encoded) if b"%" in encoded else encoded)
 
 
 def checked_key(key: bytes) -> bytes:
     """The key itself. Raises BadRequest when empty, TooLarge when over the limit."""
     if not key:
-        raise BadRequest("no key is named", hint="its name stands in the URL: /NAME")
+        raise BadRequest("no key is named", hint="a key has at least one byte")
     if len(key) > KEY_BYTES_MAX:
         raise TooLarge(f"the key has {len(key)} bytes, the limit is {KEY_BYTES_MAX}")
     return key

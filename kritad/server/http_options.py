@@ -58,14 +58,19 @@ def milliseconds(text: bytes, name: str, *, most_s: float = TTL_S_MAX) -> int:
         seconds = float(text.replace(b" ", b"+"))  # a + in a query is a blank
         if seconds <= most_s:
             return round(seconds * 1000)
-    raise BadRequest(f"{name} is a number of seconds up to {most_s:,g}, such as 30 or 0.5")
+    raise BadRequest(f"{name} must be {seconds_up_to(most_s)}, such as 30 or 0.5")
+
+
+def seconds_up_to(most_s: float) -> str:
+    """What a time must be, for errors."""
+    return f"a number of seconds up to {most_s:,.0f}"
 
 
 def number(text: bytes, name: str) -> int:
     """A whole number from 0 on. Raises BadRequest."""
     if _NUMBER.fullmatch(text) and int(text) <= _NUMBER_MAX:
         return int(text)
-    raise BadRequest(f"{name} is a whole number from 0 to 2**63-1")
+    raise BadRequest(f"{name} must be a whole number from 0 to 2**63-1")
 
 
 def flag(fields: dict[str, bytes], name: str) -> bool:
@@ -74,7 +79,7 @@ def flag(fields: dict[str, bytes], name: str) -> bool:
     if text is None:
         return False
     if text.lower() not in _FLAGS:
-        raise BadRequest(f"{name} is 1 or 0, true or false")
+        raise BadRequest(f"{name} must be 1 or 0, true or false")
     return _FLAGS[text.lower()]
 
 
@@ -92,7 +97,7 @@ def life_of(fields: dict[str, bytes]) -> tuple[int | None, int | None]:
 def checked_ttl(ttl_ms: int) -> int:
     """Raises BadRequest for a time to live of nothing."""
     if ttl_ms < 1:
-        raise BadRequest("ttl is at least 0.001 seconds", hint="DELETE removes a key at once")
+        raise BadRequest("ttl must be at least 0.001 seconds", hint="DELETE removes a key at once")
     return ttl_ms
 
 
@@ -100,7 +105,7 @@ def lease_id(text: bytes) -> int:
     """A lease as answers name it. Raises BadRequest."""
     lease = int(text) if _NUMBER.fullmatch(text) else 0
     if not 0 < lease < LEASE_LIMIT:
-        raise BadRequest("lease is a number from 1 to 2**60-1, as POST /v1/lease gives it")
+        raise BadRequest("lease must be a number from 1 to 2**60-1, as POST /v1/lease gives it")
     return lease
 
 
@@ -226,7 +231,7 @@ def _freshness(fields: dict[str, bytes]) -> tuple[Consistency, int | None]:
     if name == b"stale":
         return Consistency.STALE, None
     raise BadRequest(
-        "consistency is linearizable, stale or bounded", hint="leave it out for linearizable"
+        "consistency must be linearizable, stale or bounded", hint="leave it out for linearizable"
     )
 
 

@@ -80,7 +80,7 @@ def scan(exchange: Exchange) -> None:
     reverse, keys_only = flag(fields, "reverse"), flag(fields, "keys_only")
     limit = number(fields["limit"], "limit") if "limit" in fields else None
     if limit == 0:
-        raise BadRequest("limit is at least 1")
+        raise BadRequest("limit must be at least 1")
     if flag(fields, "count"):
         if fields.keys() - RANGE_FIELDS - {"count"}:
             raise BadRequest("count goes with a range, and with nothing else")

@@ -100,7 +100,7 @@ def _comparison(item: object, what: str) -> list[object]:
     else:
         wanted = Relation.EQUAL if fields.flag("absent") else Relation.UNEQUAL
         if relation != "=":
-            raise fields.bad("is", "not there beside absent")
+            raise fields.bad("is", "= beside absent")
         row = [key, int(Compare.REVISION), int(wanted), 0]
     fields.done()
     return row
@@ -109,7 +109,7 @@ def _comparison(item: object, what: str) -> list[object]:
 def _operation(item: object, what: str) -> Write | Read:
     fields = Fields(item, what)
     do = fields.text("do")
-    found = Read(fields.key()) if do == "get" else write_of(fields, do)
+    found = Read(fields.key()) if do == "get" else write_of(fields, do, "get")
     fields.done()
     return found
 

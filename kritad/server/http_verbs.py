@@ -37,7 +37,9 @@ def post(exchange: Exchange, value_bytes_max: int) -> None:
     key = key_of(request.path[len(PREFIX) :])
     do = fields.get("do", b"").decode("latin-1")
     if do not in _VERBS:
-        raise BadRequest("do is add, append, touch or persist", hint="PUT sets a value as a whole")
+        raise BadRequest(
+            "do must be add, append, touch or persist", hint="PUT sets a value as a whole"
+        )
     if "by" in fields and do != "add":
         raise BadRequest("by goes with do=add")
     if request.body and do != "append":
@@ -55,7 +57,7 @@ def post(exchange: Exchange, value_bytes_max: int) -> None:
 def _add(_exchange: Exchange, fields: dict[str, bytes], _value_bytes_max: int) -> _Parts:
     by = fields.get("by", b"1")
     if not _DELTA.fullmatch(by) or abs(int(by)) > _DELTA_MAX:
-        raise BadRequest("by is a whole number of at most 63 bits, such as 1 or -7")
+        raise BadRequest("by must be a whole number of at most 63 bits, such as 1 or -7")
     return Op.ADD, (int(by),), _kept(fields)
 
 

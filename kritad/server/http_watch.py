@@ -89,7 +89,7 @@ def _wanted(exchange: Exchange) -> Wanted:
     if "progress" in fields:
         progress_s = milliseconds(fields["progress"], "progress", most_s=_PROGRESS_S_MAX) / 1000
         if progress_s < 0.1:
-            raise BadRequest("progress is at least 0.1 seconds")
+            raise BadRequest("progress must be at least 0.1 seconds")
     text = None if since is None else since.decode("latin-1")
     if "key" not in fields:
         start, stop = range_of(fields)

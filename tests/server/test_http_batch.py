@@ -224,10 +224,10 @@ NONSENSE = [
     ("/v1/bulk", b"{", "no JSON"),
     ("/v1/bulk", b"\xff", "no JSON"),
     ("/v1/bulk", b"[" * 100_000, "no JSON"),
-    ("/v1/bulk", b"[]", "the body is an object"),
+    ("/v1/bulk", b"[]", "the body must be an object"),
     ("/v1/bulk", b"{}", "has no operations"),
-    ("/v1/bulk", b'{"operations":7}', "is an array"),
-    ("/v1/bulk", b'{"operations":[7]}', "operations[0] is an object"),
+    ("/v1/bulk", b'{"operations":7}', "must be an array"),
+    ("/v1/bulk", b'{"operations":[7]}', "operations[0] must be an object"),
     ("/v1/bulk", b'{"operations":[{"do":"get","key":"a"}]}', "do of operations[0]"),
     ("/v1/bulk", b'{"operations":[{"do":"put","key":"a"}]}', "has no value"),
     ("/v1/bulk", b'{"operations":[{"do":"delete","key":"a","if":1}]}', 'not understood: "if"'),
@@ -237,19 +237,25 @@ NONSENSE = [
     ("/v1/bulk", b'{"operations":[{"do":"add","key":"a","by":1.5}]}', "by of operations[0]"),
     ("/v1/bulk", b'{"operations":[{"do":"add","key":"a","by":true}]}', "by of operations[0]"),
     ("/v1/bulk", b'{"operations":[{"do":"add","key":"a","ttl":NaN}]}', "no JSON"),
-    ("/v1/bulk", b'{"operations":[{"do":"touch","key":"a"}]}', "ttl of operations[0]"),
+    ("/v1/bulk", b'{"operations":[{"do":"touch","key":"a"}]}', "has neither ttl nor lease"),
     ("/v1/bulk", b'{"operations":[{"do":"touch","key":"a","ttl":-1}]}', "ttl of operations[0]"),
     ("/v1/txn", b"{}", "names no key"),
+    (
+        "/v1/txn",
+        b'{"then":[{"do":"set","key":"a"}]}',
+        "add, append, delete, get, persist, put, touch",
+    ),
     ("/v1/txn", b'{"compare":[{"key":"a"}]}', "one of revision, value and absent"),
     ("/v1/txn", b'{"compare":[{"key":"a","absent":true,"is":"<"}]}', "is of compare[0]"),
     ("/v1/txn", b'{"compare":[{"key":"a","revision":1,"is":"~"}]}', "is of compare[0]"),
-    ("/v1/get", b'{"keys":[1]}', "keys[0] is text"),
+    ("/v1/get", b'{"keys":[1]}', "keys[0] must be text"),
     ("/v1/lease", b'{"ttl":0}', "at least 0.001"),
     ("/v1/lease", b'{"ttl":"5"}', "ttl of the body"),
-    ("/v1/lease", b'{"ttl":5,"lease":"0"}', "lease is a number"),
+    ("/v1/lease", b'{"ttl":5,"lease":"0"}', "lease must be a number"),
     ("/v1/lock/l", b'{"owner":"me"}', "a lock has a ttl or a lease"),
     ("/v1/lock/l", b'{"owner":"","ttl":1}', "owner of the body"),
     ("/v1/lock/l", b'{"owner":"me","ttl":1,"wait":601}', "wait of the body"),
+    ("/v1/lock/l", b'{"owner":"me","ttl":1,"wait":-1}', "a number of seconds up to 600"),
 ]
 
 
@@ -262,6 +268,22 @@ async def test_json_that_makes_no_sense_is_400_and_says_where(
         assert (answer.code, answer.document["code"]) == (400, "bad_request")
         assert says in str(answer.document["message"])
         assert service.index == 0
+
+
+async def test_a_key_that_is_empty_is_no_matter_of_the_url_unless_it_is_there(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as (node, _):
+        for asked, url in (
+            (request("POST", "/v1/get", b'{"keys":[""]}'), False),
+            (request("POST", "/v1/bulk", b'{"operations":[{"do":"delete","key":""}]}'), False),
+            (request("PUT", "/key", b"key=&value=1"), False),
+            (request("GET", "/v1/watch?key="), False),
+            (request("GET", "/v1/kv/"), True),
+        ):
+            answer = await ask(node, asked)
+            assert answer.document["message"] == "no key is named"
+            assert ("URL" in str(answer.document["hint"])) is url
 
 
 @pytest.mark.parametrize("header", ["If-Match", "If-None-Match", "If-Lock"])

@@ -69,6 +69,8 @@ async def test_a_lock_is_one_owner_s_until_it_is_given_back(tmp_path: Path) -> N
             await send(node, "DELETE", LOCK + "?token=77"),
         ):
             assert (lost.code, "not held any more" in str(lost.document["message"])) == (412, True)
+        nameless = await send(node, "DELETE", LOCK)
+        assert (nameless.code, nameless.document["message"]) == (400, "token is missing")
         assert (await send(node, "DELETE", f"{LOCK}?token={token}")).code == 204
         assert (await send(node, "DELETE", f"{LOCK}?token={token}")).code == 412
         assert (await send(node, "DELETE", LOCK)).code == 400
