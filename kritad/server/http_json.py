@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable
 from typing import TypeVar
 
-from krita.errors import BadRequest
+from krita.errors import BadRequest, TooLarge
 from krita.operations import KEEP_TTL
 from kritad.server.http_exchange import Exchange
 from kritad.server.http_names import checked_key
@@ -129,13 +129,14 @@ class Fields:
         needed: bool = True,
     ) -> list[_T]:
         """An array whose items ``each`` reads, given a name for it in errors; ``setting`` is
-        what its limit is called."""
+        what its limit is called. Raises TooLarge for more."""
         found = self._take(name, "an array", _ABSENT if needed else [])
         if not isinstance(found, list):
             raise self.bad(name, "an array")
         if len(found) > count_max:
-            raise self.bad(
-                name, f"an array of at most {count_max} ({setting}), not of {len(found)}"
+            raise TooLarge(
+                f"{name} of {self.what} has {len(found)} items,"
+                f" the limit is {count_max} ({setting})"
             )
         return [each(item, f"{name}[{place}]") for place, item in enumerate(found)]
 

@@ -214,8 +214,20 @@ async def test_more_than_bulk_max_is_refused_by_its_name(tmp_path: Path) -> None
             ("/v1/bulk", {"operations": [{"do": "delete", "key": "a"}] * 3}),
         ):
             answer = await post(node, path, document)
-            assert answer.code == 400
-            assert "at most 2" in str(answer.document["message"])
+            assert (answer.code, answer.document["code"]) == (413, "too_large")
+            assert "the limit is 2 (bulk_max)" in str(answer.document["message"])
+        assert service.index == 0
+
+
+@pytest.mark.parametrize(("then", "otherwise"), [(1025, 0), (600, 600)])
+async def test_a_transaction_over_its_limit_is_413_however_it_is_divided(
+    then: int, otherwise: int, tmp_path: Path
+) -> None:
+    async with serving(tmp_path) as (node, service):
+        read = {"do": "get", "key": "a"}
+        answer = await post(node, "/v1/txn", {"then": [read] * then, "else": [read] * otherwise})
+        assert (answer.code, answer.document["code"]) == (413, "too_large")
+        assert "the limit is 1024" in str(answer.document["message"])
         assert service.index == 0
 
 
