@@ -172,6 +172,8 @@ class _Item:
 
 def _item(item: object, what: str) -> _Item:
     fields = Fields(item, what)
+    if "if_revision" in fields and "if_absent" in fields:
+        raise BadRequest(f"{what} has both if_revision and if_absent", hint="send one of them")
     if_revision = fields.number("if_revision") if "if_revision" in fields else None
     if fields.flag("if_absent"):
         if_revision = 0

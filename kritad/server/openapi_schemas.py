@@ -215,7 +215,10 @@ SCHEMAS: dict[str, Schema] = {
             }
         ),
     ),
-    "BulkWrite": {"oneOf": _writes({"if_revision": REVISION, "if_absent": FLAG})},
+    "BulkWrite": {
+        "oneOf": _writes({"if_revision": REVISION, "if_absent": FLAG}),
+        "not": {"required": ["if_revision", "if_absent"]},
+    },
     "Bulk": closed("operations", operations=array(ref("BulkWrite"))),
     "BulkResults": thing(
         "results",

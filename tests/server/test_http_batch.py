@@ -251,6 +251,11 @@ NONSENSE = [
     ("/v1/bulk", b'{"operations":[{"do":"add","key":"a","ttl":NaN}]}', "no JSON"),
     ("/v1/bulk", b'{"operations":[{"do":"touch","key":"a"}]}', "has neither ttl nor lease"),
     ("/v1/bulk", b'{"operations":[{"do":"touch","key":"a","ttl":-1}]}', "ttl of operations[0]"),
+    (
+        "/v1/bulk",
+        b'{"operations":[{"do":"delete","key":"a","if_absent":true,"if_revision":7}]}',
+        "operations[0] has both if_revision and if_absent",
+    ),
     ("/v1/txn", b"{}", "names no key"),
     (
         "/v1/txn",
