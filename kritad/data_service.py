@@ -21,6 +21,7 @@ from kritad.host.host import Host
 from kritad.host.nearest import nearest_voter
 from kritad.host.request import Request, Respond
 from kritad.state.memos import checked_name
+from kritad.state.versions import iso_time
 from kritad.storage.places import INNER_PREFIX
 
 Handler = Callable[[Op, bytes, float, bool, Respond], None]
@@ -113,7 +114,7 @@ class DataService:
     def _check_past(self, at_ms: object) -> None:
         now_ms = self._host.clock.wall_ms()
         if type(at_ms) is int and at_ms > now_ms:
-            raise BadRequest(f"at_ms {at_ms} is still to come: it is {now_ms}")
+            raise BadRequest(f"{iso_time(at_ms)} is still to come: it is {iso_time(now_ms)}")
 
     def _nearest(self, shard: int) -> int:
         host = self._host

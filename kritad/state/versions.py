@@ -19,6 +19,7 @@ import attrs
 
 from krita.codec import decode, encode
 from krita.errors import Compacted
+from krita.values import moment
 from kritad.state.retention import Retention
 from kritad.storage.places import inner_body, inner_key, stored_token
 from kritad.storage.rows import Row
@@ -92,7 +93,7 @@ class Versions:
         rule = self._retention.of(key)
         since = None if rule is None else rule.since_index
         if since is None or index < since or found is not None or current is not None:
-            raise _compacted(key, "revision", index, since)
+            raise _compacted(key, f"revision {index}", f"revision {since}", since)
         return None
 
     def at(self, key: bytes, time_ms: int, clock_ms: int) -> Version | Row | None:
@@ -104,7 +105,8 @@ class Versions:
         rule = self._retention.of(key)
         if rule is None or time_ms < rule.whole_from_ms(clock_ms):
             since = None if rule is None else rule.whole_from_ms(clock_ms)
-            raise _compacted(key, "time", time_ms, since)
+            begins = None if since is None else iso_time(since)
+            raise _compacted(key, iso_time(time_ms), begins, since)
         found = self._first_after(key, time_ms)
         return self._table.get(key) if found is None else found
 
@@ -144,13 +146,29 @@ def _version(row_key: bytes, row: Row) -> Version:
     raise AssertionError(f"{row_key!r} holds no version, and matches its digest")
 
 
-def _compacted(key: bytes, what: str, asked: int, oldest: int | None) -> Compacted:
+def iso_time(time_ms: int) -> str:
+    """A moment as messages name it; one that no calendar has, by its milliseconds."""
+    try:
+        return moment(time_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError):
+        return f"{time_ms} ms"
+
+
+def _shown(key: bytes) -> str:
+    """A key for people, who may read it on a terminal: nothing in it is a control character."""
+    text = key.decode(errors="backslashreplace")[:80]
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def _compacted(key: bytes, asked: str, begins: str | None, oldest: int | None) -> Compacted:
+    """``begins`` is ``oldest`` in words; both None where nothing is kept."""
+    name = _shown(key)
     if oldest is None:
         return Compacted(
-            f"no older versions are kept of {key!r:.80}",
+            f'no older versions are kept of "{name}"',
             hint="set a retention for its prefix; from then on they are",
         )
     return Compacted(
-        f"{what} {asked} is older than what is kept of {key!r:.80}: that begins at {oldest}",
+        f'{asked} is older than what is kept of "{name}": that begins at {begins}',
         detail={"oldest": oldest},
     )

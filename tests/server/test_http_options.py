@@ -154,6 +154,29 @@ async def test_a_410_of_the_past_says_where_one_can_begin_as_it_is_sent(
             assert (await ask(node, request("GET", f"{KEY}?{moment}"))).code == 404, "it was absent"
 
 
+@pytest.mark.parametrize(
+    ("key", "moment", "says"),
+    [
+        ("greeting", "at=5", 'no older versions are kept of "greeting"'),
+        ("%00%FE", "at=5", 'no older versions are kept of "\\x00\\xfe"'),
+        (
+            "kept",
+            "at=0.005",
+            '1970-01-01T00:00:00.005Z is older than what is kept of "kept": that ',
+        ),
+        ("kept", "at=32472144000", "2999-01-01T00:00:00.000Z is still to come: it is 2026-"),
+        ("kept", "at=999999999999", "999999999999000 ms is still to come: it is 2026-"),
+    ],
+)
+async def test_the_past_is_told_of_in_text_and_in_moments(
+    key: str, moment: str, says: str, tmp_path: Path
+) -> None:
+    async with serving(tmp_path) as (node, _):
+        await ask(node, request("PUT", "/v1/retention?prefix=kept&keep=3600"))
+        answer = await ask(node, request("GET", f"/v1/kv/{key}?{moment}"))
+        assert str(answer.document["message"]).startswith(says)
+
+
 async def test_where_no_versions_are_kept_a_410_names_no_oldest(tmp_path: Path) -> None:
     async with serving(tmp_path) as (node, _):
         await ask(node, request("PUT", KEY, b"x"))
