@@ -174,10 +174,22 @@ def body_of(exchange: Exchange) -> Fields:
     if not body:
         raise BadRequest("the body is empty", hint="send JSON: curl -d '{…}'")
     try:
-        return Fields(json.loads(body, parse_constant=_refuse), "the body")
+        found = json.loads(body, parse_constant=_refuse)
+        if b"\\u" in body:
+            _check_text(found)
     except (ValueError, RecursionError) as error:
         why = str(error) if isinstance(error, json.JSONDecodeError) else "it cannot be read"
         raise BadRequest(f"the body is no JSON: {why}") from error
+    return Fields(found, "the body")
+
+
+def _check_text(found: object) -> None:
+    """Raises BadRequest for half a surrogate pair, which JSON may spell and UTF-8 has not: it
+    could be neither stored nor told of in an answer."""
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise BadRequest("the body has a \\u escape that is half a character") from None
 
 
 def _refuse(name: str) -> None:

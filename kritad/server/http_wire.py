@@ -103,11 +103,14 @@ class HttpWire:
         """Take what arrived; never raises. ~10 µs for a request of five headers."""
         if self.refusal is not None or self.closing:
             return
-        before = self.started
+        before, body_before = self.started, self._body_bytes
         try:
             self._parser.feed_data(data)
-            if self.phase is Phase.HEAD and self.started == before:
-                self._check_unfinished(len(data))
+            if self.phase is not Phase.IDLE and self.started == before:
+                if self._body_bytes != body_before:
+                    self._unfinished_bytes = 0
+                else:
+                    self._check_unfinished(len(data))
         except httptools.HttpParserUpgrade:
             self.closing = True
         except httptools.HttpParserCallbackError as error:
@@ -121,8 +124,9 @@ class HttpWire:
             self.refusal = _explain(error)
 
     def _check_unfinished(self, more: int) -> None:
-        """The parser keeps an unfinished header to itself, and would keep it for ever.
-        The piece that the head began in is not counted: it may hold other requests."""
+        """The parser keeps an unfinished header to itself, and would keep it for ever; so it
+        does with a trailer, and with what stands behind the size of a chunk. The piece that
+        the head began in is not counted: it may hold other requests."""
         self._unfinished_bytes += more
         if self._unfinished_bytes > self.limits.head_bytes_max:
             raise self._head_too_large()
@@ -162,6 +166,7 @@ class HttpWire:
 
     def on_headers_complete(self) -> None:
         self.phase = Phase.BODY
+        self._unfinished_bytes = 0
         headers = self._headers
         version = self._parser.get_http_version()
         if version == "1.1":

@@ -234,6 +234,9 @@ async def test_a_transaction_over_its_limit_is_413_however_it_is_divided(
 NONSENSE = [
     ("/v1/bulk", b"", "the body is empty"),
     ("/v1/bulk", b"{", "no JSON"),
+    ("/v1/lease", rb'{"ttl":1,"\ud800":1}', "half a character"),
+    ("/v1/lease", rb'{"ttl":1,"lease":"\ud800"}', "half a character"),
+    ("/v1/txn", rb'{"\uDFFF":[]}', "half a character"),
     ("/v1/bulk", b"\xff", "no JSON"),
     ("/v1/bulk", b"[" * 100_000, "no JSON"),
     ("/v1/bulk", b"[]", "the body must be an object"),
@@ -245,7 +248,7 @@ NONSENSE = [
     ("/v1/bulk", b'{"operations":[{"do":"delete","key":"a","if":1}]}', 'not understood: "if"'),
     ("/v1/bulk", b'{"operations":[{"do":"delete","key":""}]}', "no key is named"),
     ("/v1/bulk", b'{"operations":[{"do":"delete","key":{"base64":"_"}}]}', "key of operations"),
-    ("/v1/bulk", b'{"operations":[{"do":"delete","key":"\\ud800"}]}', "key of operations"),
+    ("/v1/bulk", b'{"operations":[{"do":"delete","key":"\\ud800"}]}', "half a character"),
     ("/v1/bulk", b'{"operations":[{"do":"add","key":"a","by":1.5}]}', "by of operations[0]"),
     ("/v1/bulk", b'{"operations":[{"do":"add","key":"a","by":true}]}', "by of operations[0]"),
     ("/v1/bulk", b'{"operations":[{"do":"add","key":"a","ttl":NaN}]}', "no JSON"),

@@ -163,9 +163,11 @@ def test_a_request_is_refused_also_when_it_comes_byte_by_byte(name: str) -> None
     assert not wire.requests
 
 
+CHUNKED = b"PUT /a HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
 def test_a_chunked_body_over_the_limit_is_refused_while_it_comes() -> None:
-    head = b"PUT /a HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\nTransfer-Encoding: chunked\r\n\r\n"
-    wire = wire_of(head, b"200\r\n" + b"x" * 512 + b"\r\n")
+    wire = wire_of(CHUNKED, b"200\r\n" + b"x" * 512 + b"\r\n")
     assert wire.refusal is None
     wire.receive(b"200\r\n" + b"x" * 512)
     assert wire.refusal is not None
@@ -181,6 +183,30 @@ def test_a_header_that_never_ends_is_refused_before_it_is_whole() -> None:
         pieces += 1
         assert pieces < 100, "an endless header was taken"
     assert wire.refusal.code == 431
+
+
+@pytest.mark.parametrize("start", [b"0\r\nX-T: ", b"0\r\n", b"5;name="])
+def test_neither_a_trailer_nor_what_stands_behind_a_chunks_size_goes_on_for_ever(
+    start: bytes,
+) -> None:
+    wire = wire_of(CHUNKED, start)
+    sent = 0
+    while wire.refusal is None:
+        wire.receive(b"a" * 1000)
+        sent += 1000
+        assert sent <= 2 * LIMITS.head_bytes_max
+    assert wire.refusal.code == 431
+
+
+def test_small_chunks_in_small_pieces_are_a_body_like_any() -> None:
+    wire = HttpWire(ServerLimits())
+    wire.receive(CHUNKED)
+    for _ in range(LIMITS.head_bytes_max):
+        for piece in (b"1\r", b"\n", b"x", b"\r\n"):
+            wire.receive(piece)
+    wire.receive(b"0\r\n\r\n")
+    assert wire.refusal is None
+    assert wire.requests[0].body == b"x" * LIMITS.head_bytes_max
 
 
 def test_a_full_read_of_small_requests_with_the_head_of_one_more_is_no_huge_head() -> None:
