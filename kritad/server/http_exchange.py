@@ -209,17 +209,27 @@ class Exchange:
         self._database.submit(op, body, self.principal(), deadline_ms, 0, respond)
 
     async def ask(
-        self, op: Op, fields: tuple[object, ...], deadline_ms: float | None = None
+        self,
+        op: Op,
+        fields: tuple[object, ...],
+        deadline_ms: float | None = None,
+        answered: Callable[[], None] = lambda: None,
     ) -> object:
-        """The reply's body, for ``work``. Raises KritaError."""
+        """The reply's body, for ``work``. Raises KritaError. ``answered`` hears of the reply
+        also when nobody waits for it any more."""
         done = trio.Event()
         answers: list[tuple[int, object]] = []
 
         def respond(status: int, body: object) -> None:
+            answered()
             answers.append((status, body))
             done.set()
 
-        self.send(op, fields, respond, deadline_ms)
+        try:
+            self.send(op, fields, respond, deadline_ms)
+        except KritaError:
+            answered()
+            raise
         await done.wait()
         status, body = answers[0]
         if status != Status.OK:

@@ -58,8 +58,8 @@ def acquire(exchange: Exchange, watches: Watches) -> None:
         return
 
     async def work(exchange: Exchange, sink: Sink) -> None:
-        with watches.place():
-            wait = KeyWait(exchange, sink, name, wait_s)
+        with watches.place() as place:
+            wait = KeyWait(exchange, sink, place, name, wait_s)
             _acquired(exchange, await _take(exchange, wait, fields), name)
 
     exchange.work = work

@@ -23,7 +23,7 @@ from kritad.server.http_names import key_of
 from kritad.server.http_options import READ_FIELDS, milliseconds, number, query_of
 from kritad.server.http_shards import shard_of
 from kritad.server.http_stream import Sink
-from kritad.server.watches import Watches
+from kritad.server.watches import Place, Watches
 
 WAIT_S_MAX = 600.0
 _POLL_S = 10.0
@@ -48,8 +48,8 @@ def get_or_wait(exchange: Exchange, watches: Watches) -> None:
     after = number(fields["after"], "after") if "after" in fields else None
 
     async def work(exchange: Exchange, sink: Sink) -> None:
-        with watches.place():
-            await _answer(exchange, KeyWait(exchange, sink, key, wait_s), after)
+        with watches.place() as place:
+            await _answer(exchange, KeyWait(exchange, sink, place, key, wait_s), after)
 
     exchange.work = work
 
@@ -74,7 +74,9 @@ async def _answer(exchange: Exchange, wait: KeyWait, after: int | None) -> None:
 class KeyWait:
     """One request that waits for a change of one key."""
 
-    def __init__(self, exchange: Exchange, sink: Sink, key: bytes, wait_s: float) -> None:
+    def __init__(
+        self, exchange: Exchange, sink: Sink, place: Place, key: bytes, wait_s: float
+    ) -> None:
         self.key = key
         # Whether the key, if it is absent, was deleted while we waited. (Or may have been:
         # what happened so long ago is not kept.)
@@ -82,7 +84,8 @@ class KeyWait:
         self._exchange = exchange
         self._until = trio.current_time() + wait_s
         self._sink = sink
-        self._places: dict[int, int] = {}  # up to where each shard's polls have told all
+        self._place = place
+        self._told: dict[int, int] = {}  # up to where each shard's polls have told all
         self._scope = trio.CancelScope()  # of the poll, or of nothing
         sink.on_stop = lambda: self._scope.cancel()
 
@@ -104,10 +107,13 @@ class KeyWait:
         with self._scope:
             try:
                 shard = await shard_of(self._exchange, self.key)
-                place = max(after, self._places.get(shard, 0))
-                fields = (shard, place, self.key, self.key + b"\0", None, int(wait_s * 1000), None)
+                since = max(after, self._told.get(shard, 0))
+                fields = (shard, since, self.key, self.key + b"\0", None, int(wait_s * 1000), None)
                 deadline_ms = wait_s * 1000 + _POLL_MARGIN_MS
-                self._heard(shard, await self._exchange.ask(Op.CHANGES, fields, deadline_ms))
+                self._place.asked()
+                answered = self._place.answered
+                reply = await self._exchange.ask(Op.CHANGES, fields, deadline_ms, answered)
+                self._heard(shard, reply)
             except Compacted:
                 self.may_be_gone = True
             except KritaError as problem:
@@ -118,7 +124,7 @@ class KeyWait:
     def _heard(self, shard: int, reply: object) -> None:
         match reply:
             case [list(events), int(upto), *_]:
-                self._places[shard] = upto
+                self._told[shard] = upto
                 self.may_be_gone = self.may_be_gone or any(
                     event[0] in (Change.DELETE, Change.EXPIRE) for event in events
                 )

@@ -42,7 +42,7 @@ from kritad.server.http_options import RANGE_FIELDS, milliseconds, number, query
 from kritad.server.http_shards import ask_each, beginnings, shard_of
 from kritad.server.http_stream import Sink
 from kritad.server.watch_positions import WHOLE_RING, Positions, WatchEvent
-from kritad.server.watches import Watches
+from kritad.server.watches import Place, Watches
 
 _FIELDS = RANGE_FIELDS | {"key", "from", "progress"}
 _LAST_EVENT_ID = b"last-event-id"
@@ -113,23 +113,17 @@ class Watch:
     _positions: Positions = field(init=False)
     # What polls have answered and the client has not been told yet: shard, status, body.
     _inbox: deque[tuple[int, int, object]] = field(factory=deque, init=False)
-    _polls: int = field(default=0, init=False)  # that are out
     _again: dict[int, float] = field(factory=dict, init=False)  # failed; when to ask anew
     _wake: trio.Event = field(factory=trio.Event, init=False)
-    _ended: bool = field(default=False, init=False)
+    _place: Place = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._lines = SSE not in self._exchange.request.headers.get(b"accept", b"")
 
     async def work(self, _exchange: Exchange, sink: Sink) -> None:
         """Serve it until the client goes or something ends it."""
-        self._watches.take()
-        try:
+        with self._watches.place() as self._place:
             await self._serve(sink)
-        finally:
-            self._ended = True
-            if not self._polls:
-                self._watches.give_back()
 
     async def _serve(self, sink: Sink) -> None:
         if self._wanted.since is None:
@@ -192,7 +186,7 @@ class Watch:
         wanted = self._wanted
         wait_ms = min(wanted.progress_s * 1000, _POLL_MS_MAX)
         after = self._positions.after[shard]
-        self._polls += 1
+        self._place.asked()
         self._exchange.send(
             Op.CHANGES,
             (shard, after, wanted.start, wanted.stop, _POLL_EVENTS, int(wait_ms), _POLL_BYTES),
@@ -202,12 +196,10 @@ class Watch:
 
     def _answered(self, shard: int, status: int, body: object) -> None:
         """Called from within the database."""
-        self._polls -= 1
-        if not self._ended:
+        self._place.answered()
+        if not self._place.left:
             self._inbox.append((shard, status, body))
             self._wake_up()
-        elif not self._polls:
-            self._watches.give_back()
 
     def _wake_up(self) -> None:
         self._wake.set()

@@ -27,8 +27,9 @@ class Watches:
     def __repr__(self) -> str:
         return f"<Watches {self.count} of {self._count_max}>"
 
-    def take(self) -> None:
-        """Take a place, to be given back. Raises Busy."""
+    @contextmanager
+    def place(self) -> Iterator[Place]:
+        """A place for the time of the block, and of its polls. Raises Busy."""
         if self.count >= self._count_max:
             raise Busy(
                 f"{self.count} watches and waiting requests are at this node, as many as it"
@@ -36,16 +37,38 @@ class Watches:
                 hint="ask another node, or raise watches_max",
             )
         self.count += 1
-
-    def give_back(self) -> None:
-        """It was the last that was heard of this one."""
-        self.count -= 1
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place for the time of the block. Raises Busy."""
-        self.take()
+        place = Place(self)
         try:
-            yield
+            yield place
         finally:
-            self.give_back()
+            place.leave()
+
+
+class Place:
+    """What one watch, or one waiting request, has taken."""
+
+    def __init__(self, watches: Watches) -> None:
+        self.left = False
+        self._watches = watches
+        self._polls = 0  # that are out
+
+    def __repr__(self) -> str:
+        return f"<Place with {self._polls} polls{', left' if self.left else ''}>"
+
+    def asked(self) -> None:
+        """A poll goes out."""
+        self._polls += 1
+
+    def answered(self) -> None:
+        """A poll has been answered, or did not get out."""
+        self._polls -= 1
+        self._give_back()
+
+    def leave(self) -> None:
+        """Nobody waits any more."""
+        self.left = True
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self.left and not self._polls:
+            self._watches.count -= 1

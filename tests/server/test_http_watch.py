@@ -218,6 +218,20 @@ async def test_a_watch_of_http_1_0_ends_with_the_connection(tmp_path: Path) -> N
 # --- reads that wait -------------------------------------------------------------------
 
 
+async def test_a_read_whose_client_has_gone_keeps_its_place_until_its_poll_is_answered(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as (node, service):
+        revision = (await put(node, "a", b"1")).headers["krita-revision"]
+        async with http(node) as raw:
+            await raw.send(request("GET", f"{KEY}?wait=60&after={revision}"))
+            await until(lambda: service.polls == 1)
+        await node.until_quiet()
+        assert (service.polls, gauge(service)) == (1, 1)
+        await put(node, "a", b"2")
+        await until(lambda: gauge(service) == 0)
+
+
 async def test_a_read_waits_for_the_next_change(tmp_path: Path) -> None:
     async with serving(tmp_path) as (node, service), http(node) as raw:
         revision = (await put(node, "a", b"1")).headers["krita-revision"]
@@ -263,15 +277,6 @@ async def test_a_read_that_has_waited_in_vain_is_304(
             answer = await ask(node, request("GET", path + "?wait=25"))
             assert (answer.code, answer.headers["krita-revision"]) == (304, "1")
             assert 25 <= quick_clock.current_time() - began < 27
-
-
-async def test_a_client_that_goes_away_is_not_waited_for(tmp_path: Path) -> None:
-    async with serving(tmp_path) as (node, service):
-        async with http(node) as raw:
-            await raw.send(request("GET", KEY + "?wait=600"))
-            await until(lambda: service.polls == 1)
-        await node.until_quiet()
-        assert gauge(service) == 0
 
 
 async def test_what_is_pipelined_behind_a_wait_is_answered_behind_it(tmp_path: Path) -> None:
