@@ -15,13 +15,13 @@ from krita.errors import BadRequest, SeveralGroups, TooLarge, Unavailable
 from krita.limits import KEY_BYTES_MAX, TXN_OPERATIONS_MAX
 from krita.operations import OPERATIONS, Consistency, Op
 from krita.ring import META_SHARD, tag_of
+from krita.values import iso_time
 from kritad.cluster.model import SHARDS_MAX
 from kritad.coordinator import Coordinator, may_wait
 from kritad.host.host import Host
 from kritad.host.nearest import nearest_voter
 from kritad.host.request import Request, Respond
 from kritad.state.memos import checked_name
-from kritad.state.versions import iso_time
 from kritad.storage.places import INNER_PREFIX
 
 Handler = Callable[[Op, bytes, float, bool, Respond], None]

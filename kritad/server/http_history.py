@@ -19,11 +19,11 @@ from attrs import frozen
 
 from krita.errors import BadRequest, Compacted, ProtocolError
 from krita.operations import Op
-from krita.values import read_put
+from krita.values import iso_time, read_put
 from kritad.server.http_answers import json_text
 from kritad.server.http_exchange import Exchange
 from kritad.server.http_names import key_of
-from kritad.server.http_options import iso_time, milliseconds, number, query_of
+from kritad.server.http_options import milliseconds, number, query_of
 
 HISTORY = b"/v1/history/"
 UNDO = b"/v1/undo/"

@@ -20,7 +20,7 @@ from attrs import define
 
 from krita.errors import BadRequest, Compacted, KritaError, ProtocolError
 from krita.operations import Consistency, Op
-from krita.values import read_delete, read_put
+from krita.values import iso_time, read_delete, read_put
 from kritad.server.http_answers import json_bytes, json_text, json_text_bytes
 from kritad.server.http_conditions import NO_CONDITION, condition_of, failed, write_if
 from kritad.server.http_exchange import Exchange, Otherwise
@@ -38,7 +38,6 @@ from kritad.server.http_options import (
     Guard,
     flag,
     guard_of,
-    iso_time,
     life_of,
     query_of,
     reading_of,

@@ -257,15 +257,6 @@ def moment_ms(text: bytes) -> int:
     return at_ms
 
 
-def iso_time(at_ms: int) -> str:
-    """A moment as answers have it, and as ``at`` takes it."""
-    try:
-        found = datetime.fromtimestamp(at_ms / 1000, UTC)
-    except (ValueError, OverflowError):
-        return str(at_ms / 1000)
-    return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 # --- ranges ----------------------------------------------------------------------------
 
 RANGE_FIELDS = frozenset({"prefix", "start", "stop"})

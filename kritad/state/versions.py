@@ -19,7 +19,7 @@ import attrs
 
 from krita.codec import decode, encode
 from krita.errors import Compacted
-from krita.values import moment
+from krita.values import iso_time
 from kritad.state.retention import Retention
 from kritad.storage.places import inner_body, inner_key, stored_token
 from kritad.storage.rows import Row
@@ -144,14 +144,6 @@ def _version(row_key: bytes, row: Row) -> Version:
         case [int(revision), bytes() | None as value, str() | None as content_type, int(until_ms)]:
             return Version(revision, value, content_type, version_of(row_key)[1], until_ms)
     raise AssertionError(f"{row_key!r} holds no version, and matches its digest")
-
-
-def iso_time(time_ms: int) -> str:
-    """A moment as messages name it; one that no calendar has, by its milliseconds."""
-    try:
-        return moment(time_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    except (ValueError, OverflowError):
-        return f"{time_ms} ms"
 
 
 def _shown(key: bytes) -> str:

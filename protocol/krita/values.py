@@ -143,6 +143,15 @@ def moment(time_ms: int) -> datetime:
     return datetime.fromtimestamp(time_ms / 1000, UTC)
 
 
+def iso_time(time_ms: int) -> str:
+    """A moment as people write it (RFC 3339, UTC); one that no calendar has, in seconds since
+    1970."""
+    try:
+        return moment(time_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError):
+        return str(time_ms / 1000)
+
+
 def read_value(body: object) -> Value | None:
     """The reply of ``get``. Raises ProtocolError for anything malformed."""
     match body:
