@@ -7,7 +7,7 @@ put is what it has always been, and the node's shortest way through.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -182,13 +182,16 @@ def lock(
 
 
 def txn(
-    compare: Sequence[Comparison],
-    then: Sequence[Step],
-    otherwise: Sequence[Step],
+    compare: Iterable[Comparison],
+    then: Iterable[Step],
+    otherwise: Iterable[Step],
     *,
     idempotency: str | bytes | None = None,
 ) -> Request[values.TxnResult]:
     """-> TxnResult"""
+    # Gone through several times here, which a generator cannot be: its comparisons, say, would
+    # be left out, and the writes would happen.
+    compare, then, otherwise = list(compare), list(then), list(otherwise)
     keys = [one.key for one in compare] + [one.key for one in (*then, *otherwise)]
     if not keys:
         raise BadRequest("the transaction names no key")

@@ -43,6 +43,22 @@ def test_every_kind_of_operation_answers(run: Run, cluster: Cluster) -> None:
     run(main)
 
 
+def test_a_transaction_takes_generators(run: Run, cluster: Cluster) -> None:
+    async def main() -> None:
+        async with AsyncClient(cluster.seeds) as db:
+            await db.put("a", "1")
+            done = await db.txn(
+                compare=(steps.value(key, "==", "another") for key in ("a",)),
+                then=(steps.put(key, "2") for key in ("a", "b")),
+                otherwise=(steps.get(key) for key in ("a",)),
+            )
+            assert not done.succeeded
+            assert [getattr(result, "data", None) for result in done.results] == [b"1"]
+            assert await db.get("b") is None
+
+    run(main)
+
+
 def test_a_scan_is_an_async_iterator(run: Run, cluster: Cluster) -> None:
     async def main() -> None:
         async with AsyncClient(cluster.seeds) as db:

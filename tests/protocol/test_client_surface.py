@@ -206,6 +206,26 @@ def test_a_transaction_does_one_side_in_one_step(cluster: Cluster, db: Client) -
     assert db.get("{shop}order") is None
 
 
+def test_a_transaction_takes_generators(db: Client) -> None:
+    db.put("a", "1")
+
+    def swap(expected: str) -> krita.TxnResult:
+        return db.txn(
+            compare=(steps.value(key, "==", expected) for key in ("a",)),
+            then=(steps.put(key, "2") for key in ("a", "b")),
+            otherwise=(steps.get(key) for key in ("a", "b")),
+        )
+
+    refused = swap("another")
+    assert not refused.succeeded
+    assert [result and getattr(result, "data", None) for result in refused.results] == [b"1", None]
+    done = swap("1")
+    assert done.succeeded
+    assert [getattr(result, "existed", None) for result in done.results] == [True, False]
+    found = db.get_many(key for key in ("a", "b"))
+    assert [value and value.data for value in found.values()] == [b"2", b"2"]
+
+
 def test_a_transaction_over_several_groups_knows_no_revisions_of_its_writes(db: Client) -> None:
     there = db.put("c", "7")
     done = db.txn(

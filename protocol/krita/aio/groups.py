@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from krita import requests
@@ -51,9 +51,9 @@ class AsyncGroups(AsyncRunner):
     async def txn(
         self,
         *,
-        compare: Sequence[Comparison] = (),
-        then: Sequence[Step] = (),
-        otherwise: Sequence[Step] = (),
+        compare: Iterable[Comparison] = (),
+        then: Iterable[Step] = (),
+        otherwise: Iterable[Step] = (),
         idempotency: str | bytes | None = None,
         timeout_ms: float | None = None,
     ) -> TxnResult:

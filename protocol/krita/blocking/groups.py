@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from krita import requests
@@ -52,9 +52,9 @@ class Groups(Runner):
     def txn(
         self,
         *,
-        compare: Sequence[Comparison] = (),
-        then: Sequence[Step] = (),
-        otherwise: Sequence[Step] = (),
+        compare: Iterable[Comparison] = (),
+        then: Iterable[Step] = (),
+        otherwise: Iterable[Step] = (),
         idempotency: str | bytes | None = None,
         timeout_ms: float | None = None,
     ) -> TxnResult:
