@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from krita import requests
 from krita.call import Call, CallState, Need, errand_failed
-from krita.codec import encode
 from krita.connection import Event, Goodbye, Reply, Welcomed
 from krita.errors import (
+    BadRequest,
     ConnectionFailed,
     KritaError,
     Outcome,
@@ -211,14 +211,11 @@ class Dispatcher:
             call.trial.tried.clear()  # at the old one
 
     def _prepare(self, call: Call, now: float) -> bool:
-        """Encode the body, a write's with a ticket. False: parked for one."""
-        request = call.request
-        if not request.in_session:
-            call.body = encode(request.fields)
-            return True
+        """Encode the body, a write's with a ticket. False: parked for one, or at its end."""
+        if not call.request.in_session:
+            return self._encode(call, (), now)
         if self.sessions is None:
-            call.body = encode((0, 0, 0, *request.fields))
-            return True
+            return self._encode(call, (0, 0, 0), now)
         assert call.shard is not None
         session = self.sessions.current(call.shard)
         if session is None:
@@ -228,7 +225,14 @@ class Dispatcher:
             self._park(call, ("window", call.shard), now)
             return False
         call.ticket = ticket = session.take()
-        call.body = encode((session.id, ticket.sequence, session.acked_to, *request.fields))
+        return self._encode(call, (session.id, ticket.sequence, session.acked_to), now)
+
+    def _encode(self, call: Call, session: tuple[int, ...], now: float) -> bool:
+        try:
+            call.body = call.request.encode(*session)
+        except BadRequest as error:  # one call's own: whoever is at work here serves all
+            self._finish(call, now, error=error)
+            return False
         return True
 
     def _route(self, call: Call, now: float) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from krita.checks import key_bytes
+from krita.codec import encode
 from krita.errors import BadRequest
 from krita.operations import (
     OPERATIONS,
@@ -61,6 +62,15 @@ class Request(Generic[T]):
     # How long the node may let it wait on purpose. Neither the time of an attempt nor the
     # caller's timeout count it.
     patience_s: float = 0.0
+
+    def encode(self, *session: int) -> bytes:
+        """Its body, behind the session fields if it has some. Raises BadRequest for what
+        cannot be said in CBOR, whatever is raised by an object of the caller's."""
+        try:
+            return encode((*session, *self.fields))
+        except Exception as error:
+            name = OPERATIONS[self.op].name
+            raise BadRequest(f"{name} cannot be sent: {error}") from error
 
     @property
     def in_session(self) -> bool:

@@ -22,6 +22,7 @@ from krita.errors import (
 )
 from krita.operations import Op
 from krita.pipeline import Batch
+from krita.values import read_put
 from tests.protocol import server
 from tests.protocol.conftest import once
 from tests.protocol.server import Cluster
@@ -60,6 +61,17 @@ def test_operations_do_what_those_of_the_blocking_client_do(run: Run, cluster: C
             assert (await db.ping()).node == 1
             assert (await db.shard_map()).version == 1
             assert await db.call("node_status", node=1) == [{"node": 1}]
+
+    run(main)
+
+
+def test_a_call_that_cannot_be_sent_leaves_the_client_alone(run: Run, cluster: Cluster) -> None:
+    async def main() -> None:
+        async with AsyncClient(cluster.seeds) as db:
+            wrong = requests.Request(Op.PUT, (b"k", object()), read_put, b"k")
+            with pytest.raises(BadRequest, match="put cannot be sent"):
+                await db.run(wrong)  # it waits for the map and for a session before
+            await db.put("k", "1")
 
     run(main)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Mapping
 from types import NoneType
 
 import pytest
@@ -16,6 +17,7 @@ from krita.dispatch import (
     Dispatcher,
 )
 from krita.errors import (
+    BadRequest,
     ConnectionFailed,
     DeadlineExceeded,
     Forbidden,
@@ -33,6 +35,7 @@ from krita.limits import REQUESTS_IN_FLIGHT_MAX
 from krita.link import Link
 from krita.operations import Op
 from krita.session import WINDOW
+from krita.values import read_put, read_value
 from tests.protocol.world import World, error_of
 
 
@@ -50,6 +53,44 @@ def test_the_first_write_fetches_the_map_and_opens_a_session(world: World) -> No
     assert world.seen[-1][2][:3] == [session, 1, 0]
     world.start(requests.put("k", "v"))
     assert world.seen[-1][2][:3] == [session, 2, 1]
+
+
+class _Trap(Mapping[str, object]):
+    """What cannot even be gone through."""
+
+    def __getitem__(self, name: str) -> object:
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        raise RuntimeError("a trap")
+
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("field", ["\udc80", object(), _Trap()])
+@pytest.mark.parametrize("sessions", [False, True])
+def test_what_cannot_be_sent_ends_its_own_call_and_no_other(field: object, sessions: bool) -> None:
+    world = World(Dispatcher(["a:1", "b:1"], random.Random(1), sessions=sessions))
+    world.unanswered.add(Op.SHARD_MAP)
+    wrong = world.start(requests.Request(Op.PUT, (b"k", b"v", field, None), read_put, b"k"))
+    right = world.start(requests.put("k", "v"))
+    read = world.start(requests.Request(Op.GET, (b"k", field), read_value, b"k"))
+    assert not wrong.finished  # it waits, like the others
+    world.unanswered.clear()
+    world.advance(ATTEMPT_TIMEOUT_S + 0.1)
+    assert isinstance(error_of(wrong), BadRequest)
+    assert isinstance(error_of(read), BadRequest)
+    assert right.error is None
+    assert right.finished
+    assert repr(world.dispatcher).startswith("<Dispatcher 0 calls")
+
+
+def test_a_call_that_cannot_be_sent_gives_its_sequence_back(world: World) -> None:
+    world.start(requests.put("k", "v"))
+    world.start(requests.Request(Op.PUT, (b"k", object()), read_put, b"k"))
+    world.start(requests.put("k", "v"))
+    assert world.seen[-1][2][1:3] == [3, 2]
 
 
 def test_many_first_writes_open_one_session(world: World) -> None:
