@@ -29,7 +29,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from krita.address import parse, parse_many
+from krita import checks
+from krita.address import parse
 from krita.blocking.cluster import Cluster
 from krita.blocking.groups import Groups
 from krita.blocking.holding import Holding
@@ -66,7 +67,7 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
 
     Its operations are in the classes that it is made of.
 
-    Raises AddressError (a BadRequest) for a bad address, BadRequest for a bad zone.
+    Raises AddressError (a BadRequest) for a bad address, BadRequest for another bad argument.
     """
 
     def __init__(
@@ -78,13 +79,13 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
         sessions: bool = True,
         zone: str = "",
     ) -> None:
-        self.timeout_ms = check_timeout(timeout_ms)
+        self.timeout_ms = checks.timeout(timeout_ms)
         self._dispatcher = Dispatcher(
-            seeds_of(nodes),
+            checks.seeds(nodes),
             random.Random(),
-            token=token_bytes(token),
+            token=checks.token_bytes(token),
             sessions=sessions,
-            zone=check_zone(zone),
+            zone=checks.zone_name(zone),
         )
         self._lock = threading.RLock()
         self._selector = selectors.DefaultSelector()
@@ -309,7 +310,7 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
             self._move(0.0)
 
     def _timeout_s(self, timeout_ms: float | None) -> float:
-        return (self.timeout_ms if timeout_ms is None else check_timeout(timeout_ms)) / 1000
+        return (self.timeout_ms if timeout_ms is None else checks.timeout(timeout_ms)) / 1000
 
 
 def connect(
@@ -332,31 +333,6 @@ def connect(
         client.close()
         raise
     return client
-
-
-def seeds_of(nodes: str | Sequence[str]) -> list[str]:
-    """The addresses in their one spelling. Raises AddressError."""
-    places = nodes if isinstance(nodes, str) else ",".join(nodes)
-    return [str(place) for place in parse_many(places)]
-
-
-def token_bytes(token: str | bytes | None) -> bytes | None:
-    """A token as it is sent; text is UTF-8."""
-    return token.encode() if isinstance(token, str) else token
-
-
-def check_zone(zone: str) -> str:
-    """Raises BadRequest for what cannot be a zone's name."""
-    if not isinstance(zone, str):
-        raise BadRequest(f"a zone is text, not {type(zone).__name__}")
-    return zone
-
-
-def check_timeout(timeout_ms: float) -> float:
-    """Raises BadRequest for what is no time to wait."""
-    if not isinstance(timeout_ms, (int, float)) or not 0 < timeout_ms < 1e9:
-        raise BadRequest(f"timeout_ms is a number of milliseconds above 0, not {timeout_ms!r}")
-    return timeout_ms
 
 
 def _reason(error: OSError) -> str:

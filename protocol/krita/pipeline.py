@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
-from krita import requests
+from krita import checks, requests
 from krita.call import Call
 from krita.errors import BadRequest, KritaError
+from krita.parts import Step
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from krita.operations import Consistency
     from krita.request import Request
-    from krita.steps import Step
 
 Start = Callable[["Request[Any]", Callable[[Call], None]], Call]
 
@@ -95,7 +95,7 @@ class Batch:
 
     def step(self, step: Step) -> Item:
         """Queue what ``krita.steps`` has made. Raises BadRequest at once."""
-        return self._add(step.request())
+        return self._add(checks.made(step, Step, "step").request())
 
     @property
     def results(self) -> list[object]:

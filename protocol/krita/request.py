@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-from krita.checks import key_bytes
+from krita.checks import key_bytes, plain
+from krita.checks import node as node_of
 from krita.codec import encode
 from krita.errors import BadRequest
 from krita.operations import (
@@ -95,7 +96,8 @@ def any_operation(
 
     ``fields`` are those of the row in ``krita.operations`` without the session
     fields; trailing ones may be left out. Raises BadRequest for an operation that
-    does not exist, is not for clients, or has fewer fields.
+    does not exist, is not for clients, or has fewer fields, and for a field that
+    cannot be said in CBOR.
     """
     row = _row(operation)
     in_session = row.code in IN_SESSION
@@ -105,6 +107,8 @@ def any_operation(
             f"{row.name} has the fields {', '.join(names) or 'none'}; {fields!r} given"
         )
     given = dict(zip(names, fields, strict=False))
+    for name, field in given.items():
+        plain(field, name)
     key: bytes | None = None
     shard: int | None = None
     if row.route is Route.KEY:
@@ -121,7 +125,7 @@ def any_operation(
     elif row.route is Route.META:
         shard = META_SHARD
     patience_s = patience(given.get("wait_ms"))
-    return Request(row.code, fields, read_list, key, shard, node, patience_s=patience_s)
+    return Request(row.code, fields, read_list, key, shard, node_of(node), patience_s=patience_s)
 
 
 def patience(wait_ms: object) -> float:
@@ -135,7 +139,7 @@ def _row(operation: str | int) -> Operation:
     if isinstance(operation, str):
         row = OPERATIONS_BY_NAME.get(operation)
     else:
-        row = OPERATIONS.get(operation)
+        row = OPERATIONS.get(operation) if isinstance(operation, int) else None
     if row is None:
         raise BadRequest(f"there is no operation {operation!r}")
     if row.access in (Access.PEER, Access.LOG):

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from krita import checks, values
 from krita.errors import BadRequest
 from krita.operations import KEEP_TTL, Consistency, Op
+from krita.parts import Comparison, Step
 from krita.request import IN_SESSION, Request, any_operation
 from krita.wide_requests import ping, session_open, shard_map
 
 if TYPE_CHECKING:
     from krita.checks import Data, HasId, HasToken, Key
-    from krita.steps import Comparison, Step
 
 __all__ = [
     "IN_SESSION", "Request", "add", "any_operation", "append", "delete", "get", "history",
@@ -83,7 +83,7 @@ def put(
     """-> PutResult. 1.5 µs for a plain one, and 4 with all that it may have."""
     key = checks.key_bytes(key)
     revision = checks.condition(if_revision, if_absent)
-    fields = (key, checks.value_bytes(value), _content_type(content_type), revision)
+    fields = (key, checks.value_bytes(value), checks.content_type(content_type), revision)
     guarded = if_lock is not None or idempotency is not None
     if ttl_ms is None and lease is None and not guarded and not previous:
         return Request(Op.PUT, fields, values.read_put, key)
@@ -169,9 +169,7 @@ def lock(
     idempotency: str | bytes | None = None,
 ) -> Request[values.LockResult]:
     """-> LockResult"""
-    key, name = checks.key_bytes(key), checks.value_bytes(owner)
-    if not name:
-        raise BadRequest("a lock's owner has a name")
+    key, name = checks.key_bytes(key), checks.owner_bytes(owner)
     if ttl_ms is None and lease is None:
         raise BadRequest(
             "a lock without a ttl_ms or a lease would outlive its owner",
@@ -191,7 +189,9 @@ def txn(
     """-> TxnResult"""
     # Gone through several times here, which a generator cannot be: its comparisons, say, would
     # be left out, and the writes would happen.
-    compare, then, otherwise = list(compare), list(then), list(otherwise)
+    compare = checks.made_list(compare, Comparison, "compare")
+    then = checks.made_list(then, Step, "then")
+    otherwise = checks.made_list(otherwise, Step, "otherwise")
     keys = [one.key for one in compare] + [one.key for one in (*then, *otherwise)]
     if not keys:
         raise BadRequest("the transaction names no key")
@@ -216,12 +216,6 @@ def whole(delta: int) -> int:
     if type(delta) is not int or not -(1 << 63) < delta < 1 << 63:
         raise BadRequest(f"what is added is a whole number of 63 bits, not {delta!r}")
     return delta
-
-
-def _content_type(content_type: str | None) -> str | None:
-    if content_type is not None and not isinstance(content_type, str):
-        raise BadRequest(f"content_type is text, not {type(content_type).__name__}")
-    return content_type
 
 
 def _life(ttl_ms: int | None, lease: int | HasId | None) -> tuple[int | None, int | None]:

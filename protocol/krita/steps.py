@@ -14,18 +14,20 @@ Making one checks it, and raises BadRequest or TooLarge.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-import attrs
+from typing import TYPE_CHECKING
 
 from krita import checks, requests, values
 from krita.errors import BadRequest
 from krita.operations import KEEP_TTL, Compare, Op, Relation
+from krita.parts import Comparison, Step
 
 if TYPE_CHECKING:
     from krita.checks import Data, HasId, Key
-    from krita.request import Request
+
+__all__ = [
+    "Comparison", "Step", "absent", "add", "append", "delete", "exists", "get", "put",
+    "revision", "touch", "value",
+]  # fmt: skip
 
 _RELATIONS = {
     "==": Relation.EQUAL,
@@ -33,35 +35,6 @@ _RELATIONS = {
     "<": Relation.LESS,
     ">": Relation.GREATER,
 }
-
-
-@attrs.frozen
-class Comparison:
-    """Something that has to hold of a key, for a transaction to do its `then`."""
-
-    key: bytes
-    what: Compare
-    relation: Relation
-    operand: int | bytes | None
-
-    def to_wire(self) -> list[object]:
-        """As a transaction sends it."""
-        return [self.key, int(self.what), int(self.relation), self.operand]
-
-
-@attrs.frozen
-class Step:
-    """One operation of a transaction or a bulk."""
-
-    op: Op
-    key: bytes
-    fields: tuple[object, ...]  # as a transaction sends them, behind the key
-    read: Callable[[object], values.StepResult | None]
-    request: Callable[[], Request[Any]]  # the same as an operation of its own
-
-    def to_wire(self) -> list[object]:
-        """As a transaction sends it."""
-        return [int(self.op), self.key, *self.fields]
 
 
 def revision(key: Key, relation: str, operand: int) -> Comparison:
@@ -104,7 +77,7 @@ def put(
     """Its result is a PutResult."""
     whole = requests.put(key, data, content_type, ttl_ms=ttl_ms, lease=lease)
     assert whole.key is not None
-    fields = (whole.fields[1], content_type, ttl_ms, checks.lease_id(lease))
+    fields = (*whole.fields[1:3], ttl_ms, checks.lease_id(lease))
     return Step(Op.PUT, whole.key, fields, values.read_put, lambda: whole)
 
 
@@ -148,7 +121,7 @@ def touch(key: Key, ttl_ms: int | None, *, lease: int | HasId | None = None) -> 
 
 
 def _relation(relation: str) -> Relation:
-    known = _RELATIONS.get(relation)
+    known = _RELATIONS.get(relation) if isinstance(relation, str) else None
     if known is None:
         raise BadRequest(f"things compare by {', '.join(_RELATIONS)}, not by {relation!r}")
     return known

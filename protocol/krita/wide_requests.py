@@ -17,7 +17,7 @@ _NOTHING = b"\0"  # a range from here to here has no keys
 
 def ping(node: int | str | None = None) -> Request[items.Pong]:
     """-> Pong"""
-    return Request(Op.PING, (), items.read_pong, node=node)
+    return Request(Op.PING, (), items.read_pong, node=checks.node(node))
 
 
 def shard_map() -> Request[ShardMap]:
@@ -88,7 +88,7 @@ def lease_show(lease: int) -> Request[items.LeaseInfo]:
 
 def retention_set(prefix: str | bytes, retention_ms: int) -> Request[None]:
     """-> None"""
-    name = prefix.encode() if isinstance(prefix, str) else prefix
+    name = checks.prefix_bytes(prefix)
     if type(retention_ms) is not int or not 0 <= retention_ms <= TTL_MS_MAX:
         raise BadRequest(f"retention_ms is a number of milliseconds, not {retention_ms!r}")
     return Request(Op.RETENTION_SET, (name, retention_ms), items.read_nothing)

@@ -9,6 +9,7 @@ import pytest
 
 import krita
 from krita import checks, steps
+from krita.aio import AsyncClient
 from krita.client import Client
 from krita.errors import (
     BadRequest,
@@ -17,6 +18,7 @@ from krita.errors import (
     Conflict,
     KritaError,
     NotLeader,
+    Outcome,
 )
 from krita.operations import KEEP_TTL, Op
 from krita.watching import Range
@@ -145,6 +147,79 @@ def test_a_mistake_is_told_before_anything_is_sent(
     with pytest.raises(BadRequest):
         wrong(db)
     assert not cluster.requests
+
+
+HALF = "\udc80"  # of a surrogate pair: no character, and in no UTF-8
+
+
+def deep() -> list[object]:
+    """What the encoder itself would run out of its stack for."""
+    item: list[object] = []
+    for _ in range(100_000):
+        item = [item]
+    return item
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        (lambda db: db.put("k", "v", lease="77"), "lease"),
+        (lambda db: db.put("k", "v", lease=2**60), "lease"),
+        (lambda db: db.put("k", "v", if_lock="l"), "if_lock"),
+        (lambda db: db.put("k", "v", if_lock=["l", 1]), "if_lock"),
+        (lambda db: db.put("k", "v", if_lock=("l", 1, 2)), "if_lock"),
+        (lambda db: db.put("k", "v", if_lock=("l", 2**70)), "if_lock"),
+        (lambda db: db.put("k", "v", if_revision=2**70), "if_revision"),
+        (lambda db: db.put("k", "v", ttl_ms=2**64), "ttl_ms"),
+        (lambda db: db.put(HALF, "v"), "key"),
+        (lambda db: db.put("k", HALF), "value"),
+        (lambda db: db.put("k", "v", content_type=HALF), "content_type"),
+        (lambda db: db.put("k", "v", content_type=7), "content_type"),
+        (lambda db: db.put("k", "v", idempotency=HALF), "idempotency"),
+        (lambda db: db.get("k", at=float("inf")), "at"),
+        (lambda db: db.get("k", at=float("nan")), "at"),
+        (lambda db: db.get("k", at=1e30), "at"),
+        (lambda db: db.get("k", at=datetime(1969, 1, 1, tzinfo=UTC)), "at"),
+        (lambda db: db.get("k", at_revision=2**70), "at_revision"),
+        (lambda db: db.get("k", revision_min=2**70), "revision_min"),
+        (lambda db: db.get_many("abc"), "keys"),
+        (lambda db: db.get_many([["k"]]), "key"),
+        (lambda db: db.bulk([5]), "step"),
+        (lambda db: db.bulk(5), "steps"),
+        (lambda db: db.txn(then=["put a"]), "then"),
+        (lambda db: db.txn(otherwise=steps.get("k")), "otherwise"),
+        (lambda db: db.txn(compare=[steps.get("k")]), "compare"),
+        (lambda _: steps.revision("k", [], 1), "compare"),  # type: ignore[arg-type]
+        (lambda _: steps.revision("k", "==", 2**70), "revision"),
+        (lambda db: db.scan(0), "key"),
+        (lambda db: db.retention_set(5, 1), "key"),
+        (lambda db: db.retention_set(HALF, 1), "key"),
+        (lambda db: db.lock("k", ttl_ms=10, owner=HALF), "value"),
+        (lambda db: db.lock("k", ttl_ms=10, owner=5), "owner"),
+        (lambda db: db.lock("k", ttl_ms=10, wait_ms="5"), "wait_ms"),
+        (lambda db: db.lock("k", ttl_ms=10).acquire(wait_ms="5"), "wait_ms"),
+        (lambda db: db.lock("k", ttl_ms=10).acquire(wait_ms=float("nan")), "wait_ms"),
+        (lambda db: db.ping([]), "node"),
+        (lambda db: db.call("ping", node=1.5), "node"),
+        (lambda db: db.call([]), "operation"),
+        (lambda db: db.call("get", "k", 2**70), "consistency"),
+        (lambda db: db.call("put", "k", deep()), "value"),
+        (lambda db: db.call("scan", "k", {1: 2}), "stop"),
+        (lambda _: krita.connect(None), "nodes"),  # type: ignore[arg-type]
+        (lambda _: krita.connect(("127.0.0.1", 9280)), "nodes"),  # type: ignore[arg-type]
+        (lambda _: krita.connect(b"127.0.0.1"), "nodes"),  # type: ignore[arg-type]
+        (lambda _: Client(token=HALF), "token"),
+        (lambda _: Client(token=5), "token"),  # type: ignore[arg-type]
+        (lambda _: AsyncClient(None), "nodes"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_mistake_is_told_by_the_name_of_its_parameter(
+    wrong: Callable[[Client], object], name: str
+) -> None:
+    with Client("127.0.0.1:1", timeout_ms=1) as db:  # nobody is there: nothing can be sent
+        with pytest.raises(BadRequest, match=rf"\b{name}\b") as caught:
+            wrong(db)
+        assert caught.value.outcome is Outcome.NOT_APPLIED
 
 
 # Several keys

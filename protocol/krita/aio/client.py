@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import anyio
 import anyio.lowlevel
 
+from krita import checks
 from krita.aio.cluster import AsyncCluster
 from krita.aio.groups import AsyncGroups
 from krita.aio.holding import AsyncHolding
@@ -41,7 +42,7 @@ from krita.aio.past import AsyncPast
 from krita.aio.pipeline import AsyncPipeline
 from krita.aio.ranges import AsyncRanges
 from krita.aio.wire import Wire
-from krita.client import TIMEOUT_MS, check_timeout, check_zone, seeds_of, token_bytes
+from krita.client import TIMEOUT_MS
 from krita.dispatch import Dispatcher
 from krita.errors import BadRequest, KritaError
 
@@ -74,13 +75,13 @@ class AsyncClient(AsyncKeys, AsyncGroups, AsyncCluster, AsyncRanges, AsyncPast, 
         sessions: bool = True,
         zone: str = "",
     ) -> None:
-        self.timeout_ms = check_timeout(timeout_ms)
+        self.timeout_ms = checks.timeout(timeout_ms)
         self._dispatcher = Dispatcher(
-            seeds_of(nodes),
+            checks.seeds(nodes),
             random.Random(),
-            token=token_bytes(token),
+            token=checks.token_bytes(token),
             sessions=sessions,
-            zone=check_zone(zone),
+            zone=checks.zone_name(zone),
         )
         self._tasks: TaskGroup | None = None
         self._wires: dict[Link, Wire] = {}
@@ -154,7 +155,7 @@ class AsyncClient(AsyncKeys, AsyncGroups, AsyncCluster, AsyncRanges, AsyncPast, 
         """
         if self._flush_event is None:
             raise BadRequest("the client was never opened", hint="use it in `async with`")
-        timeout_s = (self.timeout_ms if timeout_ms is None else check_timeout(timeout_ms)) / 1000
+        timeout_s = (self.timeout_ms if timeout_ms is None else checks.timeout(timeout_ms)) / 1000
         call = self._dispatcher.start(request, timeout_s, time.monotonic(), done)
         link = call.link
         if link is not None and len(link.calls) == 1 and link.replies_last <= 1:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from krita import requests
+from krita import checks, requests
 from krita.aio.runner import AsyncRunner
 from krita.operations import Consistency
 
 if TYPE_CHECKING:
     from krita.errors import KritaError
-    from krita.steps import Comparison, Step
+    from krita.parts import Comparison, Step
     from krita.values import StepResult, TxnResult, Value
 
 K = TypeVar("K", str, bytes)
@@ -30,7 +30,7 @@ class AsyncGroups(AsyncRunner):
         """The values of many keys, each read for itself: there is no moment that they share.
         Raises the first error, if any of them fails."""
         batch = self.pipeline(timeout_ms=timeout_ms)
-        wanted = list(dict.fromkeys(keys))
+        wanted = list(dict.fromkeys(checks.keys(keys)))
         found = [batch.get(key, consistency=consistency) for key in wanted]
         await batch.execute()
         return {
@@ -44,7 +44,7 @@ class AsyncGroups(AsyncRunner):
         key in the order given. Each succeeds, fails and is retried for itself: what became
         of each is in the list, an error as a value. ``timeout_ms`` counts for each."""
         batch = self.pipeline(timeout_ms=timeout_ms)
-        for step in steps:
+        for step in checks.listed(steps, "steps"):
             batch.step(step)
         return cast("list[StepResult | KritaError | None]", await batch.execute())
 

@@ -58,12 +58,11 @@ class AsyncLock:
     ) -> None:
         self._client = client
         self.key = checks.key_bytes(key)
-        name = owner if owner is not None else own_name()
-        self.owner = name.encode() if isinstance(name, str) else name
+        self.owner = checks.owner_bytes(own_name() if owner is None else owner)
         if checks.ttl(ttl_ms) is None or ttl_ms < 0:
             raise BadRequest("a lock has a ttl_ms: when it ends unless it is renewed")
         self.ttl_ms = ttl_ms
-        self._wait_ms = wait_ms
+        self._wait_ms = checks.wait(wait_ms)
         self._timeout_ms = timeout_ms
         self._token = 0
         self._asked_at = 0.0
@@ -89,6 +88,7 @@ class AsyncLock:
         """Take it, or wait until it is free; its token. ``wait_ms``: how long to wait, None:
         as long as it takes, 0: not at all. Raises Locked when it was held for all that time,
         with ``owner``, ``token`` and perhaps ``left_ms`` in its ``detail``."""
+        wait_ms = checks.wait(wait_ms)
         deadline = math.inf if wait_ms is None else time.monotonic() + wait_ms / 1000
         after = 0
         while True:
