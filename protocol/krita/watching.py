@@ -66,10 +66,9 @@ class Event:
     content_type: str | None
     shard: int  # events are in order within a shard, and in none between two
 
-    def text(self) -> str:
-        """The data as UTF-8 text. Raises UnicodeDecodeError if it is none."""
-        assert self.data is not None, f"a {self.kind} of {self.key!r} has no data"
-        return self.data.decode()
+    def text(self) -> str | None:
+        """The data as UTF-8 text, None if there is none. Raises UnicodeDecodeError."""
+        return None if self.data is None else self.data.decode()
 
 
 @attrs.frozen

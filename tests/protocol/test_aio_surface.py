@@ -92,14 +92,15 @@ def test_a_watch_that_is_cancelled_loses_nothing(run: Run, cluster: Cluster) -> 
 def test_many_watches_wait_side_by_side(run: Run, cluster: Cluster) -> None:
     async def main() -> None:
         async with AsyncClient(cluster.seeds) as db:
-            begun, seen = [], []
+            begun: list[str] = []
+            seen: list[int] = []
 
             async def watch(key: str) -> None:
                 async with db.watch(key) as events:
                     await events.begin()
                     begun.append(key)
                     async for event in events:
-                        seen.append(event.text())
+                        seen.append(int(event.text() or ""))
                         return
 
             async with anyio.create_task_group() as tasks:
@@ -108,7 +109,7 @@ def test_many_watches_wait_side_by_side(run: Run, cluster: Cluster) -> None:
                 await until(lambda: len(begun) == 50)
                 for number in range(50):
                     await db.put(f"k{number}", str(number))
-            assert sorted(seen, key=int) == [str(number) for number in range(50)]
+            assert sorted(seen) == list(range(50))
 
     run(main)
 

@@ -24,6 +24,7 @@ def test_a_watch_tells_what_happens_from_its_beginning_on(cluster: Cluster, db: 
         gone = db.delete("w/0")
         second = next(watch)
         assert (second.kind, second.key, second.data) == ("delete", b"w/0", None)
+        assert second.text() is None
         assert second.revision == gone.revision
         db.put("w/2", "2", ttl_ms=100)
         cluster.advance(101)

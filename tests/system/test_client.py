@@ -64,7 +64,7 @@ def test_a_watch_tells_every_change_once_although_leaders_are_killed(
             await events.begin()
             begun.set()
             async for event in events:
-                seen.setdefault(event.key, []).append(int(event.text()))
+                seen.setdefault(event.key, []).append(int(event.text() or ""))
                 if sum(map(len, seen.values())) == writers * watched:
                     return
 
