@@ -259,6 +259,99 @@ def test_a_submitted_request_calls_back_once(run: Run, cluster: Cluster) -> None
     run(main)
 
 
+@pytest.mark.parametrize("wrong", [ConditionFailed("as it is"), ValueError("another")])
+def test_what_a_block_raises_leaves_it_as_it_is(
+    run: Run, cluster: Cluster, wrong: Exception
+) -> None:
+    async def fail() -> None:
+        async with AsyncClient(cluster.seeds) as one, AsyncClient(cluster.seeds) as two:
+            await one.put("k", "1")
+            await two.put("k", "2")
+            raise wrong
+
+    async def main() -> None:
+        with pytest.raises(type(wrong)) as caught:
+            await fail()
+        assert caught.value is wrong
+
+    run(main)
+
+
+def test_what_a_block_in_the_block_raises_leaves_both(run: Run, cluster: Cluster) -> None:
+    async def fail() -> None:
+        async with AsyncClient(cluster.seeds) as db, db.lock("l", ttl_ms=10_000):
+            await db.put("k", "1")
+            await db.put("k", "2", if_revision=0)
+
+    async def main() -> None:
+        with pytest.raises(ConditionFailed):
+            await fail()
+
+    run(main)
+
+
+def test_a_group_that_a_block_raises_leaves_it_as_it_is(run: Run, cluster: Cluster) -> None:
+    async def fail(error: Exception) -> None:
+        raise error
+
+    async def fail_together() -> None:
+        async with AsyncClient(cluster.seeds), anyio.create_task_group() as tasks:
+            tasks.start_soon(fail, ValueError("one"))
+            tasks.start_soon(fail, KeyError("two"))
+
+    async def main() -> None:
+        with pytest.raises(ExceptionGroup) as caught:
+            await fail_together()
+        assert {type(error) for error in caught.value.exceptions} == {ValueError, KeyError}
+
+    run(main)
+
+
+def test_what_fails_beside_the_block_is_not_hidden(run: Run, cluster: Cluster) -> None:
+    def fail(_: Call) -> None:
+        raise ValueError("a function of the caller's")
+
+    async def fail_twice() -> None:
+        async with AsyncClient(cluster.seeds) as db:
+            db.submit(requests.get("k"), fail)
+            try:
+                await anyio.sleep_forever()
+            finally:
+                raise KeyError("the block's")
+
+    async def main() -> None:
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await fail_twice()
+        assert caught.value.subgroup(ValueError)
+        assert caught.value.subgroup(KeyError)
+
+    run(main)
+
+
+def test_a_client_is_entered_once(run: Run, cluster: Cluster) -> None:
+    async def main() -> None:
+        db = AsyncClient(cluster.seeds)
+        async with db:
+            with pytest.raises(BadRequest, match="entered once"):
+                await db.__aenter__()
+            await db.put("k", "1")
+        with pytest.raises(BadRequest, match="entered once"):
+            await db.__aenter__()
+
+    run(main)
+
+
+def test_a_block_that_is_cancelled_ends_quietly(run: Run, cluster: Cluster) -> None:
+    async def main() -> None:
+        with anyio.move_on_after(0.01) as scope:
+            async with AsyncClient(cluster.seeds) as db:
+                await db.put("k", "1", timeout_ms=1000)
+                await anyio.sleep_forever()
+        assert scope.cancelled_caught
+
+    run(main)
+
+
 def test_leaving_the_block_ends_what_is_under_way(run: Run, cluster: Cluster) -> None:
     outcomes: list[KritaError | None] = []
 

@@ -63,8 +63,11 @@ LAST_WORD_S = 2.0  # for giving something up, when a block has ended
 
 class AsyncClient(AsyncKeys, AsyncGroups, AsyncCluster, AsyncRanges, AsyncPast, AsyncHolding):
     """A client of one cluster, to be used in an ``async with`` block and in the
-    event loop that entered it. Its parameters are those of ``krita.Client``, and its
-    operations are in the classes that it is made of."""
+    event loop that entered it, once. What the block raises leaves it as it is.
+
+    Its parameters are those of ``krita.Client``, and its operations are in the classes that
+    it is made of. Entering it again raises BadRequest.
+    """
 
     def __init__(
         self,
@@ -172,7 +175,8 @@ class AsyncClient(AsyncKeys, AsyncGroups, AsyncCluster, AsyncRanges, AsyncPast, 
     # Life
 
     async def __aenter__(self) -> AsyncClient:
-        assert self._tasks is None, "an AsyncClient is entered once"
+        if self._flush_event is not None:
+            raise BadRequest("an AsyncClient is entered once", hint="make a new one")
         self._flush_event, self._timer_event = anyio.Event(), anyio.Event()
         tasks = anyio.create_task_group()
         await tasks.__aenter__()
@@ -193,7 +197,14 @@ class AsyncClient(AsyncKeys, AsyncGroups, AsyncCluster, AsyncRanges, AsyncPast, 
         try:
             self._dispatcher.close(time.monotonic())
         finally:  # whatever the caller's functions raised: the tasks end here
-            swallowed = await tasks.__aexit__(kind, error, traceback)
+            try:
+                swallowed = await tasks.__aexit__(kind, error, traceback)
+            except BaseExceptionGroup as group:
+                # The tasks are nobody's business: with nothing of theirs in it, what the
+                # block has raised leaves as it is, and `except KritaError` catches it.
+                if error is None or _leaves(group) != _leaves(error):
+                    raise
+                swallowed = False
         return swallowed
 
     def __repr__(self) -> str:
@@ -268,6 +279,13 @@ class AsyncClient(AsyncKeys, AsyncGroups, AsyncCluster, AsyncRanges, AsyncPast, 
                 await anyio.lowlevel.checkpoint()
             dispatcher.tick(time.monotonic())
             self._follow_up()
+
+
+def _leaves(error: BaseException) -> set[BaseException]:
+    """What there is in it besides groups. (Trio may have put together a group anew.)"""
+    if isinstance(error, BaseExceptionGroup):
+        return {leaf for part in error.exceptions for leaf in _leaves(part)}
+    return {error}
 
 
 def connect(
