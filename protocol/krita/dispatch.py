@@ -414,7 +414,7 @@ class Dispatcher:
         trial = call.trial
         if trial is None:
             trial = call.trial = self._trial(call)
-        verdict = trial.judge(error, now)
+        verdict = trial.judge(error, now, address)
         if isinstance(verdict, GiveUp):
             self._finish(call, now, error=verdict.error)
             return
@@ -457,7 +457,8 @@ class Dispatcher:
         repeatable = request.harmless or (request.in_session and self.sessions is not None)
         # A session that we may have opened, or not, leaves nobody in doubt.
         write = request.write and call.fetches is None
-        return Trial(write, repeatable, call.started, call.deadline)
+        anywhere = request.node is None
+        return Trial(write, repeatable, call.started, call.deadline, anywhere)
 
     def _expire(self, call: Call, now: float) -> KritaError:
         """The deadline has passed: the error that says the most."""
@@ -467,9 +468,9 @@ class Dispatcher:
         fetch = self._fetching.get(call.needs) if call.needs is not None else None
         if trial.error is None and fetch is not None and fetch.trial is not None:
             assert fetch.trial.error is not None
-            trial.tries = fetch.trial.tries
             assert call.needs is not None
-            trial.error = errand_failed(fetch.trial.error, call.needs)
+            error = errand_failed(fetch.trial.error, call.needs)
+            trial.adopt(fetch.trial, error, waiting=fetch.state is CallState.SENT)
         return trial.expire(now, waiting=call.state is CallState.SENT)
 
     def _detach(self, call: Call) -> None:

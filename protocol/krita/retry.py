@@ -12,6 +12,8 @@ Rules:
 - ``SessionExpired`` is harmless on a write that is not in doubt, and the end of
   all hope on one that is.
 - Reads change nothing and are never in doubt.
+- Nobody could be connected to: only a call that reached no node at all ends so. Where some
+  node answers and others do not, what is missing is a leader.
 
 Pure: the clock's reading and the random generator are arguments.
 """
@@ -106,16 +108,20 @@ class Trial:
     repeatable: bool  # sending it twice does no harm, or a session prevents it
     started: float  # seconds on the client's clock
     deadline: float
+    anywhere: bool = True  # any node may be asked, not one that the caller has named
     tries: int = 0
     rounds: int = 0  # pauses made so far
     in_doubt: bool = False
     error: KritaError | None = None  # of the last attempt
     tried: set[str] = attrs.field(factory=set)  # addresses, since the last pause
+    reached: bool = False  # some node answered, or had the request
+    absent: set[str] = attrs.field(factory=set)  # addresses that could not be connected to
 
-    def judge(self, error: KritaError, now: float) -> Retry | GiveUp:
-        """What an attempt's failure means for the request. O(1)."""
+    def judge(self, error: KritaError, now: float, address: str | None = None) -> Retry | GiveUp:
+        """What an attempt's failure, at this address if at any, means for the request. O(1)."""
         self.tries += 1
         self.error = error
+        self._note(error, address)
         expired = isinstance(error, SessionExpired)
         if expired and self.in_doubt:
             return GiveUp(self._unknown(error))
@@ -130,6 +136,12 @@ class Trial:
         if now >= self.deadline:
             return GiveUp(self.expire(now))
         return Retry(rule, rebind=expired)
+
+    def adopt(self, errand: Trial, error: KritaError, *, waiting: bool) -> None:
+        """Nothing has failed but what the request needed first: ``error`` says so.
+        ``waiting``: an attempt at that is unanswered."""
+        self.tries, self.error = errand.tries, error
+        self.reached, self.absent = errand.reached or waiting, errand.absent
 
     def pause_s(self, chance: random.Random) -> float:
         """How long to wait before the next attempt; longer each time. Jittered by
@@ -155,12 +167,26 @@ class Trial:
             )
         if last is None or last.outcome is not Outcome.NOT_APPLIED:
             return DeadlineExceeded(f"no answer within {spent_ms} ms{said}")
+        effort = f"gave up after {spent_ms} ms and {self.tries} attempts"
+        if isinstance(last, ConnectionFailed) and self.anywhere and (self.reached or waiting):
+            places = ", ".join(sorted(self.absent))
+            return Unavailable(
+                f"no leader was found; no connection to {places}; {effort}",
+                hint="a shard has a leader while most of its nodes are up",
+            )
         return type(last)(
-            f"{last.message}; gave up after {spent_ms} ms and {self.tries} attempts",
+            f"{last.message}; {effort}",
             hint=last.hint,
             outcome=last.outcome,
             detail=last.detail,
         )
+
+    def _note(self, error: KritaError, address: str | None) -> None:
+        if not isinstance(error, ConnectionFailed):
+            self.reached = True
+            self.absent.discard(address or "")
+        elif address is not None:
+            self.absent.add(address)
 
     def _unknown(self, error: KritaError) -> OutcomeUnknown:
         unknown = OutcomeUnknown(

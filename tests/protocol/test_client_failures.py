@@ -230,6 +230,23 @@ def test_a_cluster_that_is_not_there_is_told_with_the_reason() -> None:
         db.get("k")
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_majority_that_is_lost_is_told_as_unavailable(three: Cluster, known: bool) -> None:
+    three.lead(2, term=2)
+    with Client(three.seeds) as db:
+        if known:
+            db.put("k", "0")
+        three.forwarding = three.hints = False
+        three.stop(2)
+        three.stop(3)
+        for _ in range(5):  # whichever node is the last one to be asked
+            for act in (db.get, lambda key, **more: db.put(key, "1", **more)):
+                with pytest.raises(KritaError) as caught:
+                    act("k", timeout_ms=60)
+                assert type(caught.value) in (Unavailable, NotLeader)
+                assert caught.value.outcome is Outcome.NOT_APPLIED
+
+
 def test_a_node_that_comes_back_is_used_again(cluster: Cluster, db: Client) -> None:
     db.put("k", "1")
     cluster.stop(1)

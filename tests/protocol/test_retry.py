@@ -164,6 +164,60 @@ def test_the_error_at_the_deadline_names_the_cause_and_the_effort() -> None:
     )
 
 
+REFUSED = ConnectionFailed("Connection refused")
+
+
+def test_where_some_node_answers_and_others_do_not_a_leader_is_missing() -> None:
+    attempt = trial()
+    attempt.judge(REFUSED, 1.0, "b:1")
+    attempt.judge(NotLeader("nobody leads"), 1.1, "a:1")
+    attempt.judge(REFUSED, 1.2, "c:1")
+    error = attempt.expire(5.0)
+    assert type(error) is Unavailable
+    assert error.outcome is Outcome.NOT_APPLIED
+    assert error.message == (
+        "no leader was found; no connection to b:1, c:1; gave up after 5000 ms and 3 attempts"
+    )
+
+
+def test_a_node_that_answers_after_all_is_not_named_as_absent() -> None:
+    attempt = trial()
+    attempt.judge(REFUSED, 1.0, "a:1")
+    attempt.judge(Unavailable("no quorum"), 1.1, "a:1")
+    attempt.judge(REFUSED, 1.2, "b:1")
+    assert "no connection to b:1;" in attempt.expire(5.0).message
+
+
+def test_a_read_that_waits_at_a_node_has_reached_it() -> None:
+    attempt = trial(write=False)
+    attempt.judge(REFUSED, 1.0, "b:1")
+    assert type(attempt.expire(5.0, waiting=True)) is Unavailable
+    assert type(attempt.expire(5.0)) is ConnectionFailed
+
+
+def test_a_node_that_was_named_is_not_missed_as_a_leader() -> None:
+    attempt = Trial(write=False, repeatable=True, started=0.0, deadline=DEADLINE, anywhere=False)
+    attempt.judge(OutcomeUnknown("lost"), 1.0, "a:1")
+    attempt.judge(REFUSED, 1.1, "a:1")
+    assert type(attempt.expire(5.0)) is ConnectionFailed
+
+
+def test_a_write_in_doubt_stays_so_when_no_leader_is_found() -> None:
+    attempt = trial()
+    attempt.judge(OutcomeUnknown("lost"), 1.0, "a:1")
+    attempt.judge(REFUSED, 1.1, "b:1")
+    assert type(attempt.expire(5.0)) is OutcomeUnknown
+
+
+def test_what_a_request_needed_first_tells_whom_it_has_reached() -> None:
+    errand, attempt = trial(), trial()
+    errand.judge(REFUSED, 1.0, "b:1")
+    attempt.adopt(errand, REFUSED, waiting=False)
+    assert type(attempt.expire(5.0)) is ConnectionFailed
+    attempt.adopt(errand, REFUSED, waiting=True)
+    assert type(attempt.expire(5.0)) is Unavailable
+
+
 def test_pauses_grow_up_to_their_limit_and_are_jittered() -> None:
     attempt = trial()
     attempt.tried.add("a:1")
