@@ -20,6 +20,7 @@ This module only moves bytes; ``krita.dispatch`` decides.
 
 from __future__ import annotations
 
+import math
 import random
 import selectors
 import socket
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TIMEOUT_MS = 5000.0
+LAST_WORD_S = 2.0  # for giving something up, when a block has ended
 RECEIVE_BYTES = 1 << 16
 
 
@@ -91,6 +93,7 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
         self._selector = selectors.DefaultSelector()
         self._sockets: dict[Link, socket.socket] = {}
         self._unsent: dict[Link, bytes] = {}  # what a full socket did not take
+        self._timeout_s_max = math.inf  # of any call
         self._closed = False
 
     # What the surface is made of
@@ -149,9 +152,14 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
         return Keeper()
 
     def last_word(self, action: Callable[[], object]) -> None:
-        """Give something up behind a block. If it fails, time does it: nothing is raised."""
-        with suppress(KritaError):
-            action()
+        """Give something up behind a block, within ``LAST_WORD_S`` for each of its calls. If
+        it fails, time does it: nothing is raised."""
+        with self._lock, suppress(KritaError):
+            self._timeout_s_max = LAST_WORD_S
+            try:
+                action()
+            finally:
+                self._timeout_s_max = math.inf
 
     def pause(self, seconds: float) -> None:
         """Wait for a while."""
@@ -310,7 +318,8 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
             self._move(0.0)
 
     def _timeout_s(self, timeout_ms: float | None) -> float:
-        return (self.timeout_ms if timeout_ms is None else checks.timeout(timeout_ms)) / 1000
+        wanted_ms = self.timeout_ms if timeout_ms is None else checks.timeout(timeout_ms)
+        return min(wanted_ms / 1000, self._timeout_s_max)
 
 
 def connect(

@@ -13,7 +13,7 @@ import pytest
 
 from krita import steps
 from krita.aio import AsyncClient
-from krita.aio.client import LAST_WORD_S
+from krita.client import LAST_WORD_S
 from krita.errors import KritaError, LeaseUnknown, Locked, LockLost
 from krita.operations import Op
 from tests.protocol import server

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from krita.client import Client
+from krita.client import LAST_WORD_S, Client
 from krita.errors import (
     BadRequest,
     ConditionFailed,
@@ -16,6 +16,7 @@ from krita.errors import (
     LeaseUnknown,
     Locked,
     LockLost,
+    OutcomeUnknown,
 )
 from krita.operations import Op
 from tests.protocol import server
@@ -31,6 +32,18 @@ def other(cluster: Cluster) -> Iterator[Client]:
 def waiting(cluster: Cluster) -> int:
     """How many polls wait for a change."""
     return sum(held.polls.count for held in cluster.holdings.replicas.values())
+
+
+class Deadlines:
+    """How long requests are given; they are executed as usual."""
+
+    def __init__(self) -> None:
+        self.found_ms: list[int] = []
+
+    def __call__(self, exchange: server.Exchange) -> None:
+        assert exchange.request.deadline_ms is not None
+        self.found_ms.append(exchange.request.deadline_ms)
+        exchange.finish()
 
 
 # Leases
@@ -213,3 +226,22 @@ def test_a_leader_is_elected_and_seen_by_all(cluster: Cluster, db: Client, other
     seen.close()
     with pytest.raises(BadRequest):
         election.resign()
+
+
+def test_what_is_done_behind_a_block_or_a_failure_takes_no_second_timeout(
+    cluster: Cluster,
+) -> None:
+    given = Deadlines()
+    cluster.on(Op.TXN, given)
+    cluster.on(Op.DELETE, given, times=2)
+    with Client(cluster.seeds, timeout_ms=60_000, sessions=False) as db:
+        cluster.on(Op.LOCK, server.apply_then_drop)
+        lock = db.lock("l", ttl_ms=10_000)
+        with pytest.raises(OutcomeUnknown):
+            lock.acquire(wait_ms=100)
+        with db.lock("l", ttl_ms=10_000, wait_ms=0):
+            pass
+        lock.acquire()
+        lock.release()
+    lost, block, asked_for = given.found_ms
+    assert max(lost, block) <= LAST_WORD_S * 1000 < asked_for

@@ -42,7 +42,7 @@ from krita.aio.past import AsyncPast
 from krita.aio.pipeline import AsyncPipeline
 from krita.aio.ranges import AsyncRanges
 from krita.aio.wire import Wire
-from krita.client import TIMEOUT_MS
+from krita.client import LAST_WORD_S, TIMEOUT_MS
 from krita.dispatch import Dispatcher
 from krita.errors import BadRequest, KritaError
 
@@ -57,8 +57,6 @@ if TYPE_CHECKING:
     from krita.ring import ShardMap
 
 T = TypeVar("T")
-
-LAST_WORD_S = 2.0  # for giving something up, when a block has ended
 
 
 class AsyncClient(AsyncKeys, AsyncGroups, AsyncCluster, AsyncRanges, AsyncPast, AsyncHolding):
