@@ -13,6 +13,7 @@ from krita.connection import Connection, ServerConnection
 from krita.errors import ERRORS, Status
 from krita.hello import MAGIC
 from krita.operations import OPERATIONS
+from kritad.host import transport
 from tests.protocol import specification
 
 _PROTOCOL = Path(__file__).parents[2] / "protocol"
@@ -52,6 +53,15 @@ def _choices(rule: str) -> dict[str, int]:
     found = re.search(rf"^{rule} = &\((.*?)^\)", _CDDL, re.M | re.S)
     assert found is not None
     return {name: int(code) for name, code in re.findall(r"(\w+): (\d+)", found[1])}
+
+
+def test_the_documents_know_the_lanes_that_nodes_dial() -> None:
+    dialled = {transport.URGENT, transport.ENTRIES, transport.REQUESTS, transport.POLLS}
+    found = re.search(r"^lane = (.*)$", _CDDL, re.M)
+    assert found is not None
+    assert set(re.findall(r'"(\w+)"', found[1])) == dialled | {transport.BULK}
+    (said,) = re.findall(r"^- `lane`: .*?(?=^- )", _README, re.M | re.S)
+    assert set(re.findall(r'`"(\w+)"`', said)) == dialled | {transport.BULK}
 
 
 def test_the_cddl_knows_the_same_operations_and_statuses() -> None:
