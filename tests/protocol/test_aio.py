@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from krita import requests
-from krita.aio import AsyncClient
+from krita.aio import AsyncClient, connect
 from krita.call import Call
 from krita.errors import (
     BadRequest,
@@ -18,6 +18,7 @@ from krita.errors import (
     KritaError,
     Outcome,
     OutcomeUnknown,
+    Unauthenticated,
     Unavailable,
 )
 from krita.operations import Op
@@ -324,6 +325,25 @@ def test_what_fails_beside_the_block_is_not_hidden(run: Run, cluster: Cluster) -
             await fail_twice()
         assert caught.value.subgroup(ValueError)
         assert caught.value.subgroup(KeyError)
+
+    run(main)
+
+
+def test_connecting_asks_the_cluster_before_the_block_begins(run: Run, cluster: Cluster) -> None:
+    cluster.token = b"secret"
+
+    async def main() -> None:
+        async with connect(cluster.seeds, token="secret") as db:
+            assert cluster.count(Op.PING) == 1
+            await db.put("k", "1")
+        with pytest.raises(Unauthenticated):
+            await connect(cluster.seeds, token="wrong").__aenter__()
+        with pytest.raises(ConnectionFailed):
+            await connect("127.0.0.1:1", timeout_ms=30).__aenter__()
+        with anyio.move_on_after(0.01) as scope:
+            cluster.on(Op.PING, server.ignore)
+            await connect(cluster.seeds, token="secret").__aenter__()
+        assert scope.cancelled_caught
 
     run(main)
 

@@ -286,6 +286,19 @@ def _leaves(error: BaseException) -> set[BaseException]:
     return {error}
 
 
+class _Connected(AsyncClient):
+    """Whose block begins when the cluster has answered."""
+
+    async def __aenter__(self) -> AsyncClient:
+        await super().__aenter__()
+        try:
+            await self.ping()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+
 def connect(
     nodes: str | Sequence[str] = "127.0.0.1:8080",
     *,
@@ -294,5 +307,12 @@ def connect(
     sessions: bool = True,
     zone: str = "",
 ) -> AsyncClient:
-    """``async with krita.aio.connect("krita://host:port,host") as db``"""
-    return AsyncClient(nodes, timeout_ms=timeout_ms, token=token, sessions=sessions, zone=zone)
+    """A client whose cluster has answered when its block begins:
+
+        async with krita.aio.connect("krita://host:port,host") as db:
+            ...
+
+    Contrast ``AsyncClient``, which connects with its first call. Entering it raises KritaError
+    when no node answers within ``timeout_ms``, or refuses the token.
+    """
+    return _Connected(nodes, timeout_ms=timeout_ms, token=token, sessions=sessions, zone=zone)
