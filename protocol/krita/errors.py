@@ -233,8 +233,9 @@ class LeaseUnknown(KritaError):
 
 
 class Compacted(KritaError):
-    """What you ask for is older than what is kept. ``detail["oldest"]`` is the oldest
-    revision that can be gone on from: read anew, and go on from there."""
+    """What you ask for is older than what is kept. Of changes ``detail["oldest"]`` is the
+    oldest revision that can be gone on from: read anew, and go on from there. Of the past it
+    is where what is kept begins, if anything is."""
 
     status = Status.COMPACTED
     outcome_default = Outcome.NOT_APPLIED

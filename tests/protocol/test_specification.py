@@ -13,7 +13,12 @@ from krita.connection import Connection, ServerConnection
 from krita.errors import ERRORS, Status
 from krita.hello import MAGIC
 from krita.operations import OPERATIONS
+from krita.retry import _SETTLES
+from kritad.data_service import _CONTENT_TYPE_MAX
 from kritad.host import transport
+from kritad.state.leases import LEASES_MAX
+from kritad.state.reading import _LEASE_KEYS_MAX
+from kritad.state.sessions import REPLIES_MAX, SESSIONS_MAX
 from tests.protocol import specification
 
 _PROTOCOL = Path(__file__).parents[2] / "protocol"
@@ -42,6 +47,21 @@ def test_the_document_has_what_follows_from_the_code(part: object) -> None:
 def test_every_status_but_ok_has_an_error_and_advice() -> None:
     assert set(ERRORS) == set(Status) - {Status.OK}
     assert set(specification._ADVICE) == set(ERRORS)
+
+
+def test_what_settles_a_write_in_doubt_is_documented() -> None:
+    (said,) = re.findall(r"That is success, (.*?)\.\n", _README, re.S)
+    assert set(re.findall(r"[A-Z_]{5,}", said)) == {cls.status.name for cls in _SETTLES}
+
+
+def test_what_a_shard_keeps_at_most_is_documented() -> None:
+    (said,) = re.findall(r"A shard has at most (.*?)\.\n", _README, re.S)
+    sessions = f"{SESSIONS_MAX:,} sessions, {REPLIES_MAX:,} replies in them"
+    assert said == f"{sessions}, and {LEASES_MAX:,} leases"
+    assert f"more than {SESSIONS_MAX:,}, or keeps more than {REPLIES_MAX:,} replies" in _README
+    assert f"at most {_LEASE_KEYS_MAX:,} of its keys in each shard" in _README
+    (characters,) = re.findall(r"A content type has at most (\d+)\s", _README)
+    assert int(characters) == _CONTENT_TYPE_MAX
 
 
 def test_every_limit_is_documented() -> None:
