@@ -63,7 +63,7 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
 
     ``nodes``: any of the cluster's nodes, ``"host:port,host"`` or a list; the others
     are found. ``timeout_ms``: for every call that brings none of its own. ``token``:
-    the admin token or a user's. ``sessions=False`` spares the first write to each
+    the cluster's admin token, if it has one. ``sessions=False`` spares the first write to each
     shard a round trip and ends retries of writes in doubt. ``zone``: where the caller
     is, as nodes name it (the setting ``zone``); stale reads stay there if they can.
 

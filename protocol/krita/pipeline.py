@@ -94,7 +94,8 @@ class Batch:
         return self._add(requests.delete(key, if_revision))
 
     def step(self, step: Step) -> Item:
-        """Queue what ``krita.steps`` has made. Raises BadRequest at once."""
+        """Queue what ``krita.steps`` has made: all that is no get, put or delete, say. Raises
+        BadRequest at once."""
         return self._add(checks.made(step, Step, "step").request())
 
     @property
@@ -186,7 +187,8 @@ class Pipeline(Batch):
     def execute(self) -> list[object]:
         """Carry everything out; the results in order, errors as values.
 
-        ``timeout_ms`` counts for every operation from when it is started.
+        ``timeout_ms`` counts for every operation from when it is started. Raises
+        BadRequest when that was done before, or for a bad ``timeout_ms``.
         """
         self._client.run_batch(self, self._timeout_ms)
         return self.results

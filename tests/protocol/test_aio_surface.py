@@ -6,13 +6,22 @@ what tasks add: cancellation, waiting side by side, and keeping alive what is he
 
 from __future__ import annotations
 
+import inspect
 import time
 
 import anyio
 import pytest
 
 from krita import steps
-from krita.aio import AsyncClient
+from krita.aio import (
+    AsyncClient,
+    AsyncElection,
+    AsyncLease,
+    AsyncLock,
+    AsyncPipeline,
+    AsyncScan,
+    AsyncWatch,
+)
 from krita.client import LAST_WORD_S
 from krita.errors import KritaError, LeaseUnknown, Locked, LockLost
 from krita.operations import Op
@@ -21,6 +30,21 @@ from tests.protocol.server import Cluster
 from tests.protocol.test_aio import Run, run, until
 
 __all__ = ["run"]
+
+
+SURFACE = (
+    AsyncClient, AsyncElection, AsyncLease, AsyncLock, AsyncPipeline, AsyncScan, AsyncWatch,
+)  # fmt: skip
+QUIET = {"pause", "run_batch"}  # not for callers, or with nothing to raise
+
+
+@pytest.mark.parametrize("cls", SURFACE)
+def test_every_method_to_be_awaited_says_what_it_raises(cls: type[object]) -> None:
+    methods = inspect.getmembers(cls, inspect.iscoroutinefunction)
+    public = {name: inspect.getdoc(one) for name, one in methods if not name.startswith("_")}
+    assert public
+    silent = [name for name, doc in public.items() if not doc or "raise" not in doc.lower()]
+    assert set(silent) <= QUIET
 
 
 def test_every_kind_of_operation_answers(run: Run, cluster: Cluster) -> None:

@@ -19,15 +19,19 @@ class AsyncCluster(AsyncRunner):
     """See the module."""
 
     async def ping(self, node: int | str | None = None, *, timeout_ms: float | None = None) -> Pong:
-        """Ask a node, or any, who it is. One round trip; the log is not involved."""
+        """Ask a node, or any, who it is. One round trip; the log is not involved. ``node``: its
+        id or address. Raises BadRequest for a node that is not there by the map, Unavailable
+        (ConnectionFailed if none could be reached) or DeadlineExceeded."""
         return await self.run(requests.ping(node), timeout_ms)
 
     async def shard_map(self, *, timeout_ms: float | None = None) -> ShardMap:
-        """Which shard owns which arc of the ring and who leads it, freshly fetched."""
+        """Which shard owns which arc of the ring and who leads it, freshly fetched. Raises as
+        ``ping`` does."""
         return await self.run(requests.shard_map(), timeout_ms)
 
     async def explain(self, key: Key, *, timeout_ms: float | None = None) -> Explanation:
-        """Where a key is and who answers for it, by a shard map that is freshly fetched."""
+        """Where a key is and who answers for it, by a shard map that is freshly fetched. Raises
+        BadRequest or TooLarge for what is no key, and as ``ping`` does."""
         name = checks.key_bytes(key)
         known = await self.shard_map(timeout_ms=timeout_ms)
         info = known.shard_of(name)
@@ -52,6 +56,8 @@ class AsyncCluster(AsyncRunner):
         """Any operation of ``krita.operations`` by name or code; its reply's elements.
 
         ``fields`` are positional as in the table, without the session fields. With
-        ``node``, an id or address, that node and no other is asked.
+        ``node``, an id or address, that node and no other is asked. Raises BadRequest for an
+        operation that is not there or not for clients, for fields that it does not have or
+        that cannot be sent; else whatever KritaError it ends with.
         """
         return await self.run(requests.any_operation(operation, fields, node), timeout_ms)

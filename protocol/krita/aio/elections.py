@@ -33,7 +33,8 @@ class AsyncElection:
     def lead(self, candidate: str | bytes, *, wait_ms: float | None = None) -> AsyncLock:
         """What to be leader in: a lock whose ``with`` block begins when ``candidate`` has
         been elected and resigns at its end. Candidates have different names: two of one
-        name would both lead."""
+        name would both lead. Raises BadRequest for a bad name or ``wait_ms``; entering it raises
+        Locked after ``wait_ms``, and what ``lock`` does."""
         return AsyncLock(
             self._client,
             self.key,
@@ -45,39 +46,42 @@ class AsyncElection:
 
     async def campaign(self, candidate: str | bytes, *, wait_ms: float | None = None) -> int:
         """Wait until ``candidate`` leads, without a block; the fencing token of its
-        leadership. Raises Locked after ``wait_ms``. It leads for ``ttl_ms``, and for as long
-        again with each ``renew``."""
+        leadership. It leads for ``ttl_ms``, and for as long again with each ``renew``. Raises
+        Locked after ``wait_ms``, and what ``acquire`` of a lock does."""
         lock = self.lead(candidate)
         token = await lock.acquire(wait_ms=wait_ms)
         self._lock = lock
         return token
 
     async def renew(self) -> None:
-        """Lead for ``ttl_ms`` from now on. Raises LockLost."""
+        """Lead for ``ttl_ms`` from now on. Raises LockLost when somebody else leads by now, or
+        nobody, BadRequest without a ``campaign``, and as ``put`` does."""
         await self._held().renew()
 
     async def resign(self) -> bool:
-        """Lead no more. False: somebody else did, or nobody, already."""
+        """Lead no more. False: somebody else did, or nobody, already. Raises BadRequest without
+        a ``campaign``, and as ``put`` does; then it leads until ``ttl_ms`` are over."""
         lock, self._lock = self._held(), None
         return await lock.release()
 
     async def leader(self) -> Leader | None:
-        """Who leads now; None: nobody."""
+        """Who leads now; None: nobody. Raises as ``get`` does."""
         return (await self.look())[0]
 
     def observe(self) -> AsyncObservation:
-        """Who leads, and who does whenever that changes, as an iterator of Leader or None."""
+        """Who leads, and who does whenever that changes, as an iterator of Leader or None, which
+        raises as that of a ``watch`` does."""
         return AsyncObservation(self)
 
     def watch(self) -> AsyncWatch:
-        """The events of the election's key."""
+        """The events of the election's key; see ``AsyncClient.watch``."""
         keys = Range(self.key, self.key + b"\0")
         return AsyncWatch(
             self._client, keys, token=None, progress=False, timeout_ms=self._timeout_ms
         )
 
     async def look(self) -> tuple[Leader | None, int]:
-        """Who leads, and as of which revision of the shard."""
+        """Who leads, and as of which revision of the shard. Raises as ``get`` does."""
         request = Request(Op.GET, (self.key, 0), read_leader, self.key)
         return await self._client.run(request, self._timeout_ms)
 

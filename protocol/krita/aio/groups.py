@@ -28,7 +28,8 @@ class AsyncGroups(AsyncRunner):
         timeout_ms: float | None = None,
     ) -> dict[K, Value | None]:
         """The values of many keys, each read for itself: there is no moment that they share.
-        Raises the first error, if any of them fails."""
+        None for an absent one. Raises BadRequest or TooLarge for what is no key, and the first
+        error if any of them fails."""
         batch = self.pipeline(timeout_ms=timeout_ms)
         wanted = list(dict.fromkeys(checks.keys(keys)))
         found = [batch.get(key, consistency=consistency) for key in wanted]
@@ -42,7 +43,8 @@ class AsyncGroups(AsyncRunner):
     ) -> list[StepResult | KritaError | None]:
         """Many independent operations, made by ``krita.steps``, side by side; those on one
         key in the order given. Each succeeds, fails and is retried for itself: what became
-        of each is in the list, an error as a value. ``timeout_ms`` counts for each."""
+        of each is in the list, an error as a value. ``timeout_ms`` counts for each. Raises
+        BadRequest, with nothing sent, for what is not made by ``krita.steps``."""
         batch = self.pipeline(timeout_ms=timeout_ms)
         for step in checks.listed(steps, "steps"):
             batch.step(step)
@@ -62,7 +64,8 @@ class AsyncGroups(AsyncRunner):
         Comparisons and steps are made by ``krita.steps``. If a step cannot be done, none
         is. Keys of one group, which have the same text in braces, cost one entry of one log;
         of several groups it is as atomic, but three times as slow, and the revisions in the
-        result are 0. Raises Conflict, Busy when others hold the keys, and as ``put`` does.
+        result are 0. Raises Conflict, Busy when others hold the keys, TooLarge for too many or
+        too much, BadRequest for what is not made by ``krita.steps``, and as ``put`` does.
         """
         request = requests.txn(compare, then, otherwise, idempotency=idempotency)
         return await self.run(request, timeout_ms)

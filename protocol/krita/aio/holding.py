@@ -29,7 +29,8 @@ class AsyncHolding(AsyncRunner):
             async with db.lease(10_000) as lease:
                 await db.put("worker:1", "here", lease=lease)
 
-        ``id``: one that exists already, to keep alive, show or revoke.
+        ``id``: one that exists already, to keep alive, show or revoke. Raises BadRequest for
+        what cannot be one; its block raises what ``grant`` does.
         """
         return AsyncLease(self, ttl_ms, id=id, timeout_ms=timeout_ms)
 
@@ -50,7 +51,8 @@ class AsyncHolding(AsyncRunner):
         It ends ``ttl_ms`` after it was last renewed, whatever became of its holder. So what
         is written under it should say ``if_lock=``: only that is refused when the lock went
         to somebody else meanwhile. ``wait_ms``: how long to wait for it, None: as long as
-        it takes. ``owner``: the key's value, this very object's own unless given.
+        it takes. ``owner``: the key's value, this very object's own unless given. Raises
+        BadRequest or TooLarge for bad arguments; its block raises what ``acquire`` does.
         """
         return AsyncLock(
             self, key, ttl_ms=ttl_ms, owner=owner, wait_ms=wait_ms, timeout_ms=timeout_ms
@@ -59,8 +61,10 @@ class AsyncHolding(AsyncRunner):
     def election(self, key: Key, *, ttl_ms: int, timeout_ms: float | None = None) -> AsyncElection:
         """Who of several leads: a lock, whose value is the candidate's name.
 
-        election = db.election("{jobs}leader", ttl_ms=10_000)
-        async with election.lead("worker-7"):
-            ...
+            election = db.election("{jobs}leader", ttl_ms=10_000)
+            async with election.lead("worker-7"):
+                ...
+
+        Raises BadRequest or TooLarge for what is no key.
         """
         return AsyncElection(self, key, ttl_ms=ttl_ms, timeout_ms=timeout_ms)

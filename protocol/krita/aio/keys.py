@@ -62,7 +62,8 @@ class AsyncKeys(AsyncRunner):
 
         ``at_revision`` and ``at``, a datetime with a zone or milliseconds since 1970, ask
         for what the key was then. That is known while the prefix has a retention. Raises
-        Compacted for what is not kept.
+        Compacted for what is not kept, BadRequest or TooLarge for bad arguments, Unavailable,
+        NotLeader, Busy or DeadlineExceeded when nobody could answer in time.
         """
         request = requests.get(
             key,
@@ -93,8 +94,9 @@ class AsyncKeys(AsyncRunner):
 
         ``if_absent``: as ``if_revision=0``. ``previous``: the result has the value of
         before. A put without ``ttl_ms`` takes a deadline away.
-        Raises ConditionFailed, TooLarge, NoSpace, LeaseUnknown, OutcomeUnknown, or another
-        KritaError whose ``outcome`` is NOT_APPLIED.
+        Raises ConditionFailed, BadRequest, TooLarge, NoSpace, LeaseUnknown, SeveralGroups when
+        the lock is of another group, Conflict for an ``idempotency`` of another request,
+        OutcomeUnknown, or another KritaError whose ``outcome`` is NOT_APPLIED.
         """
         request = requests.put(
             key,
@@ -190,7 +192,7 @@ class AsyncKeys(AsyncRunner):
         timeout_ms: float | None = None,
     ) -> TouchResult:
         """Change how long the key lasts, and nothing else: its revision stays, and no watch
-        is told. Of an absent key the result says that it did not exist."""
+        is told. Of an absent key the result says that it did not exist. Raises as ``put`` does."""
         request = requests.touch(
             key,
             ttl_ms,
@@ -208,5 +210,6 @@ class AsyncKeys(AsyncRunner):
         if_revision: int | None = None,
         timeout_ms: float | None = None,
     ) -> TouchResult:
-        """Let the key last for ever: without a deadline, and tied to no lease."""
+        """Let the key last for ever: without a deadline, and tied to no lease. Of an absent key
+        the result says that it did not exist. Raises as ``put`` does."""
         return await self.touch(key, None, if_revision=if_revision, timeout_ms=timeout_ms)

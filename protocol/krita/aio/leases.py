@@ -41,7 +41,9 @@ class AsyncLease:
 
     async def grant(self) -> int:
         """Begin it, or begin its time anew; its id. All shards are told. Raises BadRequest
-        without a ``ttl_ms``, Busy when there are too many leases."""
+        without a ``ttl_ms``, Busy when there are too many leases, and Unavailable
+        or DeadlineExceeded when not all shards have answered in time: some may have begun it by
+        then. Granted again, it is the same lease."""
         if self.ttl_ms is None:
             raise BadRequest("a lease that is granted has a ttl_ms")
         request = wide_requests.lease_grant(self.ttl_ms, self.id)
@@ -49,17 +51,19 @@ class AsyncLease:
 
     async def keepalive(self) -> int:
         """Let it last for its whole time from now on; that time, milliseconds. Raises
-        LeaseUnknown when it has ended."""
+        LeaseUnknown when it has ended, and as ``grant`` does."""
         request = wide_requests.lease_keepalive(self.id)
         self.ttl_ms = await self._client.run(request, self._timeout_ms)
         return self.ttl_ms
 
     async def show(self) -> LeaseInfo:
-        """How long it will last, and the keys that end with it. Raises LeaseUnknown."""
+        """How long it will last, and the keys that end with it, at most a thousand of each
+        shard. Raises LeaseUnknown when it has ended, and as ``get`` does."""
         return await self._client.run(wide_requests.lease_show(self.id), self._timeout_ms)
 
     async def revoke(self) -> int:
-        """End it and all of its keys, now; how many these were. 0 if it had ended."""
+        """End it and all of its keys, now; how many these were. 0 if it had ended. Raises as
+        ``grant`` does, but for BadRequest: what is left of it ends by time."""
         if self._keeper is not None:
             self._keeper.rest()
         try:

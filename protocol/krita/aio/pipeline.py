@@ -26,7 +26,8 @@ class AsyncPipeline(Batch):
         self.all_done: anyio.Event | None = None
 
     async def execute(self) -> list[object]:
-        """Carry everything out; the results in order, errors as values."""
+        """Carry everything out; the results in order, errors as values. Raises BadRequest
+        when that was done before, or for a bad ``timeout_ms``."""
         await self._client.run_batch(self, self._timeout_ms)
         return self.results
 

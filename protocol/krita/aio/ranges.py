@@ -38,7 +38,8 @@ class AsyncRanges(AsyncRunner):
         It fetches a page at a time, each as of a moment of its own: there is none that all
         shards share. Changes of leader and the loss of nodes are not noticed, unless a page
         takes longer than ``timeout_ms``; what is raised then ends nothing, iterating on goes
-        on where it was. ``limit``: so many keys at most. ``reverse``: the last first.
+        on where it was. ``limit``: so many keys at most. ``reverse``: the last first. Raises
+        BadRequest or TooLarge for bad arguments.
         """
         begin, end = checks.range_of(prefix, start, stop)
         return AsyncScan(
@@ -60,7 +61,7 @@ class AsyncRanges(AsyncRunner):
         timeout_ms: float | None = None,
     ) -> int:
         """How many keys a range has. The shards look at each of them: some 200,000 in a
-        second."""
+        second. Raises BadRequest or TooLarge for a bad range, and as ``get`` does."""
         begin, end = checks.range_of(prefix, start, stop)
         return await self.run(wide_requests.count(begin, end), timeout_ms)
 
@@ -83,7 +84,11 @@ class AsyncRanges(AsyncRunner):
         raised ends nothing: iterating on goes on where it was. Raises Compacted when the
         cluster has not kept what lies between the watch's place and now.
         ``progress``: also tell when all up to some revision has been told.
-        ``timeout_ms``: how long a shard may be out of reach before an error says so.
+        ``timeout_ms``: what it takes until an error says that a shard is out of reach. Two
+        polls of it in a row have to fail, and each tries for ``timeout_ms`` and the ten seconds
+        that it may wait for a change: with 5,000 that is half a minute. What another attempt
+        will not change, a refused token, is raised at once. Raises BadRequest or TooLarge for
+        a bad range or token.
         """
         if key is None:
             keys = Range(*checks.range_of(prefix, start, stop))

@@ -16,7 +16,7 @@ PAGE_ROWS_MAX = 1_000  # what a node answers at most
 
 class AsyncScan:
     """An iterator of items; made by ``AsyncClient.scan``. It asks for nothing before it is
-    iterated, and holds a page at most."""
+    iterated, and holds a page at most. Iterating raises as ``get`` does, and goes on."""
 
     def __init__(
         self,
@@ -48,7 +48,8 @@ class AsyncScan:
         return self._items.popleft()
 
     async def items(self) -> list[Item]:
-        """All that are left, as a list."""
+        """All that are left, as a list. Raises as ``get`` does; what had been fetched by then is
+        lost to this scan."""
         found = []
         async for item in self:
             found.append(item)

@@ -31,6 +31,10 @@ class AsyncWatch:
     It begins with the first event that is asked for, or with ``begin``. ``token`` is the
     place behind the last event that was handed out, for a watch that goes on there, later or
     elsewhere. Close it, or use it in a ``with`` block, to stop the polls under way.
+
+    Iterating raises Compacted, what ends a poll for good (Unauthenticated, Forbidden), and
+    Unavailable or another KritaError once two polls of one shard have failed in a row; it can be
+    gone on with after each of them.
     """
 
     def __init__(
@@ -61,7 +65,8 @@ class AsyncWatch:
     async def begin(self) -> str:
         """Fix where the watch begins: now, unless it has begun already. Returns the token.
 
-        So nothing is missed between reading and watching: begin, read, then iterate.
+        So nothing is missed between reading and watching: begin, read, then iterate. Raises
+        as ``get`` does, and Unavailable when a shard was being split for all that time.
         """
         if self._watching is None:
             positions = await self._positions()

@@ -32,7 +32,8 @@ class Election:
     def lead(self, candidate: str | bytes, *, wait_ms: float | None = None) -> Lock:
         """What to be leader in: a lock whose ``with`` block begins when ``candidate`` has
         been elected and resigns at its end. Candidates have different names: two of one
-        name would both lead."""
+        name would both lead. Raises BadRequest for a bad name or ``wait_ms``; entering it raises
+        Locked after ``wait_ms``, and what ``lock`` does."""
         return Lock(
             self._client,
             self.key,
@@ -44,37 +45,40 @@ class Election:
 
     def campaign(self, candidate: str | bytes, *, wait_ms: float | None = None) -> int:
         """Wait until ``candidate`` leads, without a block; the fencing token of its
-        leadership. Raises Locked after ``wait_ms``. It leads for ``ttl_ms``, and for as long
-        again with each ``renew``."""
+        leadership. It leads for ``ttl_ms``, and for as long again with each ``renew``. Raises
+        Locked after ``wait_ms``, and what ``acquire`` of a lock does."""
         lock = self.lead(candidate)
         token = lock.acquire(wait_ms=wait_ms)
         self._lock = lock
         return token
 
     def renew(self) -> None:
-        """Lead for ``ttl_ms`` from now on. Raises LockLost."""
+        """Lead for ``ttl_ms`` from now on. Raises LockLost when somebody else leads by now, or
+        nobody, BadRequest without a ``campaign``, and as ``put`` does."""
         self._held().renew()
 
     def resign(self) -> bool:
-        """Lead no more. False: somebody else did, or nobody, already."""
+        """Lead no more. False: somebody else did, or nobody, already. Raises BadRequest without
+        a ``campaign``, and as ``put`` does; then it leads until ``ttl_ms`` are over."""
         lock, self._lock = self._held(), None
         return lock.release()
 
     def leader(self) -> Leader | None:
-        """Who leads now; None: nobody."""
+        """Who leads now; None: nobody. Raises as ``get`` does."""
         return (self.look())[0]
 
     def observe(self) -> Observation:
-        """Who leads, and who does whenever that changes, as an iterator of Leader or None."""
+        """Who leads, and who does whenever that changes, as an iterator of Leader or None, which
+        raises as that of a ``watch`` does."""
         return Observation(self)
 
     def watch(self) -> Watch:
-        """The events of the election's key."""
+        """The events of the election's key; see ``Client.watch``."""
         keys = Range(self.key, self.key + b"\0")
         return Watch(self._client, keys, token=None, progress=False, timeout_ms=self._timeout_ms)
 
     def look(self) -> tuple[Leader | None, int]:
-        """Who leads, and as of which revision of the shard."""
+        """Who leads, and as of which revision of the shard. Raises as ``get`` does."""
         request = Request(Op.GET, (self.key, 0), read_leader, self.key)
         return self._client.run(request, self._timeout_ms)
 

@@ -88,7 +88,8 @@ class Lock:
     def acquire(self, *, wait_ms: float | None = None) -> int:
         """Take it, or wait until it is free; its token. ``wait_ms``: how long to wait, None:
         as long as it takes, 0: not at all. Raises Locked when it was held for all that time,
-        with ``owner``, ``token`` and perhaps ``left_ms`` in its ``detail``."""
+        with ``owner``, ``token`` and perhaps ``left_ms`` in its ``detail``, BadRequest for a bad
+        ``wait_ms``, and as ``put`` does; ``timeout_ms`` counts for each attempt."""
         wait_ms = checks.wait(wait_ms)
         deadline = math.inf if wait_ms is None else time.monotonic() + wait_ms / 1000
         after = 0
@@ -103,7 +104,8 @@ class Lock:
                 after = self._wait_for_change(error, after, left_ms)
 
     def renew(self) -> None:
-        """Hold it for ``ttl_ms`` from now on. Raises LockLost when it is held no more."""
+        """Hold it for ``ttl_ms`` from now on. Raises LockLost when it is held no more,
+        BadRequest when it was never acquired, and as ``put`` does."""
         request = requests.touch(self.key, self.ttl_ms, if_revision=self.token)
         try:
             self._client.run(request, self._timeout_ms)
@@ -113,7 +115,8 @@ class Lock:
             ) from None
 
     def release(self) -> bool:
-        """Let it go. False: it was not held any more."""
+        """Let it go. False: it was not held any more. Raises BadRequest when it was never
+        acquired, and as ``put`` does: then it ends by time."""
         token, self._token = self.token, 0
         if self._keeper is not None:
             self._keeper.rest()

@@ -31,7 +31,8 @@ class Past(Runner):
         self, key: Key, *, limit: int | None = None, timeout_ms: float | None = None
     ) -> History:
         """The versions of a key, the newest first, with what it is now as the first. Where
-        there is no retention that is all. ``timeout_ms`` is for each thousand of them."""
+        there is no retention that is all. ``timeout_ms`` is for each thousand of them. Raises
+        as ``get`` does; BadRequest for a ``limit`` below 1."""
         left = checks.count(limit, "limit", 1)
         found: list[Version] = []
         before: int | None = None
@@ -53,7 +54,7 @@ class Past(Runner):
         timeout_ms: float | None = None,
     ) -> Difference:
         """What a key was at two moments, each a revision or a datetime; ``after`` None: what
-        it is now. Raises Compacted."""
+        it is now. Raises Compacted for what is not kept, and as ``get`` does."""
         first = self._then(key, before, timeout_ms)
         second = self._then(key, after, timeout_ms)
         return Difference(checks.key_bytes(key), first, second)
@@ -71,7 +72,8 @@ class Past(Runner):
         """Put back what the key was before its newest change, if that is still the newest; if
         it was absent, delete it. That is a change like any other: undone, it is there again.
         How long the key lasts stays as it is. Raises Compacted when no version before is
-        kept, and ConditionFailed when somebody else changes the key meanwhile."""
+        kept, ConditionFailed when somebody else changes the key meanwhile, and as ``put``
+        does."""
         found = (self.history(key, limit=2, timeout_ms=timeout_ms)).versions
         # An absent key's newest version is the one that was deleted.
         revision = found[0].revision if found and found[0].until_revision is None else 0
@@ -93,9 +95,12 @@ class Past(Runner):
         self, prefix: str | bytes, retention_ms: int, *, timeout_ms: float | None = None
     ) -> None:
         """Keep the old versions of a prefix's keys for so long, from now on; 0: no more. Of
-        several prefixes that fit, the longest counts. All shards are told."""
+        several prefixes that fit, the longest counts. All shards are told. Raises BadRequest
+        or TooLarge for bad arguments, Busy when there are too many, and Unavailable or
+        DeadlineExceeded when not all shards have answered in time: some may keep to it by then.
+        Set it again."""
         self.run(wide_requests.retention_set(prefix, retention_ms), timeout_ms)
 
     def retention_list(self, *, timeout_ms: float | None = None) -> list[RetentionRule]:
-        """The prefixes of whose keys old versions are kept."""
+        """The prefixes of whose keys old versions are kept. Raises as ``get`` does."""
         return self.run(wide_requests.retention_list(), timeout_ms)

@@ -17,7 +17,7 @@ PAGE_ROWS_MAX = 1_000  # what a node answers at most
 
 class Scan:
     """An iterator of items; made by ``Client.scan``. It asks for nothing before it is
-    iterated, and holds a page at most."""
+    iterated, and holds a page at most. Iterating raises as ``get`` does, and goes on."""
 
     def __init__(
         self,
@@ -49,7 +49,8 @@ class Scan:
         return self._items.popleft()
 
     def items(self) -> list[Item]:
-        """All that are left, as a list."""
+        """All that are left, as a list. Raises as ``get`` does; what had been fetched by then is
+        lost to this scan."""
         found = []
         for item in self:
             found.append(item)
