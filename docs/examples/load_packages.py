@@ -20,6 +20,7 @@ it is on the disks of a majority.
 loads nothing then.
 
 Exit status: 0 all loaded, or all equal; 1 not so; 2 bad command line or input.
+KRITA_ADMIN_TOKEN in the environment is used, if the cluster asks for a token.
 ``--json`` prints the counts and rates as one document on standard output; the progress
 bar and everything else goes to standard error.
 """
@@ -28,6 +29,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -316,7 +318,11 @@ def parse_options(arguments: list[str]) -> Options:
     parser.add_argument(
         "--own_copy", action="store_true", help="with --verify: compare each node's replica too"
     )
-    parser.add_argument("--token", help="the admin token, where the cluster asks for one")
+    parser.add_argument(
+        "--token",
+        default=os.environ.get("KRITA_ADMIN_TOKEN"),
+        help="the admin token, where the cluster asks for one; else KRITA_ADMIN_TOKEN's",
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     return Options(**vars(parser.parse_args(arguments)))
 

@@ -1,5 +1,6 @@
-"""The programs of docs/examples do what they say, with real nodes. (load_packages.py has
-tests of its own, and so has the client of docs/examples/node.)"""
+"""The programs of docs/examples do what they say, with real nodes that ask for a token. (What
+else those with options do is in tests/test_docs.py and tests/system/test_packages.py; the client
+of docs/examples/node has tests of its own.)"""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ def run(command: list[str], expected: str, token: str | None = TOKEN, **variable
         command,
         env=environment(own),
         cwd=EXAMPLES,
-        stdin=subprocess.DEVNULL,
+        input="Package: for-the-loader\n\n",  # an index, for the loader
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
@@ -69,6 +70,21 @@ def test_a_python_example_does_what_it_says(shared: Cluster, name: str, expected
     run([sys.executable, "-W", "error", f"python/{name}", shared.addresses], expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("take_turns.py", ["--workers=2"], "worker … has been here\nworker … has been here\n"),
+        ("stay_registered.py", ["--name=web-9", "--seconds=0"], "listed: …\ngone\n"),
+        ("watch_config.py", ["--prefix=no:", "--changes=0"], "-- watching\n"),
+    ],
+)
+def test_an_example_with_options_does_what_it_says(
+    shared: Cluster, name: str, options: list[str], expected: str
+) -> None:
+    command = [sys.executable, "-W", "error", f"python/{name}", f"--nodes={shared.addresses}"]
+    run([*command, *options], expected)
+
+
 @needs("curl")
 def test_the_shell_s_example_does_what_it_says(shared: Cluster) -> None:
     run(["sh", "http/first_steps.sh", f"http://{shared.nodes[1].address}"], FIRST_STEPS)
@@ -87,9 +103,20 @@ def test_the_go_example_does_what_it_says(shared: Cluster, tmp_path: Path) -> No
     run([program, f"http://{shared.nodes[2].address}"], FIRST_STEPS)
 
 
-def test_a_wrong_token_ends_an_example_with_what_to_do(shared: Cluster) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["python/blocking.py"],
+        ["python/take_turns.py", "--nodes"],
+        ["python/stay_registered.py", "--seconds=0", "--nodes"],
+        ["python/watch_config.py", "--changes=0", "--nodes"],
+        ["load_packages.py", "--file=-", "--nodes"],
+    ],
+)
+def test_a_wrong_token_ends_an_example_with_what_to_do(shared: Cluster, command: list[str]) -> None:
+    # On loopback no token would do as well: so a wrong one shows that it was taken.
     with pytest.raises(AssertionError, match="token"):
-        run([sys.executable, "python/blocking.py", shared.addresses], "", token="a wrong token")
+        run([sys.executable, *command, shared.addresses], "", token="a wrong token")
 
 
 def test_every_example_is_in_the_table_of_the_readme() -> None:

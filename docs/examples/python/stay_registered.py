@@ -5,13 +5,15 @@
 
 Its entry is tied to a lease, which the client keeps alive. When the service ends, so does the
 entry; when it is killed, or cut off from the cluster, the lease runs out after ``--ttl_ms``. The
-list of all services is a scan. ``--seconds`` ends it by itself.
+list of all services is a scan. ``--seconds`` ends it by itself. KRITA_ADMIN_TOKEN in the
+environment is used, if the cluster asks for a token.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 from functools import partial
 
 import anyio
@@ -24,7 +26,7 @@ PREFIX = "service:"
 
 async def run(nodes: str, name: str, ttl_ms: int, seconds: float) -> None:
     """Be listed for so long."""
-    async with AsyncClient(nodes) as db:
+    async with AsyncClient(nodes, token=os.environ.get("KRITA_ADMIN_TOKEN")) as db:
         try:
             async with db.lease(ttl_ms) as lease:
                 await db.put(f"{PREFIX}{name}", "ready", lease=lease)

@@ -5,12 +5,14 @@
 
 Each takes the lock, reads the report, adds a line and writes it back. ``if_lock`` makes the
 server refuse a line of a worker that has lost the lock without knowing it; the two
-keys have the same text in braces, so they live in one shard.
+keys have the same text in braces, so they live in one shard. KRITA_ADMIN_TOKEN in the
+environment is used, if the cluster asks for a token.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from functools import partial
 
 import anyio
@@ -35,7 +37,7 @@ async def work(db: AsyncClient, name: str) -> None:
 
 async def run(nodes: str, workers: int) -> None:
     """Let them all work, and print what has come of it."""
-    async with AsyncClient(nodes) as db:
+    async with AsyncClient(nodes, token=os.environ.get("KRITA_ADMIN_TOKEN")) as db:
         await db.delete(REPORT)
         async with anyio.create_task_group() as tasks:
             for number in range(1, workers + 1):

@@ -5,12 +5,14 @@
 
 It prints all settings, and from then on each change, until it is stopped or ``--changes``
 have come. Its place is kept in the file ``--token``, if that is given: so the next run
-goes on where this one has ended, and tells what has changed in between.
+goes on where this one has ended, and tells what has changed in between. KRITA_ADMIN_TOKEN
+in the environment is used, if the cluster asks for a token (which is another thing).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import krita
@@ -56,7 +58,7 @@ def main() -> None:
     parser.add_argument("--token", type=Path, help="the file to keep the place in")
     parser.add_argument("--changes", type=int, help="how many to wait for")
     options = parser.parse_args()
-    with krita.connect(options.nodes) as db:
+    with krita.connect(options.nodes, token=os.environ.get("KRITA_ADMIN_TOKEN")) as db:
         follow(db, options.prefix, options.token, options.changes)
 
 
