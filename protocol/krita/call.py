@@ -75,6 +75,13 @@ class Call:
             return False
         return self.state is CallState.SENT or (self.trial is not None and self.trial.in_doubt)
 
+    def abandon(self, why: str) -> None:
+        """End it, in whatever state its dispatcher is."""
+        if not self.finished:
+            self.error, self.state = self.interrupted(why), CallState.FINISHED
+            if self.fetches is None and self.done is not None:
+                self.done(self)
+
     def interrupted(self, why: str) -> KritaError:
         """What to tell a caller whose call is ended from outside."""
         if self.in_doubt:

@@ -26,12 +26,12 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from krita import checks
-from krita.address import parse
 from krita.blocking.cluster import Cluster
 from krita.blocking.groups import Groups
 from krita.blocking.holding import Holding
@@ -40,6 +40,7 @@ from krita.blocking.keys import Keys
 from krita.blocking.mailbox import Mailbox
 from krita.blocking.past import Past
 from krita.blocking.ranges import Ranges
+from krita.dial import Dial
 from krita.dispatch import Dispatcher
 from krita.errors import BadRequest, KritaError
 from krita.pipeline import Pipeline
@@ -82,16 +83,19 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
         zone: str = "",
     ) -> None:
         self.timeout_ms = checks.timeout(timeout_ms)
-        self._dispatcher = Dispatcher(
+        self._make_dispatcher = partial(
+            Dispatcher,
             checks.seeds(nodes),
             random.Random(),
             token=checks.token_bytes(token),
             sessions=sessions,
             zone=checks.zone_name(zone),
         )
+        self._dispatcher = self._make_dispatcher()
         self._lock = threading.RLock()
         self._selector = selectors.DefaultSelector()
         self._sockets: dict[Link, socket.socket] = {}
+        self._dials: dict[Link, Dial] = {}  # whose sockets are not connected yet
         self._unsent: dict[Link, bytes] = {}  # what a full socket did not take
         self._timeout_s_max = math.inf  # of any call
         self._closed = False
@@ -103,14 +107,10 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
         timeout_s = self._timeout_s(timeout_ms)
         with self._lock:
             self._wake()
-            call = self._dispatcher.start(request, timeout_s, time.monotonic())
-            try:
+            with self._interruptible():
+                call = self._dispatcher.start(request, timeout_s, time.monotonic())
                 while not call.finished:
                     self._turn()
-            finally:
-                # Only when something else than our own errors ended the loop, such
-                # as KeyboardInterrupt.
-                self._cancel([call])
             return cast("T", call.value())
 
     def submit(
@@ -205,16 +205,37 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
         timeout_s = self._timeout_s(timeout_ms)
         with self._lock:
             self._wake()
-            batch.begin(
-                lambda request, done: self._dispatcher.start(
-                    request, timeout_s, time.monotonic(), done
+            with self._interruptible():
+                batch.begin(
+                    lambda request, done: self._dispatcher.start(
+                        request, timeout_s, time.monotonic(), done
+                    )
                 )
-            )
-            try:
                 while not batch.finished:
                     self._turn()
-            finally:
-                self._cancel(batch.calls)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """What is raised in the block is none of our errors, but KeyboardInterrupt, say, in the
+        middle of anything: half a frame may be sent and known of nowhere. So all calls end,
+        and the next begins with a new dispatcher and new connections."""
+        try:
+            yield
+        except BaseException:
+            interrupted, self._dispatcher = self._dispatcher, self._make_dispatcher()
+            self._start_anew()
+            interrupted.abandon("the client was interrupted")
+            raise
+
+    def _start_anew(self) -> None:
+        """Without the sockets that there are; not all of them need be known everywhere."""
+        self._selector.close()
+        self._selector = selectors.DefaultSelector()
+        for sock in self._sockets.values():
+            sock.close()
+        for dial in self._dials.values():
+            dial.close()
+        self._sockets, self._dials, self._unsent = {}, {}, {}
 
     def _cancel(self, calls: Sequence[Call]) -> None:
         for call in calls:
@@ -226,17 +247,25 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
         dispatcher = self._dispatcher
         while dispatcher.links.has_errands:
             self._run_errands()
+        due = min([dispatcher.due, *(d.until for d in self._dials.values() if d.has_more)])
         if self._sockets:
-            self._move(dispatcher.due - time.monotonic())
+            self._move(due - time.monotonic())
         else:
-            time.sleep(max(0.0, dispatcher.due - time.monotonic()))
+            time.sleep(max(0.0, due - time.monotonic()))
         now = time.monotonic()
+        for link, dial in list(self._dials.items()):
+            if dial.has_more and now >= dial.until:
+                self._dial_on(link, dial)
         if now >= dispatcher.due:
             dispatcher.tick(now)
 
     def _move(self, timeout_s: float) -> None:
         """Wait until some socket is ready, and move its bytes."""
         for key, events in self._selector.select(timeout_s):
+            dial = self._dials.get(key.data)
+            if dial is not None:
+                self._dialed(key.data, dial)
+                continue
             if events & selectors.EVENT_READ:
                 self._receive(key.data)
             if events & selectors.EVENT_WRITE and key.data in self._unsent:
@@ -253,26 +282,46 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
                 self._send(link, link.take_outgoing())
 
     def _dial(self, link: Link) -> None:
-        place = parse(link.address)
-        # Others wait meanwhile: a call that needs one node rarely has work for two.
-        timeout_s = max(0.001, link.ready_due - time.monotonic())
+        now = time.monotonic()
         try:
-            sock = socket.create_connection((place.host, place.port), timeout_s)
+            dial = self._dials[link] = Dial(link.address, now, link.ready_due)
         except OSError as error:
-            self._dispatcher.closed(link, _reason(error), time.monotonic())
+            self._dispatcher.closed(link, _reason(error), now)
+        else:
+            self._dial_on(link, dial)
+
+    def _dial_on(self, link: Link, dial: Dial) -> None:
+        """To the next address of its name."""
+        self._forget_socket(link)
+        if not dial.go_on(time.monotonic()):
+            del self._dials[link]
+            self._dispatcher.closed(link, _reason(dial.problem), time.monotonic())
             return
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setblocking(False)
-        self._sockets[link] = sock
-        self._selector.register(sock, selectors.EVENT_READ, link)
+        assert dial.socket is not None
+        self._sockets[link] = dial.socket
+        self._selector.register(dial.socket, selectors.EVENT_WRITE, link)
+
+    def _dialed(self, link: Link, dial: Dial) -> None:
+        """The attempt has come to an end, good or bad."""
+        if not dial.succeeded():
+            self._dial_on(link, dial)
+            return
+        del self._dials[link]
+        self._selector.modify(self._sockets[link], selectors.EVENT_READ, link)
         self._dispatcher.dialed(link)
 
     def _hang_up(self, link: Link) -> None:
         self._unsent.pop(link, None)
+        self._dials.pop(link, None)
+        sock = self._forget_socket(link)
+        if sock is not None:
+            sock.close()
+
+    def _forget_socket(self, link: Link) -> socket.socket | None:
         sock = self._sockets.pop(link, None)
         if sock is not None:
             self._selector.unregister(sock)
-            sock.close()
+        return sock
 
     def _send(self, link: Link, data: bytes) -> None:
         """Send as much as the socket takes and keep the rest for its next time."""

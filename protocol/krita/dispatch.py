@@ -35,11 +35,11 @@ from krita.errors import (
     from_wire,
 )
 from krita.hello import Hello
-from krita.link import Link, Links, LinkState
+from krita.link import ATTEMPT_TIMEOUT_S, DIAL_TIMEOUT_S, Link, Links, LinkState
 from krita.parking import Parking
 from krita.retry import GiveUp, Trial
 from krita.ring import ShardMap
-from krita.routing import Router
+from krita.routing import REFRESH_PAUSE_S, Router
 from krita.session import Session, Sessions
 
 if TYPE_CHECKING:
@@ -47,10 +47,7 @@ if TYPE_CHECKING:
 
     from krita.request import Request
 
-ATTEMPT_TIMEOUT_S = 2.0  # without an answer; then another node is tried
-DIAL_TIMEOUT_S = 1.0  # until a new connection must be usable
 FETCH_TIMEOUT_S = 5.0  # of internal calls
-REFRESH_PAUSE_S = 0.25  # between two fetches of a map that was only doubted
 
 _MAP: Need = ("map", 0)
 
@@ -112,6 +109,11 @@ class Dispatcher:
             call.done = None
             self._detach(call)
             self._finish(call, now, error=OutcomeUnknown("the call was cancelled"))
+
+    def abandon(self, why: str) -> None:
+        """End every call, after a method of this object was left half way: it is no use now."""
+        for call in list(self._calls):
+            call.abandon(why)
 
     def close(self, now: float) -> None:
         """End every call and every link, for good. Idempotent."""

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from krita.hello import Hello
 
 
+ATTEMPT_TIMEOUT_S = 2.0  # without an answer; then another node is tried
+DIAL_TIMEOUT_S = 1.0  # until a new connection must be usable
+
+
 class LinkState(enum.Enum):
     DIALING = "dialing"
     GREETING = "greeting"

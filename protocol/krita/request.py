@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import attrs
+from cbor2 import CBOREncodeError
 
 from krita.checks import key_bytes, plain
 from krita.checks import node as node_of
@@ -30,6 +31,9 @@ T = TypeVar("T")
 # The log executes these once per (session, sequence).
 IN_SESSION = frozenset(code for code, row in OPERATIONS.items() if row.fields[:1] == ("session",))
 _SESSION_FIELDS = ("session", "sequence", "acked_to")
+_NO_CBOR = (CBOREncodeError, ValueError, TypeError, RuntimeError)  # recursion among them
+# What the asked node makes of them are writes to all shards.
+_OF_ALL_SHARDS = frozenset({Op.LEASE_GRANT, Op.LEASE_KEEPALIVE, Op.LEASE_REVOKE, Op.RETENTION_SET})
 # Writes outside a session whose repetition does no harm: a session too many, which
 # expires, or what is the same when it is said twice. (Not SHARD_SPLIT: asked for again
 # when it is done, it would split the half that is left.)
@@ -42,6 +46,7 @@ _HARMLESS = frozenset(
         Op.SHARD_MOVE,
         Op.SHARD_HOLD,
         Op.MOVE_CANCEL,
+        *_OF_ALL_SHARDS,
     }
 )
 _PATIENCE_MS_MAX = 60_000  # no node lets a request wait for longer
@@ -66,10 +71,10 @@ class Request(Generic[T]):
 
     def encode(self, *session: int) -> bytes:
         """Its body, behind the session fields if it has some. Raises BadRequest for what
-        cannot be said in CBOR, whatever is raised by an object of the caller's."""
+        cannot be said in CBOR."""
         try:
             return encode((*session, *self.fields))
-        except Exception as error:
+        except _NO_CBOR as error:
             name = OPERATIONS[self.op].name
             raise BadRequest(f"{name} cannot be sent: {error}") from error
 
@@ -81,7 +86,7 @@ class Request(Generic[T]):
     @property
     def write(self) -> bool:
         """Whether an attempt without an answer leaves a doubt."""
-        return OPERATIONS[self.op].write
+        return OPERATIONS[self.op].write or self.op in _OF_ALL_SHARDS
 
     @property
     def harmless(self) -> bool:

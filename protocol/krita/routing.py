@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from krita.errors import KritaError
     from krita.retry import Rule, Trial
 
+REFRESH_PAUSE_S = 0.25  # between two fetches of a map that was only doubted
 DOWN_S = 1.0  # how long a node that failed is tried last
 AVOIDED_S = 10.0  # and how long, where another replica is as good
 NEAREST_S = 0.1  # for how long the nearest replicas stay so, if nothing happens

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from krita.dispatch import ATTEMPT_TIMEOUT_S
+from krita.link import ATTEMPT_TIMEOUT_S
 from krita.operations import Op
 from kritad.host.line import LINE_MAX, PATIENCE_MS, Line, keys_of
 from kritad.host.request import Request

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -190,6 +190,22 @@ def test_a_wait_that_nobody_answers_is_no_reason_to_give_up_the_lock(
     cluster.on(Op.CHANGES, server.answer(Forbidden("not you")))
     with pytest.raises(Forbidden):
         other.lock("l", ttl_ms=1000).acquire(wait_ms=50)
+
+
+@pytest.mark.parametrize("act", [
+    lambda db: db.lease(1000, timeout_ms=60).grant(),
+    lambda db: db.lease(id=7, timeout_ms=60).keepalive(),
+    lambda db: db.lease(id=7, timeout_ms=60).revoke(),
+    lambda db: db.retention_set("p/", 1000, timeout_ms=60),
+])  # fmt: skip
+def test_what_is_done_in_all_shards_and_is_not_answered_may_have_been_done(
+    cluster: Cluster, db: Client, act: Callable[[Client], object]
+) -> None:
+    db.ping()
+    for op in (Op.LEASE_GRANT, Op.LEASE_KEEPALIVE, Op.LEASE_REVOKE, Op.RETENTION_SET):
+        cluster.on(op, server.ignore, times=1000)
+    with pytest.raises(OutcomeUnknown):
+        act(db)
 
 
 def test_an_acquisition_whose_answer_is_lost_is_one(cluster: Cluster, db: Client) -> None:

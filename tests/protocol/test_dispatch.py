@@ -11,11 +11,7 @@ import pytest
 from krita import requests
 from krita.call import Call, CallState
 from krita.connection import FLAG_FORWARDED, Request, ServerConnection
-from krita.dispatch import (
-    ATTEMPT_TIMEOUT_S,
-    DIAL_TIMEOUT_S,
-    Dispatcher,
-)
+from krita.dispatch import Dispatcher
 from krita.errors import (
     BadRequest,
     ConnectionFailed,
@@ -32,7 +28,7 @@ from krita.errors import (
 )
 from krita.hello import Identity
 from krita.limits import REQUESTS_IN_FLIGHT_MAX
-from krita.link import Link
+from krita.link import ATTEMPT_TIMEOUT_S, DIAL_TIMEOUT_S, Link
 from krita.operations import Op
 from krita.session import WINDOW
 from krita.values import read_put, read_value

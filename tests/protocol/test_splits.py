@@ -6,8 +6,8 @@ import pytest
 
 from krita import requests
 from krita.connection import FLAG_FORWARDED
-from krita.dispatch import ATTEMPT_TIMEOUT_S
 from krita.errors import Outcome, OutcomeUnknown, SessionExpired, Unavailable, WrongShard
+from krita.link import ATTEMPT_TIMEOUT_S
 from krita.operations import Op
 from krita.ring import ShardInfo, ShardMap
 from tests.protocol.world import PLACES, World, error_of, map_of

@@ -10,9 +10,9 @@ import pytest
 from krita import Client, requests
 from krita.aio import AsyncClient
 from krita.connection import Request
-from krita.dispatch import ATTEMPT_TIMEOUT_S, Dispatcher
+from krita.dispatch import Dispatcher
 from krita.errors import BadRequest, Unavailable
-from krita.link import Link
+from krita.link import ATTEMPT_TIMEOUT_S, Link
 from krita.operations import Consistency, Op
 from krita.values import Value
 from tests.protocol.world import World, map_of

@@ -41,9 +41,9 @@ class AsyncLease:
 
     async def grant(self) -> int:
         """Begin it, or begin its time anew; its id. All shards are told. Raises BadRequest
-        without a ``ttl_ms``, Busy when there are too many leases, and Unavailable
-        or DeadlineExceeded when not all shards have answered in time: some may have begun it by
-        then. Granted again, it is the same lease."""
+        without a ``ttl_ms``, Busy when there are too many leases, and OutcomeUnknown when not all
+        shards have answered in time: some may have begun it by then. Granted again, it is the
+        same lease."""
         if self.ttl_ms is None:
             raise BadRequest("a lease that is granted has a ttl_ms")
         request = wide_requests.lease_grant(self.ttl_ms, self.id)

@@ -95,9 +95,8 @@ class AsyncPast(AsyncRunner):
     ) -> None:
         """Keep the old versions of a prefix's keys for so long, from now on; 0: no more. Of
         several prefixes that fit, the longest counts. All shards are told. Raises BadRequest
-        or TooLarge for bad arguments, Busy when there are too many, and Unavailable or
-        DeadlineExceeded when not all shards have answered in time: some may keep to it by then.
-        Set it again."""
+        or TooLarge for bad arguments, Busy when there are too many, and OutcomeUnknown when not
+        all shards have answered in time: some may keep to it by then. Set it again."""
         await self.run(wide_requests.retention_set(prefix, retention_ms), timeout_ms)
 
     async def retention_list(self, *, timeout_ms: float | None = None) -> list[RetentionRule]:
