@@ -8,7 +8,7 @@ Exit codes, which ``--help`` prints too (``exits.py`` has their reasons):
       is held by another, the lease has ended, the cluster is not healthy, what
       was waited for is not done
 2     wrong usage, or a confirmation was needed and nobody could be asked
-3     could not connect; nothing was sent
+3     could not connect, or what answered is no node; not applied
 4     who you are was not accepted, or you may not do this
 5     no leader, no quorum, no room or no time; surely not applied
 6     what is there does not allow it, or something else changed in between;

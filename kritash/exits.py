@@ -53,7 +53,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.NO: 'the answer is "no": the key is absent, a condition did not hold, the lock is held by '
     "another, the lease has ended, the cluster is not healthy, what was waited for is not done",
     Exit.USAGE: "wrong usage, or a confirmation was needed and nobody could be asked",
-    Exit.UNREACHABLE: "could not connect; nothing was sent",
+    Exit.UNREACHABLE: "could not connect, or what answered is no node; not applied",
     Exit.DENIED: "who you are was not accepted, or you may not do this",
     Exit.UNAVAILABLE: "no leader, no quorum, no room or no time; surely not applied",
     Exit.CONFLICT: "what is there does not allow it (no number to add to, a past that is not "

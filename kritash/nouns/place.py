@@ -60,7 +60,7 @@ def place_document(found: Explanation, copies: dict[int, dict[str, object]]) -> 
         "tag": found.tag,
         "place": found.place,
         "shard": found.shard,
-        "leader": found.leader,
+        "leader": found.leader or None,  # no node has the number 0
         "address": found.address,
         "term": found.term,
         "replicas": replicas,

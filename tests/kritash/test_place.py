@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+from krita.items import Explanation
 from krita.ring import token
+from kritash.nouns.place import place_document
 from kritash.render import render_terminal
 from kritash.reply import Reply, View
 from tests.kritash.conftest import Shell
@@ -43,3 +45,8 @@ def test_a_shard_without_a_leader_is_said_in_words() -> None:
     with console.capture() as captured:
         console.print(drawn)
     assert "none: nobody answers for it now" in captured.get()
+
+
+def test_where_nobody_leads_no_node_is_named_for_it() -> None:
+    found = Explanation(b"k", b"k", 7, 1, 0, None, 3, {1: "a:1"})
+    assert place_document(found, {})["leader"] is None
