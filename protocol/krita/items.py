@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from krita.errors import ProtocolError
+from krita.errors import BadRequest, ProtocolError
 from krita.values import Value, moment
 
 
@@ -25,8 +25,10 @@ class Item:
     lease: int | None = None  # with which it ends
 
     def text(self) -> str:
-        """The data as UTF-8 text. Raises UnicodeDecodeError if it is none."""
-        assert self.data is not None, "the scan asked for keys only"
+        """The data as UTF-8 text. Raises UnicodeDecodeError if it is none, and BadRequest when
+        only keys were asked for."""
+        if self.data is None:
+            raise BadRequest("the scan asked for keys only", hint="leave keys_only out")
         return self.data.decode()
 
 

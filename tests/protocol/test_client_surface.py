@@ -340,6 +340,8 @@ def test_a_scan_has_every_key_once_in_order_over_all_pages(cluster: Cluster, db:
     pages = cluster.count(Op.SCAN)
     assert 3 <= pages < 10
     backwards = db.scan("k", reverse=True, keys_only=True, limit=1200).items()
+    with pytest.raises(BadRequest, match="keys only"):
+        backwards[0].text()
     assert [item.key for item in backwards] == keys[:-1201:-1]
     assert {item.data for item in backwards} == {None}
     assert [item.key for item in db.scan(start="k00003", stop="k00005")] == keys[3:5]
