@@ -15,15 +15,13 @@ once (``krita.retry`` has the rules). What is raised is a ``KritaError`` whose
         value = db.get("user:1")
         print(value.text(), value.revision)
 
-This module only moves bytes; ``krita.dispatch`` decides.
+``krita.dispatch`` decides, ``krita.sockets`` moves the bytes.
 """
 
 from __future__ import annotations
 
 import math
 import random
-import selectors
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -40,23 +38,21 @@ from krita.blocking.keys import Keys
 from krita.blocking.mailbox import Mailbox
 from krita.blocking.past import Past
 from krita.blocking.ranges import Ranges
-from krita.dial import Dial
 from krita.dispatch import Dispatcher
 from krita.errors import BadRequest, KritaError
 from krita.pipeline import Pipeline
+from krita.sockets import Sockets
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from krita.call import Call
-    from krita.link import Link
     from krita.request import Request
     from krita.ring import ShardMap
 
 T = TypeVar("T")
 TIMEOUT_MS = 5000.0
 LAST_WORD_S = 2.0  # for giving something up, when a block has ended
-RECEIVE_BYTES = 1 << 16
 
 
 class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
@@ -92,11 +88,8 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
             zone=checks.zone_name(zone),
         )
         self._dispatcher = self._make_dispatcher()
+        self._sockets = Sockets(self._dispatcher)
         self._lock = threading.RLock()
-        self._selector = selectors.DefaultSelector()
-        self._sockets: dict[Link, socket.socket] = {}
-        self._dials: dict[Link, Dial] = {}  # whose sockets are not connected yet
-        self._unsent: dict[Link, bytes] = {}  # what a full socket did not take
         self._timeout_s_max = math.inf  # of any call
         self._closed = False
 
@@ -110,7 +103,7 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
             with self._interruptible():
                 call = self._dispatcher.start(request, timeout_s, time.monotonic())
                 while not call.finished:
-                    self._turn()
+                    self._sockets.turn()
             return cast("T", call.value())
 
     def submit(
@@ -131,7 +124,8 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
         with self._lock:
             if self._closed:
                 raise BadRequest("the client is closed")
-            self._turn()
+            with self._interruptible():
+                self._sockets.turn()
 
     def cancel(self, call: Call) -> None:
         """Forget a submitted call: ``done`` is not called any more."""
@@ -179,9 +173,7 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
                 return
             self._closed = True
             self._dispatcher.close(time.monotonic())
-            for link in list(self._sockets):
-                self._hang_up(link)
-            self._selector.close()
+            self._sockets.close()
 
     def __enter__(self) -> Client:
         return self
@@ -198,7 +190,7 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
         state = "closed " if self._closed else ""
         return f"<Client {state}{self._dispatcher!r}>"
 
-    # Moving bytes
+    # Carrying out
 
     def run_batch(self, batch: Pipeline, timeout_ms: float | None) -> None:
         """Carry out a pipeline's requests. For ``krita.pipeline``."""
@@ -212,7 +204,7 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
                     )
                 )
                 while not batch.finished:
-                    self._turn()
+                    self._sockets.turn()
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -223,148 +215,22 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
             yield
         except BaseException:
             interrupted, self._dispatcher = self._dispatcher, self._make_dispatcher()
-            self._start_anew()
+            self._sockets.close()
+            self._sockets = Sockets(self._dispatcher)
             interrupted.abandon("the client was interrupted")
             raise
-
-    def _start_anew(self) -> None:
-        """Without the sockets that there are; not all of them need be known everywhere."""
-        self._selector.close()
-        self._selector = selectors.DefaultSelector()
-        for sock in self._sockets.values():
-            sock.close()
-        for dial in self._dials.values():
-            dial.close()
-        self._sockets, self._dials, self._unsent = {}, {}, {}
 
     def _cancel(self, calls: Sequence[Call]) -> None:
         for call in calls:
             if not call.finished:
                 self._dispatcher.cancel(call, time.monotonic())
 
-    def _turn(self) -> None:
-        """Send what there is to send, then wait until something happens."""
-        dispatcher = self._dispatcher
-        while dispatcher.links.has_errands:
-            self._run_errands()
-        due = min([dispatcher.due, *(d.until for d in self._dials.values() if d.has_more)])
-        if self._sockets:
-            self._move(due - time.monotonic())
-        else:
-            time.sleep(max(0.0, due - time.monotonic()))
-        now = time.monotonic()
-        for link, dial in list(self._dials.items()):
-            if dial.has_more and now >= dial.until:
-                self._dial_on(link, dial)
-        if now >= dispatcher.due:
-            dispatcher.tick(now)
-
-    def _move(self, timeout_s: float) -> None:
-        """Wait until some socket is ready, and move its bytes."""
-        for key, events in self._selector.select(timeout_s):
-            dial = self._dials.get(key.data)
-            if dial is not None:
-                self._dialed(key.data, dial)
-                continue
-            if events & selectors.EVENT_READ:
-                self._receive(key.data)
-            if events & selectors.EVENT_WRITE and key.data in self._unsent:
-                self._send(key.data, b"")
-
-    def _run_errands(self) -> None:
-        links = self._dispatcher.links
-        for link in links.take_closes():
-            self._hang_up(link)
-        for link in links.take_dials():
-            self._dial(link)
-        for link in links.take_sends():
-            if link in self._sockets:
-                self._send(link, link.take_outgoing())
-
-    def _dial(self, link: Link) -> None:
-        now = time.monotonic()
-        try:
-            dial = self._dials[link] = Dial(link.address, now, link.ready_due)
-        except OSError as error:
-            self._dispatcher.closed(link, _reason(error), now)
-        else:
-            self._dial_on(link, dial)
-
-    def _dial_on(self, link: Link, dial: Dial) -> None:
-        """To the next address of its name."""
-        self._forget_socket(link)
-        if not dial.go_on(time.monotonic()):
-            del self._dials[link]
-            self._dispatcher.closed(link, _reason(dial.problem), time.monotonic())
-            return
-        assert dial.socket is not None
-        self._sockets[link] = dial.socket
-        self._selector.register(dial.socket, selectors.EVENT_WRITE, link)
-
-    def _dialed(self, link: Link, dial: Dial) -> None:
-        """The attempt has come to an end, good or bad."""
-        if not dial.succeeded():
-            self._dial_on(link, dial)
-            return
-        del self._dials[link]
-        self._selector.modify(self._sockets[link], selectors.EVENT_READ, link)
-        self._dispatcher.dialed(link)
-
-    def _hang_up(self, link: Link) -> None:
-        self._unsent.pop(link, None)
-        self._dials.pop(link, None)
-        sock = self._forget_socket(link)
-        if sock is not None:
-            sock.close()
-
-    def _forget_socket(self, link: Link) -> socket.socket | None:
-        sock = self._sockets.pop(link, None)
-        if sock is not None:
-            self._selector.unregister(sock)
-        return sock
-
-    def _send(self, link: Link, data: bytes) -> None:
-        """Send as much as the socket takes and keep the rest for its next time."""
-        sock = self._sockets[link]
-        had = self._unsent.pop(link, b"")
-        data = had + data if had else data
-        try:
-            sent = sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self._dispatcher.closed(link, _reason(error), time.monotonic())
-            return
-        wanted = selectors.EVENT_READ
-        if sent < len(data):
-            self._unsent[link] = data[sent:]
-            wanted |= selectors.EVENT_WRITE
-        if had or wanted != selectors.EVENT_READ:
-            self._selector.modify(sock, wanted, link)
-
-    def _receive(self, link: Link) -> None:
-        sock = self._sockets.get(link)
-        if sock is None:
-            return
-        try:
-            data = sock.recv(RECEIVE_BYTES)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._dispatcher.closed(link, _reason(error), time.monotonic())
-            return
-        if data:
-            self._dispatcher.received(link, data, time.monotonic())
-        else:
-            self._dispatcher.closed(link, "the node closed the connection", time.monotonic())
-
     def _wake(self) -> None:
         """Before a call: find connections that broke while nobody looked, so that no
         write is put into doubt by being sent there."""
         if self._closed:
             raise BadRequest("the client is closed")
-        if self._sockets:
-            self._move(0.0)
+        self._sockets.look()
 
     def _timeout_s(self, timeout_ms: float | None) -> float:
         wanted_ms = self.timeout_ms if timeout_ms is None else checks.timeout(timeout_ms)
@@ -391,7 +257,3 @@ def connect(
         client.close()
         raise
     return client
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error) or type(error).__name__
