@@ -130,8 +130,8 @@ class Router:
         try:
             if buggify("router.busy"):
                 raise ProposalRefused(Refusal.BUSY)
-            if request.op in _GROWING and self.space_low:
-                request.fail(_NO_SPACE)
+            if request.op in _GROWING and self.space_low and not replica.raft.transferring:
+                request.fail(_NO_SPACE)  # else there may be room where the shard is led next
             elif request.write:
                 replica.propose(request, self._clock.wall_ms())
             elif request.op == Op.LEADER_TRANSFER:

@@ -154,6 +154,19 @@ def test_a_full_disk_gives_leadership_away(grow: Grow) -> None:
     assert cluster.leader(1) not in (None, leader)
 
 
+def test_a_put_that_comes_while_leadership_is_given_away_goes_where_there_is_room(
+    grow: Grow,
+) -> None:
+    cluster = grow()
+    leader = cluster.leader(1)
+    assert leader is not None
+    leader.host.note_space(5, True)
+    replies = cluster.put(leader, key_in(leader, 1), b"v")
+    cluster.run_until(lambda: bool(replies.all))
+    assert replies.one[0] == Status.OK
+    assert cluster.leader(1) not in (None, leader)
+
+
 def test_when_all_disks_are_full_leadership_does_not_go_round_in_circles(grow: Grow) -> None:
     cluster = grow()
     moves, before = 0, cluster.leader(1)

@@ -44,6 +44,19 @@ def resize(disk: Path, size_bytes: int) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size_bytes}", str(disk)], check=True)
 
 
+def put_where_there_is_room(client: Client, name: str, value: bytes) -> None:
+    """Put it, again while the shard's leader is about to give way to one with more room."""
+
+    def put() -> bool:
+        try:
+            client.put(name, value)
+        except NoSpace:
+            return False
+        return True
+
+    wait_until("a leader has room", put)
+
+
 def fill_up(client: Client, keys: dict[str, Key]) -> NoSpace:
     """Put values until the node says that it is full; what it says."""
     value = b"x" * 8192
@@ -136,12 +149,12 @@ def test_a_follower_whose_disk_is_nearly_full_falls_behind_and_lives(
     kept: dict[str, Key] = {}
     with cluster.client() as db:
         for number in range(4 * DISK_BYTES // len(value)):
-            db.put(f"fill:{number}", value)
+            put_where_there_is_room(db, f"fill:{number}", value)
             kept[f"fill:{number}"] = Key(value)
             if "entries of others' leaders are no longer taken" in poor.log_text():
                 break
         for number in range(50 * MIB // len(value)):
-            db.put(f"more:{number}", value)
+            put_where_there_is_room(db, f"more:{number}", value)
             kept[f"more:{number}"] = Key(value)
     assert poor.up
     assert poor.http("GET", "/livez")[0] == 200
