@@ -32,7 +32,7 @@ def role_of(replica: Replica) -> str:
     raft = replica.raft
     if raft.role is Role.LEADER:
         return "leader"
-    if replica.id not in raft.configuration.voters | raft.configuration.voters_outgoing:
+    if replica.id not in raft.configuration.voters_all:
         return "learner"
     return "follower" if raft.role is Role.FOLLOWER else "candidate"
 

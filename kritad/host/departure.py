@@ -29,7 +29,7 @@ def has_gone(view: MetaView, node: int, meta: Replica | None) -> bool:
     if meta is None:
         return True
     conf = meta.raft.configuration
-    voting = {conf.nodes.get(member) for member in conf.voters | conf.voters_outgoing}
+    voting = {conf.nodes.get(member) for member in conf.voters_all}
     return meta.raft.configuration_committed and node not in voting
 
 

@@ -101,8 +101,7 @@ def _is_held(host: Host, replica: Replica, recipient: int) -> bool:
     conf = replica.raft.configuration
     record = host.view.shards.get(replica.shard)
     stopped = host.view.paused or (record is not None and record.held)
-    votes = recipient in conf.voters or recipient in conf.voters_outgoing
-    return host.leadership.space_low or (stopped and not votes)
+    return host.leadership.space_low or (stopped and recipient not in conf.voters_all)
 
 
 class SnapshotSender:

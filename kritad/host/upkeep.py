@@ -75,8 +75,7 @@ def is_left(replica: Replica) -> bool:
     does not vote, or it hears no leader, though its successor does. (One that votes stays
     for as long: it may be needed for the majority that lets it go.)"""
     raft = replica.raft
-    known = raft.configuration
-    votes = replica.id in known.voters or replica.id in known.voters_outgoing
+    votes = replica.id in raft.configuration.voters_all
     return not votes or raft.role in (Role.PRE_CANDIDATE, Role.CANDIDATE)
 
 

@@ -95,7 +95,7 @@ def may_campaign(raft: RaftState) -> bool:
     to be committed while a newer one that lets it go is not."""
     replica, commit = raft.replica, raft.log.commit
     for index, configuration in reversed(raft.log.configurations):
-        if replica in configuration.voters or replica in configuration.voters_outgoing:
+        if replica in configuration.voters_all:
             return True
         if index <= commit:
             return False
@@ -132,8 +132,7 @@ def become_candidate(raft: RaftState, *, transfer: bool) -> None:
 
 
 def _other_voters(raft: RaftState) -> list[int]:
-    configuration = raft.configuration
-    return sorted((configuration.voters | configuration.voters_outgoing) - {raft.replica})
+    return sorted(raft.configuration.voters_all - {raft.replica})
 
 
 def count_own_vote(raft: RaftState) -> None:

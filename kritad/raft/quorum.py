@@ -57,7 +57,6 @@ def vote_result(configuration: Configuration, votes: Mapping[int, bool]) -> Vote
     if quorum_reached(configuration, {voter for voter, granted in votes.items() if granted}):
         return VoteResult.WON
     refused = {voter for voter, granted in votes.items() if not granted}
-    voters = configuration.voters | configuration.voters_outgoing
-    if quorum_reached(configuration, voters - refused):
+    if quorum_reached(configuration, configuration.voters_all - refused):
         return VoteResult.PENDING
     return VoteResult.LOST

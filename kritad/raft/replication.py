@@ -202,12 +202,9 @@ def tell_commit(raft: RaftState) -> None:
 def begin_read_round(raft: RaftState) -> None:
     """One round of heartbeats to the voters for all reads that came since the last."""
     raft.reads.begin_round(raft.log.commit)
-    configuration = raft.configuration
+    voters = raft.configuration.voters_all
     for progress in raft.followers:
-        if (
-            progress.replica in configuration.voters
-            or progress.replica in configuration.voters_outgoing
-        ):
+        if progress.replica in voters:
             send_heartbeat(raft, progress)
 
 

@@ -79,9 +79,14 @@ class Configuration:
         return bool(self.voters_outgoing)
 
     @property
+    def voters_all(self) -> frozenset[int]:
+        """Every replica that votes, in either majority."""
+        return self.voters | self.voters_outgoing
+
+    @property
     def members(self) -> frozenset[int]:
         """Every replica that gets the log, voter or not."""
-        return self.voters | self.voters_outgoing | self.learners | self.learners_next
+        return self.voters_all | self.learners | self.learners_next
 
 
 @attrs.frozen

@@ -130,7 +130,8 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
     def cancel(self, call: Call) -> None:
         """Forget a submitted call: ``done`` is not called any more."""
         with self._lock:
-            self._cancel([call])
+            if not call.finished:
+                self._dispatcher.cancel(call, time.monotonic())
 
     def pipeline(self, *, timeout_ms: float | None = None) -> Pipeline:
         """Many operations in flight at once; see ``krita.pipeline``."""
@@ -219,11 +220,6 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
             self._sockets = Sockets(self._dispatcher)
             interrupted.abandon("the client was interrupted")
             raise
-
-    def _cancel(self, calls: Sequence[Call]) -> None:
-        for call in calls:
-            if not call.finished:
-                self._dispatcher.cancel(call, time.monotonic())
 
     def _wake(self) -> None:
         """Before a call: find connections that broke while nobody looked, so that no
