@@ -28,26 +28,29 @@ APPLY = b"apply"  # until it was applied, or read, and answered
 
 class Trail:
     """A ``respond`` that knows how long each stage took, in what the clock counts. ``stages``
-    is in the order in which they were first passed."""
+    is in the order in which they were first passed; it is handed in by whoever wants to know,
+    and may have those of operations of the same request that came before: they add up.
+
+    (Whoever wants to know keeps ``stages`` and not the Trail, which leads back through
+    ``respond``: a circle for each request is garbage that only the collector finds.)"""
 
     __slots__ = ("_clock", "_last", "respond", "stages")
 
     def __init__(
-        self, respond: Callable[[int, object], None], began: float, clock: Callable[[], float]
+        self,
+        respond: Callable[[int, object], None],
+        began: float,
+        clock: Callable[[], float],
+        stages: dict[bytes, float],
     ) -> None:
         self.respond = respond
-        self.stages: dict[bytes, float] = {}
+        self.stages = stages
         self._clock = clock
-        self._last = began
+        # Between operations of one request no time is counted twice, and none is lost.
+        self._last = began + sum(stages.values())
 
     def __repr__(self) -> str:
         return f"<Trail {self.stages}>"
-
-    def again(self, respond: Callable[[int, object], None]) -> Trail:
-        """For one more operation of the same request: their stages add up."""
-        trail = Trail(respond, self._last, self._clock)
-        trail.stages = self.stages
-        return trail
 
     def passed(self, stage: bytes) -> None:
         """The time since the last stage was spent on this one."""

@@ -71,7 +71,7 @@ class Exchange:
     ``work`` there is something to be done in the connection's task before."""
 
     __slots__ = (
-        "_began", "_database", "_gatekeeper", "_head_only", "_loopback", "_on_answer", "_trail",
+        "_began", "_database", "_gatekeeper", "_head_only", "_loopback", "_on_answer", "_stages",
         "_until", "answer", "close", "request", "work",
     )  # fmt: skip
 
@@ -92,7 +92,7 @@ class Exchange:
         self._on_answer = on_answer
         self._head_only = request.method == b"HEAD"
         self._began = perf_counter()
-        self._trail: Trail | None = None  # of its operations, one after the other
+        self._stages: dict[bytes, float] = {}  # of its operations, one after the other: trail.py
         self._until: float | None = None  # when the client gives up; None: it has not said
         self.work: Work | None = None
 
@@ -189,11 +189,8 @@ class Exchange:
                 self._fail_with(error)
 
         deadline_ms = None if self._until is None else self._left_ms()
-        trail = self._trail
-        self._trail = trail.again(respond) if trail else Trail(respond, self._began, perf_counter)
-        self._database.submit(
-            op, encode_body(op, *fields), self.principal(), deadline_ms, 0, self._trail
-        )
+        trail = Trail(respond, self._began, perf_counter, self._stages)
+        self._database.submit(op, encode_body(op, *fields), self.principal(), deadline_ms, 0, trail)
 
     def _left_ms(self) -> float:
         assert self._until is not None
@@ -262,9 +259,8 @@ class Exchange:
     def _timing_line(self) -> bytes:
         total_ms = (perf_counter() - self._began) * 1000.0
         line = b"Server-Timing: total;dur=%.2f" % total_ms
-        if self._trail is not None:
-            for stage, seconds in self._trail.stages.items():
-                line += b", %b;dur=%.2f" % (stage, seconds * 1000.0)
+        for stage, seconds in self._stages.items():
+            line += b", %b;dur=%.2f" % (stage, seconds * 1000.0)
         return line + b"\r\n"
 
     def count(self, code: int) -> None:

@@ -31,7 +31,7 @@ def watch() -> Watch:
 
 def trail_of(watch: Watch) -> tuple[Trail, Replies]:
     replies = Replies()
-    return Trail(replies, watch.now, watch), replies
+    return Trail(replies, watch.now, watch, {}), replies
 
 
 def test_the_time_since_the_last_stage_is_the_stage_s(watch: Watch) -> None:
@@ -61,7 +61,7 @@ def test_the_operations_of_one_request_add_up(watch: Watch) -> None:
         first.passed(stage)
     watch.now = 13.0
     first(Status.OK, None)
-    second = first.again(replies := Replies())
+    second = Trail(replies := Replies(), 10.0, watch, first.stages)
     for stage, until in ((QUEUE, 15.0), (QUORUM, 18.0)):
         watch.now = until
         second.passed(stage)
@@ -115,7 +115,7 @@ def stages(bench: Bench, node: int, op: Op, *fields: object) -> list[bytes]:
     """What a request at this node has passed; it has to succeed."""
     clock = bench.cluster.nodes[node - 1].host.clock
     replies = Replies()
-    trail = Trail(replies, clock.monotonic_ms(), clock.monotonic_ms)
+    trail = Trail(replies, clock.monotonic_ms(), clock.monotonic_ms, {})
     bench.services[node].submit(op, encode(fields), LOCAL, None, 0, trail)
     bench.cluster.run_until(lambda: bool(replies.all))
     assert replies.one[0] == Status.OK
