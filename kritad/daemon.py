@@ -15,7 +15,6 @@ setting that no restart will mend, raft.db or data.db being damaged as a whole a
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 from collections.abc import AsyncIterator, Sequence
@@ -26,7 +25,7 @@ import trio
 
 from krita.errors import Foreign, KritaError, Unauthenticated, Unsupported
 from krita.hello import Identity
-from kritad import __version__
+from kritad import __version__, collector
 from kritad.access import Access
 from kritad.arrival import arrive, identify
 from kritad.config import Config, ConfigError
@@ -56,9 +55,6 @@ log = logging.getLogger(__name__)
 
 EXIT_OK, EXIT_FAILURE, EXIT_CONFIG = 0, 1, 78
 
-# Allocations before a young collection, and how many of those before an older one.
-_GC_THRESHOLDS = (50_000, 20, 100)
-
 _HAND_OVER_TIMEOUT_S = 3.0
 _DRAIN_TIMEOUT_S = 1.0
 _FLUSH_TIMEOUT_S = 10.0
@@ -66,10 +62,7 @@ _FLUSH_TIMEOUT_S = 10.0
 
 def run(config: Config) -> int:
     """Run a node until it is stopped; returns the exit status."""
-    # What a busy node allocates is rows, entries and messages, which form no cycles
-    # and are freed when they are dropped. The default collector would walk through
-    # all of them every few hundred requests, looking for cycles that are not there.
-    gc.set_threshold(*_GC_THRESHOLDS)
+    collector.install()
     try:
         return trio.run(_main, config)
     except Exception as error:  # explained, or raised again as the bug that it is
@@ -123,7 +116,11 @@ async def _main(config: Config) -> int:
         listening = bind(config.listen_ip, config.port)
         for warning in version_warnings():
             log.info("%s", warning)
-        return await live(config, listening, signals, MACHINE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(collector.collect_seldom)
+            status = await live(config, listening, signals, MACHINE)
+            nursery.cancel_scope.cancel()
+        return status
 
 
 async def live(
