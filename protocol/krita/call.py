@@ -1,4 +1,9 @@
-"""A call: one request of a caller's from its start to its result, all attempts."""
+"""A call: one request of a caller's from its start to its result, all attempts.
+
+Rule: a finished call leads to nobody who leads to it. It lets go of ``done``, and ``value`` of
+itself when it raises: an error's traceback holds the frames that it has come through. What goes
+in a circle, values and all, waits for the interpreter's collector.
+"""
 
 from __future__ import annotations
 
@@ -62,11 +67,22 @@ class Call:
         return self.state is CallState.FINISHED
 
     def value(self) -> object:
-        """The result. Raises the error that the call ended with."""
+        """The result. Raises the error that the call ended with. Callers that keep the call in
+        a local variable should ``del`` it on the way out (see the module's rule)."""
         assert self.state is CallState.FINISHED
-        if self.error is not None:
-            raise self.error
-        return self.result
+        error = self.error
+        if error is None:
+            return self.result
+        try:
+            raise error
+        finally:
+            del error, self
+
+    def tell(self) -> None:
+        """Call ``done``: it has finished. Once."""
+        done, self.done = self.done, None
+        if done is not None:
+            done(self)
 
     @property
     def in_doubt(self) -> bool:
@@ -79,8 +95,8 @@ class Call:
         """End it, in whatever state its dispatcher is."""
         if not self.finished:
             self.error, self.state = self.interrupted(why), CallState.FINISHED
-            if self.fetches is None and self.done is not None:
-                self.done(self)
+            if self.fetches is None:
+                self.tell()
 
     def interrupted(self, why: str) -> KritaError:
         """What to tell a caller whose call is ended from outside."""

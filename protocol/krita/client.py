@@ -104,7 +104,10 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
                 call = self._dispatcher.start(request, timeout_s, time.monotonic())
                 while not call.finished:
                     self._sockets.turn()
-            return cast("T", call.value())
+            try:
+                return cast("T", call.value())
+            finally:
+                del call  # an error's traceback holds this frame: see Call
 
     def submit(
         self,

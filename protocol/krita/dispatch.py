@@ -492,8 +492,8 @@ class Dispatcher:
             self._release(call, now)
         if call.fetches is not None:
             self._fetched(call, now)
-        elif call.done is not None:
-            call.done(call)
+        else:
+            call.tell()
 
     def _wake_at(self, when: float) -> None:
         if when < self.due:

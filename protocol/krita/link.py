@@ -158,6 +158,7 @@ class Link:
         self.outgoing.clear()
         for call in (*sent, *unsent):
             call.link = None
+        self.touched = _nobody  # ``Links``, which may have this link in a list yet
         return sent, unsent
 
     def _write(self, data: bytes) -> None:
@@ -170,6 +171,10 @@ class Link:
             f"<Link {self.address} {self.state.value}:"
             f" {len(self.calls)} in flight, {len(self.waiting)} waiting>"
         )
+
+
+def _nobody(_link: Link) -> None:
+    """Who is told of a link that has ended."""
 
 
 class Links:

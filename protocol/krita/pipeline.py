@@ -51,9 +51,13 @@ class Item:
         that the operation ended with."""
         if not self.finished:
             raise BadRequest("the pipeline has not been executed yet")
-        if self.error is not None:
-            raise self.error
-        return self.result
+        error = self.error
+        if error is None:
+            return self.result
+        try:
+            raise error
+        finally:
+            del error, self  # the traceback holds this frame, and must not lead back: call.py
 
 
 class Batch:

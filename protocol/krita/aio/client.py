@@ -105,7 +105,10 @@ class AsyncClient(AsyncKeys, AsyncGroups, AsyncCluster, AsyncRanges, AsyncPast, 
         finally:
             if not call.finished:
                 self.cancel(call)
-        return cast("T", call.value())
+        try:
+            return cast("T", call.value())
+        finally:
+            del call  # an error's traceback holds this frame: see Call
 
     def pipeline(self, *, timeout_ms: float | None = None) -> AsyncPipeline:
         """Many operations in flight at once; see ``krita.pipeline``. It is carried out by
