@@ -26,13 +26,12 @@ import itertools
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from operator import itemgetter
 from pathlib import Path
 
 from kritad.storage import walscan
 from kritad.storage.applied_rows import APPLIED_COLUMNS, applied_row, read_applied
 from kritad.storage.data_reader import DataReader
-from kritad.storage.data_rows import put_rows, put_sessions
+from kritad.storage.data_rows import put_rows, put_sessions, slices
 from kritad.storage.database import (
     checkpoint,
     execute_rows,
@@ -50,6 +49,9 @@ from kritad.storage.rows import Applied, Bond, Row, ShardFlush, Stamp
 from kritad.storage.sweeping import Uses, What, left_behind, sweep_slice
 
 __all__ = ["Applied", "DataDatabase", "Row", "ShardFlush"]
+
+# Rows that are put at a time: as many as eight of the statements that put them.
+_FLUSH_SLICE = 1_024
 
 _PUT_APPLIED = f"INSERT OR REPLACE INTO applied ({APPLIED_COLUMNS})"
 
@@ -213,9 +215,11 @@ class DataDatabase:
                 applied = item.applied
                 known = self._applied.get(applied.shard)
                 assert known is None or known.generation <= applied.generation, (known, applied)
-                # In key order neighbours share pages; sorted here, off the main thread.
-                rows = sorted(item.rows, key=itemgetter(0))
-                self.put(applied.rows, rows, ())
+                # In key order neighbours share pages; sorted here, off the main thread. And by
+                # slices: a tuple for each row at once would be work for the collector.
+                rows = dict(item.rows)
+                for keys in slices(sorted(rows), _FLUSH_SLICE):
+                    self.put(applied.rows, [(key, rows[key]) for key in keys], ())
                 self.put(applied.generation, (), item.sessions)
                 self._write_applied(applied)
             self._note_left_behind(before)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from kritad.storage.database import execute_rows
 from kritad.storage.digests import session_digest
 from kritad.storage.rows import Row
+
+T = TypeVar("T")
 
 _PUT = "INSERT INTO kv (generation, key, revision, value, content_type, digest, expires_ms, lease)"
 _PUT_OVER = (
@@ -56,12 +58,13 @@ def put_sessions(
 def _delete(
     connection: sqlite3.Connection, table: str, column: str, generation: int, those: Sequence[Any]
 ) -> None:
-    for some in _slices(those):
+    for some in slices(those, _SLICE):
         places = ",".join("?" * len(some))
         query = f"DELETE FROM {table} WHERE generation=? AND {column} IN ({places})"
         connection.execute(query, (generation, *some))
 
 
-def _slices(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), _SLICE):
-        yield items[start : start + _SLICE]
+def slices(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """``items`` in their order, at most ``size`` at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

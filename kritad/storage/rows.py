@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import attrs
 
 from kritad.storage.extent import WHOLE_RING, Arc
@@ -69,5 +71,5 @@ class ShardFlush:
     """What one shard changed since its previous flush."""
 
     applied: Applied
-    rows: list[tuple[bytes, Row | None]] = attrs.field(factory=list)  # None: deleted
+    rows: Collection[tuple[bytes, Row | None]] = ()  # a key once; None: deleted
     sessions: list[tuple[int, bytes | None]] = attrs.field(factory=list)  # None: ended
