@@ -1,18 +1,18 @@
 """When applied state goes to data.db, and when the log behind it may be cut.
 
-Applied writes live in memtables. When these are large or old, or large for the room that
-the disk has, all of them are frozen at once (between two turns, so that every shard's rows
-belong to exactly one applied index) and written in one sorted transaction on a thread of
-its own.
+Applied writes live in memtables. A shard's is frozen when its turn has come (between two
+turns of the drive loop, so that its rows belong to exactly one applied index) and written in
+one sorted transaction on a thread of its own.
 
 Rules, each with a test that fails without it:
+* Every shard has a turn in each ``flush_interval_ms``, at a time of its own on each node: a
+  node that writes all of its shards at once has little left for requests meanwhile, and a
+  shard's replicas that do so together have no quick majority.
+* What is in memory never grows beyond ``memtable_bytes``, or what the disk has room for, by
+  more than comes during one flush: then the largest are written whose turn it is not.
 * The log of a shard is cut only at or below an index whose state a *checkpoint*
-  of data.db has made durable: a flush alone is not (synchronous=NORMAL).
-* It is cut so that ``log_tail_bytes`` stay for followers that lag a little; a
-  follower that is heard from and needs more pins the log up to ``_PIN_FACTOR`` times
-  that, or up to as much as the state has: from there on a snapshot is less to send, and
-  below it whoever has just got one could never catch up (raft.md B35: both extremes have
-  hurt others).
+  of data.db has made durable: a flush alone is not (synchronous=NORMAL). What stays for
+  followers that lag is log_tail.py's.
 * One flush at a time; a failed one is fatal for the node, as any disk error is.
 * A shard that was split off and has no replica yet (*unborn*, host/births.py) goes to
   the disk with the one that it was cut from, in one durable transaction, at once: a state
@@ -30,24 +30,24 @@ import attrs
 
 from kritad.buggify import buggify
 from kritad.host.clock import Clock
+from kritad.host.log_tail import cut_index
 from kritad.host.replica import Replica
 from kritad.host.writer import Finished, Worker
-from kritad.raft.types import Role, SnapshotMeta
+from kritad.raft.types import SnapshotMeta
 from kritad.state.machine import ShardState
 from kritad.storage.data_db import ShardFlush
 
 _HELD_PAUSE_MS = 1_000.0
-_PIN_FACTOR = 4
+# Parts of the interval between the turns of two shards and of two nodes. Multiples of the golden
+# ratio leave about equal gaps between them, however many shards there are; the nodes' steps are
+# small enough for a few nodes in one machine to find theirs in these gaps.
+_SHARD_STEP = 0.618034
+_NODE_STEP = 1 / 32
 _SWEEP_ROWS = 1_000
 # Of the room on the disk: what may be in memory, and as much again in data.db's WAL. Each
 # takes its room twice, in the WAL and in the file.
 _ROOM_PART = 8
 _ROOM_BYTES_MIN = 1 << 20  # smaller flushes than this would do nothing but flush
-
-
-def pin_bytes_max(log_tail_bytes: int, state_bytes: int) -> int:
-    """How much of a shard's log is kept for a follower that needs it."""
-    return max(_PIN_FACTOR * log_tail_bytes, state_bytes)
 
 
 class Database(Protocol):
@@ -69,6 +69,7 @@ class FlushState:
 
     flushed_index: int = 0
     durable_index: int = 0
+    turn: int = 0  # the last of its turns that it has had, or needed not
 
 
 @attrs.define
@@ -90,6 +91,7 @@ class Flusher:
         worker: Worker,
         clock: Clock,
         *,
+        node: int,
         memtable_bytes: int,
         log_tail_bytes: int,
         flush_interval_ms: float,
@@ -109,10 +111,11 @@ class Flusher:
         self._states: dict[Replica, FlushState] = {}
         self._unborn: list[Unborn] = []  # whose flush has not begun
         self._busy = False
-        self._flushed_ms = clock.monotonic_ms()
-        self._checkpointed_ms = self._flushed_ms
+        self._phase = node * _NODE_STEP
+        now_ms = clock.monotonic_ms()
+        self._checkpointed_ms = now_ms - self._phase % 1.0 * checkpoint_interval_ms
         self._unchecked_bytes = 0  # flushed since the last checkpoint
-        self._held_until_ms = self._flushed_ms  # a snapshot reader kept a checkpoint from ending
+        self._held_until_ms = now_ms  # a snapshot reader kept a checkpoint from ending
         self._sweep_due = True  # a crash may have left something
         self._waiting: list[Callable[[], None]] = []
         self.room_bytes: int | None = None  # on the disk, above its reserve; None: not known
@@ -124,7 +127,8 @@ class Flusher:
 
     def adopt(self, replica: Replica, durable_index: int) -> None:
         """A replica was opened or has installed a snapshot."""
-        self._states[replica] = FlushState(durable_index, durable_index)
+        turn = self._turn_of(replica, self._clock.monotonic_ms())
+        self._states[replica] = FlushState(durable_index, durable_index, turn)
 
     @property
     def urgent(self) -> bool:
@@ -176,10 +180,9 @@ class Flusher:
             self._flush_unborn()
             return
         bytes_max = self._bytes_max()
-        dirty = [r for r, s in self._states.items() if r.state.index > s.flushed_index]
-        due = now - self._flushed_ms >= self._flush_interval_ms or buggify("flush.early")
-        if dirty and (due or self._waiting or self.bytes_in_memory() >= bytes_max):
-            self._flush(dirty)
+        due = self._due(now, bytes_max)
+        if due:
+            self._flush(due)
         elif self._waiting:
             self._call_waiting()
         elif (
@@ -194,14 +197,41 @@ class Flusher:
         elif self._sweep_due:
             self._sweep()
 
+    def _due(self, now_ms: float, bytes_max: int) -> list[Replica]:
+        """Whose memtables are to be flushed now."""
+        dirty: list[Replica] = []
+        due: list[Replica] = []
+        for replica, state in self._states.items():
+            turn = self._turn_of(replica, now_ms)
+            if replica.state.index <= state.flushed_index:
+                state.turn = turn
+                continue
+            dirty.append(replica)
+            if turn != state.turn:
+                due.append(replica)
+        if dirty and (self._waiting or buggify("flush.early")):
+            return dirty
+        excess_bytes = self.bytes_in_memory() - bytes_max
+        if not due and excess_bytes >= 0:
+            return _largest(dirty, excess_bytes + bytes_max // 2)
+        return due
+
+    def _turn_of(self, replica: Replica, now_ms: float) -> int:
+        """Which of its turns a replica has had last: it has one in each interval."""
+        phase = self._phase + replica.shard * _SHARD_STEP
+        return int(now_ms / self._flush_interval_ms + phase)
+
     def _call_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
         for done in waiting:
             done()
 
     def _flush(self, replicas: Iterable[Replica]) -> None:
-        """Write what these have in memory, for all who wait for a flush."""
-        self._flushed_ms = self._clock.monotonic_ms()
+        """Write what these have in memory, for all who wait for a flush: then it is all that
+        there is."""
+        now_ms = self._clock.monotonic_ms()
+        for replica in replicas:
+            self._states[replica].turn = self._turn_of(replica, now_ms)
         waiting, self._waiting = self._waiting, []
 
         def then() -> None:
@@ -291,7 +321,7 @@ class Flusher:
         for replica, state in self._states.items():
             if replica.raft.poisoned:
                 continue  # its core does not follow a cut any more
-            index = min(self._cut_index(replica), state.durable_index)
+            index = min(cut_index(replica, self._log_tail_bytes), state.durable_index)
             if index > replica.raft.log.snapshot.index:
                 assert index <= state.durable_index <= replica.state.index
                 cuts.append((replica, replica.raft.snapshot_at(index)))
@@ -300,16 +330,13 @@ class Flusher:
         if cuts:
             self._compact(cuts)
 
-    def _cut_index(self, replica: Replica) -> int:
-        """Where the tail that must stay begins, as far as bytes and followers
-        are concerned; 0 when the log is shorter than that."""
-        if buggify("flush.no-tail"):
-            return replica.state.index  # whoever lags needs a snapshot now
-        tail = replica.marks.index_before_tail(self._log_tail_bytes)
-        if replica.raft.role is not Role.LEADER:
-            return tail
-        matches = [p.match for p in replica.raft.progress.values() if p.recent_active]
-        pinned = min([tail, *matches])
-        pinned_bytes = pin_bytes_max(self._log_tail_bytes, replica.state.extent.bytes)
-        floor = replica.marks.index_before_tail(pinned_bytes)
-        return max(pinned, floor)
+
+def _largest(replicas: Iterable[Replica], bytes_least: int) -> list[Replica]:
+    """Those with the largest memtables, so many that they have ``bytes_least`` together."""
+    chosen: list[Replica] = []
+    for replica in sorted(replicas, key=lambda replica: -replica.state.table.size_bytes):
+        if bytes_least <= 0:
+            break
+        chosen.append(replica)
+        bytes_least -= replica.state.table.size_bytes
+    return chosen

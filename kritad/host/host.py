@@ -119,6 +119,7 @@ class Host:
             self._data_db,
             self.workers.data,
             self.clock,
+            node=self.node,
             memtable_bytes=settings.memtable_bytes,
             log_tail_bytes=settings.log_tail_bytes,
             flush_interval_ms=settings.flush_interval_ms,

@@ -47,9 +47,9 @@ from krita.errors import Busy, KritaError, Unavailable
 from krita.events import Goodbye, Reply
 from krita.operations import Op
 from kritad.host.bootstrap import META_SHARD
-from kritad.host.flush import pin_bytes_max
 from kritad.host.host import Host
 from kritad.host.link import dial, peer_hello
+from kritad.host.log_tail import pin_bytes_max
 from kritad.host.rate import ByteRate
 from kritad.host.receiving import SnapshotReceiver
 from kritad.host.replica import Replica
