@@ -4,7 +4,8 @@ Each key is judged by itself, by the search of ``search.py``, for which this fil
 has the model.
 
 Revisions are not trusted as an order: they name the write that a read, a
-condition or a refusal means, and that is all. Rules:
+condition or a refusal means, and that is all. (They are the search's hints, which
+decide nothing.) Rules:
 
 * A put of unknown outcome has the revision at which its value was read. If nobody
   read it, it is anonymous: all such puts lead to one state, whose revision is the
@@ -78,7 +79,9 @@ class Register:
             asked = (one.kind, one.value, one.if_revision, one.revision)
             output = (one.refused, one.existed)
             pin = (one.if_revision if one.refused is None else one.refused) or 0
-        return Call(asked, output, one.invocation, one.response, pin or None, one)
+        return Call(
+            asked, output, one.invocation, one.response, pin or None, one.revision or None, one
+        )
 
     def _call_unknown(self, one: Operation) -> Call:
         value: bytes | str | None = one.value
@@ -87,7 +90,7 @@ class Register:
             value = one.value if one.value in self._read_at else _ANONYMOUS
             revision = self._read_at.get(one.value) or None
         asked = (one.kind, value, one.if_revision, revision)
-        return Call(asked, UNKNOWN, one.invocation, None, None, one)
+        return Call(asked, UNKNOWN, one.invocation, None, None, revision, one)
 
     def step(self, state: State, input: Any, output: Any) -> tuple[bool, State]:
         kind, value, condition, revision = input

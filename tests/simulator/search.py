@@ -17,6 +17,9 @@ is the slow, independent judge beside the witness check. Rules:
 * A state that cannot come back (each value is put once) may be left only when all
   that can be answered in no other state has been. This cuts most wrong turns at
   once: a put tried too early leaves behind a value that is still to be read.
+* A ``hint`` says where an operation is thought to come, and is tried first. Nothing rests
+  on it: whatever is chosen has to fit, and where it leads nowhere all else is tried. So
+  the search may be shown an order that it is there to doubt, and is quick when that holds.
 * The search gives up after a number of steps; a history that costs more was made
   too dense (at most 8 clients and 2000 operations to a key).
 
@@ -84,6 +87,7 @@ class Call:
     invoked: Instant
     returned: Instant | None
     pin: Hashable = None  # see Model.pin
+    hint: int | None = None  # those with a smaller one come before it, it is thought
     source: object = None  # what a report shows
 
 
@@ -141,8 +145,9 @@ class _Search:
         self._mask = 0
         self._trail: list[int] = []  # what is ordered, in order
         self._longest: list[int] = []  # the longest trail that came to a dead end
-        # Each choice: the operation, and state, mask, due and length of trail before it.
-        self._frames: list[tuple[int, Any, int, int, int]] = []
+        # Each choice: the operation, whether it was hinted at, and state, mask, due and length
+        # of trail before it.
+        self._frames: list[tuple[int, bool, Any, int, int, int]] = []
         self._best = Outcome(Verdict.NOT, 0)
         self._reads = [model.only_reads(call.input, call.output) for call in calls]
         self._remaining = sum(call.returned is not None for call in calls)
@@ -152,6 +157,9 @@ class _Search:
             if call.pin is not None:
                 self._pinned[call.pin] = self._pinned.get(call.pin, 0) | 1 << i
         self._due = 0  # those pinned to the state and not yet ordered
+        self._hinted = _hinted(calls, self._reads)
+        self._rank = {i: rank for rank, i in enumerate(self._hinted)}
+        self._hints_used = 0  # so many of ``_hinted`` are ordered, from the first on
         self._link()
 
     def _link(self) -> None:
@@ -172,7 +180,8 @@ class _Search:
     def run(self) -> Outcome:
         self._order_reads()
         seen: set[tuple[int, Any]] = set()
-        node = self._next[0]
+        hinted = self._look_for_hint()
+        node = hinted or self._next[0]
         while self._remaining:
             i = self._at[node]
             if i < 0:
@@ -180,7 +189,7 @@ class _Search:
                 if not self._frames:
                     prefix = [self._ops[i] for i in self._longest]
                     return attrs.evolve(self._best, steps=self._steps, prefix=prefix)
-                node = self._go_back()
+                node, hinted = self._go_back(), 0
                 continue
             if self._may_try(i):
                 if self._steps >= self._steps_max:
@@ -191,10 +200,11 @@ class _Search:
                 configuration = (self._mask | 1 << i, state)
                 if fits and configuration not in seen:
                     seen.add(configuration)
-                    self._order(i, state)
-                    node = self._next[0]
+                    self._order(i, bool(hinted), state)
+                    hinted = self._look_for_hint()
+                    node = hinted or self._next[0]
                     continue
-            node = self._next[node]
+            node, hinted = self._next[0 if hinted else node], 0
         return Outcome(Verdict.LINEARIZABLE, self._steps, [self._ops[i] for i in self._trail])
 
     def _may_try(self, i: int) -> bool:
@@ -203,8 +213,25 @@ class _Search:
         twin = self._twin[i]
         return not self._reads[i] and (twin < 0 or bool(self._mask >> twin & 1))
 
-    def _order(self, i: int, state: Any) -> None:
-        self._frames.append((i, self._state, self._mask, self._due, len(self._trail)))
+    def _look_for_hint(self) -> int:
+        """The node of the operation that the hints have next, if it may be next at all; else 0:
+        then everything is tried in the order of the calls."""
+        hinted, used = self._hinted, self._hints_used
+        while used < len(hinted) and self._mask >> hinted[used] & 1:
+            used += 1
+        self._hints_used = used
+        if used < len(hinted):
+            wanted = self._calls[hinted[used]]
+            node = self._next[0]
+            while self._at[node] >= 0:
+                if node == wanted:
+                    return node
+                node = self._next[node]
+        return 0
+
+    def _order(self, i: int, hinted: bool, state: Any) -> None:
+        length = len(self._trail)
+        self._frames.append((i, hinted, self._state, self._mask, self._due, length))
         self._state = state
         self._lift(i)
         self._order_reads()
@@ -231,12 +258,14 @@ class _Search:
 
     def _go_back(self) -> int:
         """Undo the last choice; where to look for another."""
-        i, self._state, mask, due, length = self._frames.pop()
+        i, hinted, self._state, mask, due, length = self._frames.pop()
         while len(self._trail) > length:
             self._put_back(self._trail.pop())
         self._mask = mask
         self._due = due
-        return self._next[self._calls[i]]
+        # A hint came before its turn: all others are to be tried yet, and it not again, since
+        # that configuration has been seen.
+        return self._next[0 if hinted else self._calls[i]]
 
     def _lift(self, i: int) -> None:
         self._mask |= 1 << i
@@ -247,6 +276,7 @@ class _Search:
             self._remaining -= 1
 
     def _put_back(self, i: int) -> None:
+        self._hints_used = min(self._hints_used, self._rank.get(i, self._hints_used))
         if self._returns[i]:
             self._relink(self._returns[i])
             self._remaining += 1
@@ -287,6 +317,12 @@ def _twins(calls: Sequence[Call]) -> list[int]:
             twins[i] = last.get(calls[i].input, -1)
             last[calls[i].input] = i
     return twins
+
+
+def _hinted(calls: Sequence[Call], reads: Sequence[bool]) -> list[int]:
+    """The operations with a hint, in its order. Reads need none: they are ordered at once."""
+    hints = [(call.hint, i) for i, call in enumerate(calls) if call.hint and not reads[i]]
+    return [i for _, i in sorted(hints)]
 
 
 def _line(call: Call) -> str:

@@ -6,11 +6,12 @@ import itertools
 import random
 from collections.abc import Sequence
 
+import attrs
 import pytest
 
 from tests.simulator.history import Fate, History, Kind, Operation, render
 from tests.simulator.ideal_shard import Bug, IdealShard, Mix
-from tests.simulator.linearizability import check_key, check_linearizability
+from tests.simulator.linearizability import Register, check_key, check_linearizability
 from tests.simulator.porcupine import JepsenRegister
 from tests.simulator.search import UNKNOWN, Call, Verdict, check
 from tests.simulator.witness import check_witness
@@ -80,6 +81,26 @@ def test_the_search_agrees_with_trying_every_order() -> None:
         assert found == has_order(calls), calls
         verdicts.append(found)
     assert 500 < sum(verdicts) < 2500, "one verdict only proves little"
+
+
+def test_hints_of_any_kind_change_no_verdict() -> None:
+    dice = random.Random(2)
+    for _ in range(3000):
+        calls = random_calls(dice)
+        hinted = [attrs.evolve(call, hint=dice.choice([None, 1, 2, 3, 4])) for call in calls]
+        verdict = check(JepsenRegister(), calls).verdict
+        assert check(JepsenRegister(), hinted).verdict == verdict, hinted
+
+
+def test_with_revisions_for_hints_a_dense_history_is_judged_in_a_line() -> None:
+    mix = Mix(clients=16, keys=1, operations=600, reads=0.05, conditional=0.2, unknown=0.5)
+    history = IdealShard(2, mix).run()
+    outcome = check_key(history, steps_max=5 * len(history))
+    assert outcome.verdict == Verdict.LINEARIZABLE  # without hints 300,000 steps do not do
+    model = Register(history)
+    calls = [model.call(one) for one in history if one.fate != Fate.FAILED]
+    blind = [attrs.evolve(call, hint=None) for call in calls]
+    assert check(model, blind, steps_max=5 * len(history)).verdict == Verdict.UNKNOWN
 
 
 def test_a_read_of_an_overwritten_value_is_not_linearizable() -> None:
