@@ -305,9 +305,7 @@ class Dispatcher:
         need = call.fetches
         assert need is not None
         del self._fetching[need]
-        if isinstance(call.result, ShardMap):
-            self.router.learn_map(call.result, now)
-        elif isinstance(call.result, int) and self.sessions is not None:
+        if isinstance(call.result, int) and self.sessions is not None:
             self._admit(self.sessions.opened(need[1], call.result), now)
         useless = call.error is not None and (need != _MAP or self.router.map is None)
         for parked in self._parking.release(need):
@@ -359,8 +357,8 @@ class Dispatcher:
                 error.outcome = Outcome.APPLIED
             self._finish(call, now, error=error)
             return
-        if isinstance(result, ShardMap) and call.fetches is None:
-            self.router.learn_map(result, now)  # that somebody else has asked for
+        if isinstance(result, ShardMap):
+            self.router.learn_map(result, now, link.address)
         self._finish(call, now, result=result)
 
     def _lost(self, link: Link, error: KritaError, now: float) -> None:
@@ -420,6 +418,7 @@ class Dispatcher:
         if isinstance(verdict, GiveUp):
             self._finish(call, now, error=verdict.error)
             return
+        self.router.doubt_arcs(error)
         if verdict.rebind:
             self._renew_session(call, now)
         pause = address is None or call.request.node is not None or verdict.rule.pause

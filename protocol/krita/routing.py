@@ -15,6 +15,9 @@ Rules:
   that a node tells of itself need not be reachable from here (NAT, containers).
 - A node that failed is tried last for ``DOWN_S``, never not at all: the picture
   may be wrong about all of them.
+- A node whose map is no newer than ours, although an answer has shown that ours is old, is
+  *behind*: it is asked for the map last, until there is a newer one. A node whose disk hangs
+  tells what it knew for as long as it lives.
 - A read that any replica may answer goes to one in the client's own zone, else to a
   near one (``krita.nearness``), else to the nearest. One that failed comes behind the
   others for ``AVOIDED_S``: nearer is no use if each second somebody waits for it in vain.
@@ -28,7 +31,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from krita.address import parse
-from krita.errors import BadRequest, NotLeader
+from krita.errors import BadRequest, NotLeader, SessionExpired, WrongShard
 from krita.nearness import Nearness
 from krita.retry import Where
 from krita.ring import ShardMap
@@ -57,6 +60,8 @@ class Router:
         self.map: ShardMap | None = None
         # Whether something happened that a new map might explain.
         self.map_doubtful = True
+        self._arcs_doubtful = False  # and not by who leads, but by whose a key is
+        self._behind: set[str] = set()  # addresses
         self._chance = chance
         self._leaders: dict[int, tuple[int, int]] = {}  # shard -> term, node or 0
         self._told: dict[int, str] = {}  # node -> where maps and hints say it is
@@ -66,13 +71,20 @@ class Router:
 
     # What we learn
 
-    def learn_map(self, shard_map: ShardMap, now: float) -> None:
-        """A node has answered ``shard_map``.
+    def learn_map(self, shard_map: ShardMap, now: float, address: str | None = None) -> None:
+        """A node, the one at this address, has answered ``shard_map``.
 
         An older version says nothing new about arcs and nodes, but its leaders
         may still be of newer terms.
         """
         self._nearest.clear()
+        if self.map is None or shard_map.version > self.map.version:
+            self._behind.clear()
+        elif self._arcs_doubtful and address is not None:
+            self._behind.add(address)
+            if self._behind.issuperset(self._candidates(None)):
+                self._behind.clear()  # nobody knows better, or those who do cannot be reached
+        self._arcs_doubtful = False
         if self.map is None or shard_map.version >= self.map.version:
             self.map = shard_map
             self._told = dict(shard_map.nodes)
@@ -104,6 +116,11 @@ class Router:
         if place is not None:
             self._leaders[shard] = (term, node)
         return place
+
+    def doubt_arcs(self, error: KritaError) -> None:
+        """An attempt has failed; maybe because its key is not where our map has it."""
+        if isinstance(error, (WrongShard, SessionExpired)):
+            self._arcs_doubtful = True
 
     def doubt(self, shard: int, address: str) -> None:
         """The node said that it does not lead the shard, or gave no answer."""
@@ -197,6 +214,8 @@ class Router:
             if leader is not None and leader not in tried:
                 return leader, True
         candidates = self._candidates(shard, now if spread else None)
+        if shard is None and self._behind:
+            tried = self._behind.union(tried)
         fresh = [address for address in candidates if address not in tried] or candidates
         for address in fresh:
             if not self._is_down(address, now):

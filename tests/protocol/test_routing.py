@@ -8,7 +8,7 @@ from collections.abc import Collection
 import attrs
 import pytest
 
-from krita.errors import BadRequest, NotLeader
+from krita.errors import BadRequest, KritaError, NotLeader, SessionExpired, WrongShard
 from krita.nearness import MEASURED_S
 from krita.retry import Retry, Trial
 from krita.ring import ShardInfo, ShardMap
@@ -310,3 +310,42 @@ def test_zones_do_not_change_where_other_requests_go() -> None:
     routes.doubt(1, "a:1")
     assert routes.choose(1, {"a:1"}, 0.0) == ("b:1", False)
     assert routes.choose(1, {"a:1", "b:1"}, 0.0) == ("c:1", False)
+
+
+# --- nodes that are behind --------------------------------------------------------------
+
+SEEDS = ("a:1", "b:1", "c:1")
+
+
+@pytest.mark.parametrize("error", [WrongShard("not mine"), SessionExpired("unknown here")])
+def test_who_tells_the_map_that_misled_us_is_asked_for_it_last(error: KritaError) -> None:
+    routes = router(SEEDS)
+    routes.doubt_arcs(error)
+    routes.learn_map(shard_map(), 0.0, "a:1")
+    assert routes.choose(None, (), 0.0) == ("b:1", False)
+    assert routes.choose(None, {"b:1", "c:1"}, 0.0) == ("a:1", False)
+    assert routes.choose(1, (), 0.0) == ("a:1", True), "it may lead all the same"
+
+
+def test_a_newer_map_shows_who_is_to_be_asked_first_again() -> None:
+    routes = router(SEEDS)
+    routes.doubt_arcs(WrongShard("not mine"))
+    routes.learn_map(shard_map(), 0.0, "a:1")
+    routes.learn_map(shard_map(version=2), 0.0, "b:1")
+    assert routes.choose(None, (), 0.0) == ("a:1", False)
+
+
+def test_when_nobody_has_a_newer_map_all_are_asked_again() -> None:
+    routes = router(SEEDS)
+    for address in SEEDS:
+        routes.doubt_arcs(WrongShard("not mine"))
+        assert routes.choose(None, (), 0.0) == (address, False)
+        routes.learn_map(shard_map(), 0.0, address)
+    assert routes.choose(None, (), 0.0) == ("a:1", False)
+
+
+def test_a_map_that_was_doubted_for_a_leader_alone_is_no_worse_for_being_the_same() -> None:
+    routes = router(SEEDS)
+    routes.doubt_arcs(hint(2, 6))
+    routes.learn_map(shard_map(), 0.0, "a:1")
+    assert routes.choose(None, (), 0.0) == ("a:1", False)

@@ -163,6 +163,8 @@ TESTS = {
     "test_a_snapshot_is_saved_in_the_log_then_installed_then_reported",
     "reads-served-before-they-are-applied": "host/test_replica.py::"
     "test_a_read_is_not_answered_before_its_index_is_applied",
+    "old-map-is-asked-for-again": "protocol/test_routing.py::"
+    "test_who_tells_the_map_that_misled_us_is_asked_for_it_last",
     "deadline-denies": "host/test_request.py",
     "newcomer-takes-its-view-for-the-cluster": "host/test_moves.py::"
     "test_a_member_that_an_older_view_lacks_is_remembered_when_it_connects",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from krita.errors import Unavailable
+from krita.errors import KritaError, Unavailable
 from krita.hello import Identity
 from krita.routing import Router
 from kritad.data_service import DataService, check_key
@@ -36,6 +36,10 @@ def _take_old_wishes_for_damage(residence: Residence) -> None:
 
 def _stay(router: Router, address: str, now: float) -> None:
     """A node that does not answer in time is asked first the next time as well."""
+
+
+def _ask_the_same_again(router: Router, error: KritaError) -> None:
+    """The first of the client's addresses is asked for the map, whatever it told last time."""
 
 
 def _let_it_finish(residence: Residence, replica: Replica, why: str) -> None:
@@ -78,6 +82,13 @@ MUTANTS = (
         "found here: docs/simulation.md",
         "liveness: short timeouts, and a node that does not hear its cluster",
         ((Router, "kept_waiting", _stay),),
+    ),
+    Mutant(
+        "old-map-is-asked-for-again",
+        "who has just misled us is asked for the map last",
+        "found here: docs/simulation.md",
+        "liveness: a disk that hangs, then a split, and a client that had that node first",
+        ((Router, "doubt_arcs", _ask_the_same_again),),
     ),
     Mutant(
         "damaged-replica-finishes-its-turn",
