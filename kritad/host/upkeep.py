@@ -107,7 +107,11 @@ class Upkeep:
         def done(finished: Finished[bool]) -> None:
             if finished.error is not None:
                 self._on_failure(finished.error)
-            elif not finished.unwrap():
+                return
+            # Not left to the next save, which may be long in coming: it would have to wait for
+            # all that the cuts have written.
+            self.checkpoint_log()
+            if not finished.unwrap():
                 rest = [(replica, meta) for replica, meta in cuts if self._stands(replica, meta)]
                 if rest:
                     self.cut(rest)
@@ -131,7 +135,7 @@ class Upkeep:
 
     def checkpoint_log(self) -> None:
         """Move raft.db's WAL into the file when it has grown: now, when nobody waits for
-        the batch that has just been saved."""
+        what has just been written."""
         if not self._raft_db.checkpoint_due:
             return
 

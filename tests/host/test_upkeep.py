@@ -206,6 +206,27 @@ def test_a_long_log_is_cut_in_slices_with_room_for_saves_between(
     assert node.raft_db.load(SHARD, 18).snapshot.index == 18
 
 
+def test_what_cuts_have_written_is_not_left_to_the_next_save(
+    node: LoneNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raft_db_module, "COMPACT_ROWS_MAX", 4)
+    long_log(node, 40)
+    keeper, _, failures = upkeep(node)
+    monkeypatch.setattr(raft_db_module, "CHECKPOINT_PAGES", 10)
+    node.raft_db.maybe_checkpoint()
+    assert not node.raft_db.checkpoint_due
+    meta = node.raft.snapshot_at(38)
+    node.raft.compact(38)
+    keeper.cut([(node.replica, meta)])
+    was_due = 0
+    while node.log.jobs:
+        node.log.run_one()
+        was_due += node.raft_db.checkpoint_due
+    assert was_due > 1
+    assert failures == []
+    assert not node.raft_db.checkpoint_due
+
+
 def test_a_cut_gives_way_to_a_newer_one(node: LoneNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(raft_db_module, "COMPACT_ROWS_MAX", 4)
     long_log(node, 20)
