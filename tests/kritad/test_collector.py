@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
 import trio
@@ -91,6 +92,23 @@ async def test_the_full_pass_comes_about_every_hour(autojump_clock: MockClock) -
         assert gone() is None
         assert autojump_clock.current_time() >= 5_500
         nursery.cancel_scope.cancel()
+
+
+async def test_a_full_pass_that_takes_long_is_made_less_often(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    passes: list[float] = []
+
+    def collect_all() -> int:
+        passes.append(trio.current_time())
+        return 0
+
+    monkeypatch.setattr(collector, "collect_all", collect_all)
+    monkeypatch.setattr(collector, "perf_counter", count(step=10).__next__)  # 10 s each
+    with trio.move_on_after(200_000):
+        await collector.collect_seldom()
+    assert 2 <= len(passes) <= 5, passes
+    assert autojump_clock.rate == 0
 
 
 # --- requests, which are to leave nothing for it ------------------------------------------
