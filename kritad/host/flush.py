@@ -69,7 +69,7 @@ class FlushState:
 
     flushed_index: int = 0
     durable_index: int = 0
-    turn: int = 0  # the last of its turns that it has had, or needed not
+    turn: int = 0  # the last of its turns that has come
 
 
 @attrs.define
@@ -198,17 +198,16 @@ class Flusher:
             self._sweep()
 
     def _due(self, now_ms: float, bytes_max: int) -> list[Replica]:
-        """Whose memtables are to be flushed now."""
+        """Whose memtables are to be flushed now. All whose turn has come are among them: it is
+        not asked for again."""
         dirty: list[Replica] = []
         due: list[Replica] = []
         for replica, state in self._states.items():
-            turn = self._turn_of(replica, now_ms)
-            if replica.state.index <= state.flushed_index:
-                state.turn = turn
-                continue
-            dirty.append(replica)
-            if turn != state.turn:
-                due.append(replica)
+            turn_before, state.turn = state.turn, self._turn_of(replica, now_ms)
+            if replica.state.index > state.flushed_index:
+                dirty.append(replica)
+                if state.turn != turn_before:
+                    due.append(replica)
         if dirty and (self._waiting or buggify("flush.early")):
             return dirty
         excess_bytes = self.bytes_in_memory() - bytes_max
@@ -229,9 +228,6 @@ class Flusher:
     def _flush(self, replicas: Iterable[Replica]) -> None:
         """Write what these have in memory, for all who wait for a flush: then it is all that
         there is."""
-        now_ms = self._clock.monotonic_ms()
-        for replica in replicas:
-            self._states[replica].turn = self._turn_of(replica, now_ms)
         waiting, self._waiting = self._waiting, []
 
         def then() -> None:

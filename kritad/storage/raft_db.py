@@ -50,7 +50,8 @@ from kritad.storage.runs import LogIndex
 
 __all__ = ["Identity", "RaftDatabase", "ReplicaRow"]
 
-# Rows that one compact() deletes: 6 ms with 2 KiB each, for which a save may have to wait.
+# Rows that one compact() deletes: 1 ms of CPU, 2 to 16 ms under load, for which a save may
+# have to wait.
 COMPACT_ROWS_MAX = 32
 # Pages in the WAL after which a checkpoint is due, and after which save() makes one
 # unasked. A checkpoint of 1000 pages takes about 8 ms.

@@ -187,15 +187,21 @@ def long_log(node: LoneNode, rows: int) -> None:
     node.replica.apply(again.committed)
 
 
+def cut(keeper: Upkeep, node: LoneNode, index: int) -> SnapshotMeta:
+    """Have the log begin behind ``index``: in its core at once, on the disk by and by."""
+    meta = node.raft.snapshot_at(index)
+    node.raft.compact(index)
+    keeper.cut([(node.replica, meta)])
+    return meta
+
+
 def test_a_long_log_is_cut_in_slices_with_room_for_saves_between(
     node: LoneNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(raft_db_module, "COMPACT_ROWS_MAX", 4)
     long_log(node, 20)
     keeper, _, failures = upkeep(node)
-    meta = node.raft.snapshot_at(18)
-    node.raft.compact(18)
-    keeper.cut([(node.replica, meta)])
+    cut(keeper, node, 18)
     slices = 0
     while node.log.jobs:
         assert len(node.log.jobs) == 1, "the next slice is submitted only when one is done"
@@ -215,9 +221,7 @@ def test_what_cuts_have_written_is_not_left_to_the_next_save(
     monkeypatch.setattr(raft_db_module, "CHECKPOINT_PAGES", 10)
     node.raft_db.maybe_checkpoint()
     assert not node.raft_db.checkpoint_due
-    meta = node.raft.snapshot_at(38)
-    node.raft.compact(38)
-    keeper.cut([(node.replica, meta)])
+    cut(keeper, node, 38)
     was_due = 0
     while node.log.jobs:
         node.log.run_one()
@@ -232,9 +236,7 @@ def test_a_cut_gives_way_to_a_newer_one(node: LoneNode, monkeypatch: pytest.Monk
     long_log(node, 20)
     keeper, _, failures = upkeep(node)
     for index in (10, 18):
-        meta = node.raft.snapshot_at(index)
-        node.raft.compact(index)
-        keeper.cut([(node.replica, meta)])
+        cut(keeper, node, index)
     node.log.run_all()
     assert failures == []
     assert node.raft_db.load(SHARD, 18).snapshot.index == 18
@@ -246,9 +248,7 @@ def test_a_cut_of_a_replica_that_has_left_ends(
     monkeypatch.setattr(raft_db_module, "COMPACT_ROWS_MAX", 4)
     long_log(node, 20)
     keeper, replicas, failures = upkeep(node)
-    meta: SnapshotMeta = node.raft.snapshot_at(18)
-    node.raft.compact(18)
-    keeper.cut([(node.replica, meta)])
+    meta = cut(keeper, node, 18)
     del replicas[SHARD]
     keeper.remove(node.replica.shard, node.replica.id, lambda: None)
     node.log.run_all()
