@@ -217,9 +217,8 @@ class DataDatabase:
                 assert known is None or known.generation <= applied.generation, (known, applied)
                 # In key order neighbours share pages; sorted here, off the main thread. And by
                 # slices: a tuple for each row at once would be work for the collector.
-                rows = dict(item.rows)
-                for keys in slices(sorted(rows), _FLUSH_SLICE):
-                    self.put(applied.rows, [(key, rows[key]) for key in keys], ())
+                for keys in slices(sorted(item.rows), _FLUSH_SLICE):
+                    self.put(applied.rows, [(key, item.rows[key]) for key in keys], ())
                 self.put(applied.generation, (), item.sessions)
                 self._write_applied(applied)
             self._note_left_behind(before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 
 import attrs
 
@@ -71,5 +71,5 @@ class ShardFlush:
     """What one shard changed since its previous flush."""
 
     applied: Applied
-    rows: Collection[tuple[bytes, Row | None]] = ()  # a key once; None: deleted
+    rows: Mapping[bytes, Row | None] = attrs.field(factory=dict)  # None: deleted
     sessions: list[tuple[int, bytes | None]] = attrs.field(factory=list)  # None: ended

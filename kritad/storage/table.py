@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 import heapq
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby, islice
 from typing import Final
 
@@ -151,7 +151,7 @@ class Table:
         else:
             self.size_bytes += value_bytes - (0 if old is None else len(old.value))
 
-    def freeze(self) -> Collection[tuple[bytes, Row | None]]:
+    def freeze(self) -> Mapping[bytes, Row | None]:
         """The rows to flush (None: deleted), in no order; the memtable begins anew.
         ``flushed`` must be called before the next freeze. 0.01 µs a row: sorting
         them, which takes fifty times as long, is left to the flusher's thread, and no
@@ -161,7 +161,7 @@ class Table:
         self._flushing, self._flushing_keys = self._active, self._active_keys
         self._active, self._active_keys = {}, SortedKeys()
         self.size_bytes = 0
-        return self._flushing.copy().items()  # a copy: ``cut`` may take rows away meanwhile
+        return self._flushing.copy()  # a copy: ``cut`` may take rows away meanwhile
 
     def flushed(self) -> None:
         """The frozen rows are committed: read them from data.db from now on."""

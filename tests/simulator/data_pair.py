@@ -77,7 +77,7 @@ class DataPair(Pair):
             if blob is not None:
                 model.sessions[session] = blob
         at = attrs.evolve(at, index=index, state_hash=model.state_hash)
-        return ShardFlush(at, list(rows.items()), list(sessions.items()))
+        return ShardFlush(at, rows, list(sessions.items()))
 
     def flush(self) -> None:
         batch = []
@@ -115,7 +115,7 @@ class DataPair(Pair):
         )  # fmt: skip
         batch = [ShardFlush(old)]
         if self.chance.random() < 0.8:
-            batch.append(ShardFlush(new, [], list(child.sessions.items())))
+            batch.append(ShardFlush(new, {}, list(child.sessions.items())))
             self.models[self.shards_count] = child
         self.both("flush", batch, True)
 
@@ -147,7 +147,7 @@ class DataPair(Pair):
         shard = self.chance.randint(1, 4)
         model = self.models[shard] = StateModel()
         flush = self.changed(applied(shard, generation, 50), model)
-        self.both("write_rows", generation, flush.rows)
+        self.both("write_rows", generation, list(flush.rows.items()))
         model.sessions.clear()
         at = attrs.evolve(flush.applied, state_hash=model.state_hash)
         self.both("install", at)

@@ -215,7 +215,7 @@ def flush(db: DataDatabase, at: Applied, model: StateModel) -> Applied:
     model.rows.pop(old, None)
     model.sessions.pop(index - 2, None)
     at = attrs.evolve(at, index=index, state_hash=model.state_hash)
-    rows, sessions = [(new, model.rows[new]), (old, None)], [(index, b"s"), (index - 2, None)]
+    rows, sessions = {new: model.rows[new], old: None}, [(index, b"s"), (index - 2, None)]
     db.flush([ShardFlush(at, rows, sessions)])
     return at
 
@@ -356,7 +356,7 @@ def test_a_transaction_that_is_broken_off_leaves_nothing_behind() -> None:
     db.install(attrs.evolve(bad, generation=at.generation + 5))
     newer = attrs.evolve(at, index=9)
     with pytest.raises(AssertionError):
-        db.flush([ShardFlush(newer, [(b"x", row(b"x", 9, b""))], [(3, b"")]), ShardFlush(bad)])
+        db.flush([ShardFlush(newer, {b"x": row(b"x", 9, b"")}, [(3, b"")]), ShardFlush(bad)])
     after = db.crash(power=False, chance=chance())
     assert check_whole(after) == at
 
@@ -379,7 +379,7 @@ def test_a_damaged_row_is_corrupt_as_in_the_real_one_and_heals_when_it_is_writte
         stamp = db.stamp(at.generation, key)
         assert stamp is not None
         assert stamp.digest == model.rows[key].digest
-        db.flush([ShardFlush(at, [(key, model.rows[key])])])
+        db.flush([ShardFlush(at, {key: model.rows[key]})])
         assert db.get(at.generation, key) == model.rows[key]
     real.close()
 

@@ -414,7 +414,7 @@ def test_half_of_a_flush_is_none(shard: Shard) -> None:
     shard.flush()
     offspring = split(shard)
     parent, child = shard.state.freeze(), offspring.state.freeze()
-    child.rows = [(b"k", Row(1, "no bytes", None, 0))]  # type: ignore[arg-type]
+    child.rows = {b"k": Row(1, "no bytes", None, 0)}  # type: ignore[arg-type]
     with pytest.raises(StoreFailed):
         shard.db.flush([parent, child], durable=True)
     shard.crash()

@@ -82,5 +82,5 @@ def fill(
     for number in range(count // 10):
         model.sessions[number * 7 + 1] = chance.randbytes(20)
     at = applied(shard, db.create_generation(), count, model.state_hash, model.extent)
-    db.flush([ShardFlush(at, list(model.items()), list(model.sessions.items()))])
+    db.flush([ShardFlush(at, dict(model.items()), list(model.sessions.items()))])
     return at, model

@@ -32,7 +32,7 @@ def db(path: Path) -> Iterator[DataDatabase]:
 def test_a_flushed_row_is_read_back_with_everything_it_had(db: DataDatabase) -> None:
     generation = db.create_generation()
     stored = row(b"k", 3, b"\x00value", "text/plain")
-    db.flush([ShardFlush(applied(1, generation), [(b"k", stored)])])
+    db.flush([ShardFlush(applied(1, generation), {b"k": stored})])
     assert db.get(generation, b"k") == stored
     assert db.get(generation, b"other") is None
     assert db.get(generation + 1, b"k") is None
@@ -41,9 +41,9 @@ def test_a_flushed_row_is_read_back_with_everything_it_had(db: DataDatabase) -> 
 def test_a_flush_overwrites_deletes_and_ends_sessions(db: DataDatabase) -> None:
     generation = db.create_generation()
     first = [(key, row(key, 1, b"old")) for key in (b"a", b"b", b"c")]
-    db.flush([ShardFlush(applied(1, generation, 1), list(first), [(5, b"five"), (6, b"six")])])
+    db.flush([ShardFlush(applied(1, generation, 1), dict(first), [(5, b"five"), (6, b"six")])])
     new = row(b"b", 2, b"new")
-    changes: list[tuple[bytes, Row | None]] = [(b"a", None), (b"b", new), (b"nowhere", None)]
+    changes: dict[bytes, Row | None] = {b"a": None, b"b": new, b"nowhere": None}
     db.flush([ShardFlush(applied(1, generation, 2), changes, [(5, None), (6, b"sechs")])])
     assert db.scan(generation, None, 10) == [(b"b", new), first[2]]
     assert db.scan_sessions(generation, 0, 10) == [(6, b"sechs")]
@@ -238,9 +238,7 @@ def test_a_flush_to_a_full_disk_fails_whole_and_ends_the_store(path: Path) -> No
     db = DataDatabase.open(path)
     at, model = fill(db, 1, 20)
     limit = path.with_name("data.db-wal").stat().st_size + 1000
-    rows: list[tuple[bytes, Row | None]] = [
-        (b"%05d" % number, row(b"%05d" % number, 2, bytes(500))) for number in range(200)
-    ]
+    rows = {b"%05d" % number: row(b"%05d" % number, 2, bytes(500)) for number in range(200)}
     with file_size_limit(limit), pytest.raises(StoreFailed):
         db.flush([ShardFlush(applied(1, at.generation, 500), rows)])
     for call in (lambda: db.get(1, b"k"), lambda: db.scan(1, None, 1), db.applied, db.checkpoint):

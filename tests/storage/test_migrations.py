@@ -41,7 +41,7 @@ def test_rows_of_version_2_last_for_ever_and_match_their_digests(tmp_path: Path)
         assert db.scan(1, None, 10) == sorted(ROWS.items())
         assert db.bonds(1, WHOLE_RING) == []
         digest = row_digest(b"a", 4, b"v", None, 50, 6)
-        db.flush([ShardFlush(applied(1, 1), [(b"a", Row(4, b"v", None, digest, 50, 6))])])
+        db.flush([ShardFlush(applied(1, 1), {b"a": Row(4, b"v", None, digest, 50, 6)})])
         assert db.bonds(1, WHOLE_RING) == [Bond(b"a", 50, 6)]
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (3,)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Ranges:
         self.chance = random.Random(seed)
         self.table = Table(db, db.create_generation(), RowCache(1 << 12))
         self.model: dict[bytes, Row] = {}
-        self.frozen: Collection[tuple[bytes, Row | None]] | None = None
+        self.frozen: Mapping[bytes, Row | None] | None = None
         self.index = 1
 
     def write(self) -> None:

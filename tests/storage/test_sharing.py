@@ -59,7 +59,7 @@ def split(db: DataDatabase, count: int = 60) -> tuple[Applied, StateModel, Appli
     old = applied_half(at, lower, LOWER, at.generation)
     new = attrs.evolve(applied_half(at, upper, UPPER, db.reserve_generation()), shard=NEW)
     sessions = list(model.sessions.items())
-    db.flush([ShardFlush(old), ShardFlush(new, [], list(sessions))], durable=True)
+    db.flush([ShardFlush(old), ShardFlush(new, {}, list(sessions))], durable=True)
     return old, lower, new, upper
 
 
@@ -101,7 +101,7 @@ def test_both_halves_survive_a_restart_and_go_on(
     assert again.applied() == {OLD: old, NEW: new}
     key = upper.items()[0][0]
     upper.rows[key] = row(key, 99, b"newer")
-    again.flush([ShardFlush(attrs.evolve(new, index=99), [(key, upper.rows[key])], [(5, b"s")])])
+    again.flush([ShardFlush(attrs.evolve(new, index=99), {key: upper.rows[key]}, [(5, b"s")])])
     upper.sessions[5] = b"s"
     check(again, old, lower)
     check(again, attrs.evolve(new, index=99), upper)
@@ -204,7 +204,7 @@ def test_a_half_is_split_again_without_a_sweep(db: DataDatabase) -> None:
         applied_half(new, parts[1], (edge, 1 << 32), db.reserve_generation()), shard=3
     )
     new = applied_half(new, parts[0], (MIDDLE, edge), new.generation)
-    db.flush([ShardFlush(new), ShardFlush(third, [], list(parts[1].sessions.items()))])
+    db.flush([ShardFlush(new), ShardFlush(third, {}, list(parts[1].sessions.items()))])
     assert db.sweep(1000) == 0
     check(db, new, parts[0])
     check(db, third, parts[1])

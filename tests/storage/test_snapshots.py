@@ -65,7 +65,7 @@ def test_the_reader_sees_one_moment_while_the_shard_goes_on(sender: DataDatabase
         chunk = reader.next_chunk(2000)
         keys = [key for key, _ in model.items()]
         later = [(key, row(key, 999, b"later")) for key in keys]
-        sender.flush([ShardFlush(applied(4, at.generation, 999), list(later))])
+        sender.flush([ShardFlush(applied(4, at.generation, 999), dict(later))])
         count = len(chunk.rows)
         while not chunk.last:
             chunk = reader.next_chunk(2000)

@@ -48,7 +48,7 @@ def goes_on(sender: DataDatabase, at: Applied, model: StateModel) -> tuple[Appli
         else:
             model.rows[key] = changed
     newer = applied(at.shard, at.generation, at.index + 4, model.state_hash, model.extent)
-    sender.flush([ShardFlush(newer, list(changes.items()))])
+    sender.flush([ShardFlush(newer, changes)])
     return newer, set(changes)
 
 

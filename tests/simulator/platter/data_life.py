@@ -166,7 +166,7 @@ class DataLife:
             model.sessions[session] = blob = self._chance.randbytes(20)
             now = attrs.evolve(at, index=self._index, state_hash=model.state_hash)
             state.applied[shard], state.models[shard] = now, model
-            batch.append(ShardFlush(now, list(rows.items()), [(session, blob)]))
+            batch.append(ShardFlush(now, rows, [(session, blob)]))
         self.history.append(state)
         self.db.flush(batch)
 
@@ -200,7 +200,7 @@ class DataLife:
         batch = [ShardFlush(lower)]
         state.applied[shard], state.models[shard] = lower, halves[0]
         if self._chance.random() < 0.8:
-            batch.append(ShardFlush(upper, [], list(old.sessions.items())))
+            batch.append(ShardFlush(upper, {}, list(old.sessions.items())))
             state.applied[upper.shard], state.models[upper.shard] = upper, halves[1]
         self.history.append(state)
         self.db.flush(batch, durable=True)

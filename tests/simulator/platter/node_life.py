@@ -81,7 +81,7 @@ class NodeLife:
             }
             if new:
                 at = applied(_SHARD, self._generation, new, _hash(new))
-                self._data.flush([ShardFlush(at, list(rows.items()))])
+                self._data.flush([ShardFlush(at, rows)])
                 self._applied = new
         elif draw < 0.85:
             self._raft.maybe_checkpoint()
