@@ -69,9 +69,9 @@ class Table:
         self._active_keys = SortedKeys()
         self._flushing_keys = SortedKeys()
         self._flushing: dict[bytes, Row | None] | None = None
-        # What data.db has of some keys that memory has not; None: nothing. It stays true
-        # until one of them was written and is flushed, so it is dropped by freeze().
-        self._fetched: dict[bytes, Stamp | None] = {}
+        # What is known of some keys that are not in the active memtable; None: nothing. It stays
+        # true until one of them was written and is flushed, so it is dropped by freeze().
+        self._fetched: dict[bytes, Row | Stamp | None] = {}
         # An estimate of the active memtable's memory: what the next freeze() hands over.
         self.size_bytes = 0
 
@@ -108,10 +108,17 @@ class Table:
         return self._db.stamp(self.generation, key, self.shard)
 
     def fetch(self, keys: Iterable[bytes]) -> None:
-        """Several ``stamp`` calls follow: read now, at once, what is not in memory.
-        Raises StoreFailed, Corrupt."""
-        missing = [key for key in keys if self._held(key) is _MISSING]
-        fetched: dict[bytes, Stamp | None] = dict.fromkeys(missing)
+        """Several ``stamp`` calls follow: look now, at once, for what they will ask of.
+        Raises StoreFailed, Corrupt. 0.5 µs for each that is in memory."""
+        active, held, missing = self._active, self._held, []
+        fetched: dict[bytes, Row | Stamp | None] = {}
+        for key in keys:
+            if key not in active:
+                row = held(key)
+                if row is _MISSING:
+                    missing.append(key)
+                    row = None
+                fetched[key] = row
         if missing:
             fetched.update(self._db.stamps(self.generation, missing, self.shard))
         self._fetched = fetched

@@ -79,6 +79,7 @@ CRAFTS = (
 _DRAWN_LAST = ("inquiries",)
 
 FEED_BYTES = 16 << 20
+_WIDE = 1 << 60  # of a limit that was not drawn: it lets everything through
 
 # What may stay with one node for good, and every shard has to be served nevertheless.
 LASTING = (
@@ -163,9 +164,11 @@ class Plan:
     def calm_ms(self) -> int:
         """What people think, on average, when they take their time: so long that a leader which
         brings its followers one entry a round trip keeps up with all of them."""
-        limits = self.settings.raft_limits
-        narrow = (limits.get("inflight_messages_max"), limits.get("inflight_bytes_max"))
-        if limits.get("append_bytes_max") != 1 or 1 not in narrow:
+        limits, one_bytes = self.settings.raft_limits, max(1, self.value_bytes)
+        one_each = limits.get("append_bytes_max", _WIDE) <= one_bytes
+        one_messages = limits.get("inflight_messages_max", _WIDE) == 1
+        one_under_way = one_messages or limits.get("inflight_bytes_max", _WIDE) <= one_bytes
+        if not (one_each and one_under_way):
             return 500
         people = self.clients * self.pipeline + 2 * len(self.crafts)
         round_ms = 2 * (self.delay_us + self.jitter_us + self.far_us) // 1000
