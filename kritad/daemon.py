@@ -255,7 +255,7 @@ class _Node:
             workers,
             transport,
             self.clock,
-            seed=int.from_bytes(identity.store_uuid[:8], "big") + identity.boot_counter,
+            seed=int.from_bytes(identity.boot_nonces[-1], "big"),
             wake=self.wake.set,
             observe_save=self._observe_save,
         )

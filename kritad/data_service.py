@@ -22,6 +22,7 @@ from kritad.host.host import Host
 from kritad.host.nearest import nearest_voter
 from kritad.host.request import Request, Respond
 from kritad.state.memos import checked_name
+from kritad.state.sessions import ID_BITS
 from kritad.storage.places import INNER_PREFIX
 
 Handler = Callable[[Op, bytes, float, bool, Respond], None]
@@ -60,7 +61,7 @@ class DataService:
             Op.TOUCH: self._write_key,
             Op.LOCK: self._write_key,
             Op.TXN: self._txn,
-            Op.SESSION_OPEN: self._to_shard,
+            Op.SESSION_OPEN: self._session_open,
             Op.SESSION_KEEPALIVE: self._to_shard,
             Op.LEASE_CHANGE: self._to_shard,
             Op.TXN_PREPARE: self._prepare,
@@ -146,7 +147,9 @@ class DataService:
             # Any replica that hears its leader will do, and spares two others a wait.
             staleness_ms = replica.staleness_ms(host.clock)
             hears = staleness_ms is not None and staleness_ms <= _WATCH_STALENESS_MS_MAX
-            if hears and replica.state.feed.oldest <= after:
+            # One that asks for what is ahead of the log here comes from a replica that is ahead,
+            # or from before the cluster was set back: the leader can tell.
+            if hears and replica.state.feed.oldest <= after <= replica.raft.last_index:
                 host.deadlines.add(request)
                 replica.poll(request, now_ms)
                 return
@@ -267,6 +270,15 @@ class DataService:
         self._host.submit(request)
 
     # --- by shard ----------------------------------------------------------------------
+
+    def _session_open(
+        self, op: Op, body: bytes, deadline_ms: float, forwarded: bool, respond: Respond
+    ) -> None:
+        """With an id that nobody had before, also where a backup has set the log back."""
+        if not forwarded:
+            shard = decode_body(op, body)[0]
+            body = encode_body(op, shard, 1 + self._host.chance.getrandbits(ID_BITS))
+        self._to_shard(op, body, deadline_ms, forwarded, respond)
 
     def _to_shard(
         self, op: Op, body: bytes, deadline_ms: float, forwarded: bool, respond: Respond

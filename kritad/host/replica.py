@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from krita.errors import Busy, KritaError, Outcome, OutcomeUnknown, Status, Unavailable
+from krita.errors import Busy, Compacted, KritaError, Outcome, OutcomeUnknown, Status, Unavailable
 from krita.operations import Op
 from kritad.host.clock import Clock
 from kritad.host.line import Line, keys_of
@@ -268,6 +268,9 @@ class Replica:
             request.awaits = None
             self._misplaced(request)
             return
+        if request.op == Op.CHANGES and type(request.fields[0]) is int:
+            self._poll_confirmed(request)
+            return
         if staleness_ms is None and self.state.keys.intents.by_key and self._is_held(request):
             self._held.append(request)
             return
@@ -306,6 +309,10 @@ class Replica:
             return answer
         return OF_SHARD[request.op](state, fields)
 
+    def has_applied(self, index: object) -> bool:
+        """Whether it is an index up to which this replica has applied its log, or behind."""
+        return type(index) is int and index <= self.state.index
+
     def poll(self, request: Request, now_ms: float) -> None:
         """Answer ``changes`` behind some revision, now or when there are some."""
         try:
@@ -321,6 +328,21 @@ class Replica:
             request.fail(Busy(f"{POLLS_MAX} watches wait at this replica", hint="ask another node"))
         else:
             self.polls.add(request)
+
+    def _poll_confirmed(self, request: Request) -> None:
+        """``poll`` for one that was ahead of us, now that all has been applied which anybody had
+        heard of when it came. What is ahead still is of another history."""
+        if self.has_applied(request.fields[0]):
+            self.poll(request, 0.0)
+            return
+        request.fail(
+            Compacted(
+                f"shard {self.shard} has not had revision {request.fields[0]} yet: the cluster was"
+                " set back to a backup, or the revision is another cluster's",
+                hint="read what you watch anew, and go on from there",
+                detail={"oldest": self.state.feed.oldest},
+            )
+        )
 
     def end_polls(self, now_ms: float) -> None:
         """Answer the polls that have waited for their time. Called on each tick."""

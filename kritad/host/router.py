@@ -136,7 +136,7 @@ class Router:
                 replica.propose(request, self._clock.wall_ms())
             elif request.op == Op.LEADER_TRANSFER:
                 self._transfer(replica, request)
-            elif request.op == Op.CHANGES and request.fields[0] is not None:
+            elif request.op == Op.CHANGES and replica.has_applied(request.fields[0]):
                 replica.poll(request, self._clock.monotonic_ms())
             else:
                 replica.read(request)

@@ -45,7 +45,7 @@ from kritad.state.notes import Notes
 from kritad.state.records import Records
 from kritad.state.results import Result, failure, success
 from kritad.state.retention import Retention
-from kritad.state.sessions import Sessions
+from kritad.state.sessions import Sessions, is_session_id
 from kritad.state.split import Cut, Lineage, Offspring, SplitCommand
 from kritad.state.user_keys import KEY_PLACE, KEYED, UserKeys
 from kritad.state.versions import Versions
@@ -307,7 +307,11 @@ class ShardState:
 
     def _session_open(self, fields: list[Any], index: int) -> Result:
         self._check_shard(fields)
-        session = self.lineage.session_id(self.shard, index)
+        session = _resized(fields, 2)[1]
+        if session is None:  # of a release that did not draw ids
+            session = self.lineage.session_id(self.shard, index)
+        if not is_session_id(session):
+            raise BadRequest("session_open: an id is a whole number from 1 to 2**63 - 1")
         return success([self._sessions.open(session, index, self.clock_ms)])
 
     def _session_keepalive(self, fields: list[Any], index: int) -> Result:

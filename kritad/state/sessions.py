@@ -1,7 +1,9 @@
 """Client sessions: what makes a write that was sent twice happen once.
 
-A client opens a session through the log, and the entry's index makes the session's id
-(split.py), so ids are unique in a shard for ever. Each write of a session carries its
+A client opens a session through the log, with an id of 62 random bits that the node which is
+asked has drawn. (The entry's index would be one that nobody had before, but for a cluster that
+was set back to a backup: its log uses the same places again, and a client of the time before
+would use the session of another one.) Each write of a session carries its
 sequence number and ``acked_to``: the client has the answers to everything up to
 there and will not ask again. The shard keeps the replies above ``acked_to``.
 
@@ -26,7 +28,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from krita.codec import decode, encode
-from krita.errors import BadRequest, SessionExpired
+from krita.errors import BadRequest, Busy, SessionExpired
 from krita.limits import CBOR_ITEMS_MAX, FRAME_BYTES_MAX_PEER, FRAME_OVERHEAD_BYTES
 from kritad.state.verbs import Reply
 from kritad.storage.digests import HASH_MODULUS, session_digest
@@ -43,6 +45,14 @@ _PIECE_BYTES = 144
 _ITEM_BYTES = 40  # a number or a list among a reply's values, besides what is in it
 
 _HASH_MASK = HASH_MODULUS - 1
+
+
+ID_BITS = 62
+
+
+def is_session_id(value: object) -> bool:
+    """Whether it can be one: SQLite keeps it as a signed number, and 0 is no session."""
+    return type(value) is int and 0 < value < 1 << 63
 
 
 @attrs.define(eq=False)
@@ -120,7 +130,9 @@ class Sessions:
         return other
 
     def open(self, session_id: int, index: int, clock_ms: int) -> int:
-        """A new session, opened by the entry at ``index``."""
+        """A new session, opened by the entry at ``index``. Raises Busy if the id is in use."""
+        if session_id in self._sessions:
+            raise Busy("a session has just this id", hint="ask for another one")
         self._sessions[session_id] = Session(session_id, index, clock_ms)
         self._changed(session_id)
         self._end_surplus()

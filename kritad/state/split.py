@@ -7,7 +7,6 @@ same index, term, clock and sessions, and with its part of the rows.
 Rules:
 * The offspring has all of the sessions: a write whose first try S has applied and whose
   answer got lost is sent again to whoever owns the key then.
-* Ids of sessions that are opened later are not S's: see ``session_id``.
 * Numbers of shards are never given out twice and they grow. So an entry whose
   ``shard_new`` is not above S and all that S has split off is a repetition, and refused.
 """
@@ -71,7 +70,8 @@ class Lineage:
         return Lineage(version, self.born, Cut(shard_new, at, version))
 
     def session_id(self, shard: int, index: int) -> int:
-        """The id of the session that the entry at ``index`` of ``shard`` opens.
+        """The id of the session that the entry at ``index`` of ``shard`` opens, in a log of a
+        release that did not draw them at random.
 
         A client may take a session from a shard to its offspring, or the other way round
         when it does not know of the split yet. There it must meet the copy of its own

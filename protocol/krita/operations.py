@@ -179,8 +179,9 @@ _ROWS = (
               "the newest versions of a key, [revision, value, content_type, until_revision, "
               "until_ms], the newest first; before: only those that ended at or before it"),
     Operation(Op.SESSION_OPEN, "session_open", Access.DATA, Route.SHARD, True,
-              ("shard",), ("session",),
-              "open a session in one shard, so that a retried write happens once"),
+              ("shard", "session"), ("session",),
+              "open a session in one shard, so that a retried write happens once; its id is drawn "
+              "by the node that is asked, whatever a client sends as `session`"),
     Operation(Op.SESSION_KEEPALIVE, "session_keepalive", Access.DATA, Route.SHARD, True,
               ("shard", "session"), (),
               "keep an idle session from expiring"),

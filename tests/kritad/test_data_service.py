@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from krita.codec import encode_body
-from krita.errors import Status, TooLarge
+from krita.errors import Compacted, Status, TooLarge, from_wire
 from krita.operations import OPERATIONS, LeaseChange, Op
 from kritad.data_service import DataService
 from kritad.gather import Gather
@@ -219,15 +219,58 @@ def test_a_watch_begins_where_the_shard_is_and_hears_what_comes(bench: Bench) ->
 
 
 def test_a_watch_is_answered_before_its_deadline(bench: Bench) -> None:
-    waiting = bench.submit(Op.CHANGES, 1, 10**6, None, None, None, 60_000, deadline_ms=1_500)
+    at = bench.do(Op.CHANGES, 1, None)[1][1]  # type: ignore[index]
+    waiting = bench.submit(Op.CHANGES, 1, at, None, None, None, 60_000, deadline_ms=1_500)
     bench.cluster.run(900)
     assert waiting.all == []
     bench.cluster.run(200)
-    assert waiting.one == (Status.OK, [[], 10**6, 0])
+    assert waiting.one == (Status.OK, [[], at, 0])
 
 
 def test_a_question_without_a_wait_is_answered_at_once(bench: Bench) -> None:
-    assert bench.do(Op.CHANGES, 1, 10**6) == (Status.OK, [[], 10**6, 0])
+    at = bench.do(Op.CHANGES, 1, None)[1][1]  # type: ignore[index]
+    assert bench.do(Op.CHANGES, 1, at) == (Status.OK, [[], at, 0])
+
+
+def test_who_is_ahead_of_the_shard_s_log_is_told_and_does_not_wait(bench: Bench) -> None:
+    """It has its place from before the cluster was set back: what comes until the log is as
+    long again would pass unseen."""
+    at = bench.do(Op.CHANGES, 1, None)[1][1]  # type: ignore[index]
+    waiting = bench.submit(Op.CHANGES, 1, at + 1, None, None, None, 60_000, deadline_ms=60_000)
+    bench.cluster.settle()
+    told = from_wire(*waiting.one)
+    assert isinstance(told, Compacted)
+    assert told.detail["oldest"] == 0
+
+
+def test_who_is_ahead_of_a_follower_is_sent_to_the_leader(three: Bench) -> None:
+    leader = three.cluster.leader(1)
+    assert leader is not None
+    follower = next(node for node in three.cluster.nodes if node is not leader)
+    at = follower.replica(1).raft.last_index
+    waiting = three.submit(
+        Op.CHANGES, 1, at + 1, None, None, None, 60_000, node=follower.number, deadline_ms=60_000
+    )
+    three.cluster.run(500)
+    assert waiting.one[0] == Status.COMPACTED
+    assert (follower.replica(1).polls.count, leader.replica(1).polls.count) == (0, 0)
+
+
+def test_who_is_ahead_of_what_the_leader_has_applied_waits_for_it(three: Bench) -> None:
+    """A new leader may not know yet what is committed of its log: no reason to refuse anybody
+    who has heard of it from the one before."""
+    cluster = three.cluster
+    leader = cluster.leader(1)
+    assert leader is not None
+    replica, key = leader.replica(1), key_in(leader, 1)
+    cluster.settle()
+    at = replica.state.index
+    written = three.submit(Op.PUT, None, None, None, key, b"v", node=leader.number)
+    waiting = three.submit(Op.CHANGES, 1, at + 1, None, None, None, 60_000, node=leader.number)
+    assert replica.state.index == at, "it is ahead when it comes"
+    cluster.run(500)
+    assert written.one == (Status.OK, [at + 1, False])
+    assert (waiting.all, replica.polls.count) == ([], 1)
 
 
 @pytest.mark.parametrize("place", range(1, 7))

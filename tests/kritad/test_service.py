@@ -134,6 +134,15 @@ def test_sessions_are_opened_in_a_shard_that_there_is(bench: Bench) -> None:
         assert bench.do(Op.SESSION_OPEN, shard)[0] == Status.BAD_REQUEST
 
 
+def test_who_asks_for_a_session_s_id_gets_another_one(bench: Bench) -> None:
+    first, second = (bench.do(Op.SESSION_OPEN, 2, 77)[1] for _ in range(2))
+    assert isinstance(first, list)
+    assert isinstance(second, list)
+    assert first != second
+    assert [77] not in (first, second)
+    assert min(first[0], second[0]) > 1 << 40, "no small number that a log would give again"
+
+
 def test_a_write_in_a_session_happens_once_however_often_it_is_sent(bench: Bench) -> None:
     shard_map = bench.cluster.nodes[0].host.build_shard_map()
     assert shard_map is not None

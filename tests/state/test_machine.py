@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from krita.codec import encode
 from krita.errors import (
     BadRequest,
+    Busy,
     ConditionFailed,
     KritaError,
     Outcome,
@@ -167,6 +168,23 @@ def test_a_leader_with_an_older_clock_does_not_turn_the_shard_s_clock_back(shard
 
 def test_a_session_of_another_shard_is_not_opened_here(shard: Shard) -> None:
     assert isinstance(error(shard.call(Op.SESSION_OPEN, SHARD + 1)), WrongShard)
+
+
+def test_a_session_has_the_id_that_was_drawn_for_it_unless_another_has(shard: Shard) -> None:
+    drawn = (1 << 62) + 5
+    assert shard.call(Op.SESSION_OPEN, SHARD, drawn).body == [drawn]
+    assert isinstance(error(shard.call(Op.SESSION_OPEN, SHARD, drawn)), Busy)
+    assert shard.call(Op.PUT, drawn, 1, 0, b"k", b"a").ok, "the first one lives on"
+
+
+def test_a_log_of_a_release_that_drew_no_ids_gives_those_that_it_gave_then(shard: Shard) -> None:
+    shard.put(b"k", b"a")
+    assert shard.call(Op.SESSION_OPEN, SHARD).body == [2]
+
+
+@pytest.mark.parametrize("session", [0, -1, 1 << 63, 1.0, True, b"1"])
+def test_what_cannot_be_a_session_s_id_is_refused(shard: Shard, session: object) -> None:
+    assert isinstance(error(shard.call(Op.SESSION_OPEN, SHARD, session)), BadRequest)
 
 
 def test_an_operation_of_the_future_is_unsupported(shard: Shard) -> None:
