@@ -6,8 +6,9 @@ time in one piece. No cancel scope, no event and no checkpoint is spent on a
 request; at tens of thousands a second each would be the largest cost there is.
 
 Bounds (reliability C1-C4):
-* In flight: with ``requests_in_flight_max`` unanswered the reader stops reading,
-  and TCP makes the client wait.
+* In flight: with ``requests_in_flight_max`` unanswered, or ``polls_in_flight_max`` polls for
+  changes, which are not counted among them, the reader stops reading, and TCP makes the
+  client wait.
 * Slow readers: above ``output_bytes_high`` unsent bytes the reader stops too; if
   the client takes nothing for ``write_s``, or replies to what was in flight
   already pass ``output_bytes_max``, it is closed with ``slow_consumer``.
@@ -29,6 +30,7 @@ from krita.errors import Busy, Foreign, KritaError, ProtocolError, Unavailable
 from krita.events import Event, HelloReceived, OneWay, PeerProved, Request, SendData
 from krita.hello import NONCE_BYTES, Hello, Identity, Role
 from krita.limits import FRAME_BYTES_MAX_PEER, frame_bytes_max
+from krita.operations import Op
 from kritad.access import PEER, Principal
 from kritad.server.interface import Database, Gatekeeper
 from kritad.server.limits import ServerLimits
@@ -94,12 +96,12 @@ class CborConnection:
         self._connection = ServerConnection()
         self._outbox = Outbox(stream, watched, server.limits.write_s, self._make_room)
         self._principal: Principal | None = None
-        self._in_flight = 0
+        self._in_flight = 0  # polls among them
+        self._polls = 0
         self._finished = False  # nobody is there any more to read a reply
         self._draining = False
-        # The reader, while it waits: until so few are in flight.
-        self._room: trio.Event | None = None
-        self._in_flight_low = 0
+        self._room: trio.Event | None = None  # the reader, while it waits
+        self._finishing = False  # it waits for all that is in flight, polls too
 
     def __repr__(self) -> str:
         return (
@@ -144,28 +146,37 @@ class CborConnection:
             for event in self._connection.receive_data(data):
                 if type(event) is Request:
                     if self._is_full():
-                        await self._wait_until(self._server.limits.requests_in_flight_max // 2)
+                        await self._wait_for_room()
                     self._submit(event)
                 else:
                     self._handle(event)
             self._outbox.flush()
             if self._is_full():
-                await self._wait_until(self._server.limits.requests_in_flight_max // 2)
+                await self._wait_for_room()
             data = await self._stream.receive()
         # The client has finished sending; it may still read its replies.
-        await self._wait_until(0)
+        self._finishing = True
+        await self._wait_for_room()
 
     def _submit(self, request: Request) -> None:
         assert self._principal is not None, "requests come after the handshake"
         self._in_flight += 1
+        respond = self._respond
+        if request.op == Op.CHANGES:
+            self._polls += 1
+            respond = self._respond_to_poll
         self._server.database.submit(
             request.op,
             request.body,
             self._principal,
             request.deadline_ms,
             request.flags,
-            partial(self._respond, request.id),
+            partial(respond, request.id),
         )
+
+    def _respond_to_poll(self, request_id: int, status: int, body: object) -> None:
+        self._polls -= 1
+        self._respond(request_id, status, body)
 
     def _respond(self, request_id: int, status: int, body: object) -> None:
         """The database's answer to one request; called from within it."""
@@ -229,24 +240,30 @@ class CborConnection:
     def _is_full(self) -> bool:
         limits = self._server.limits
         return (
-            self._in_flight >= limits.requests_in_flight_max
+            self._in_flight - self._polls >= limits.requests_in_flight_max
+            or self._polls >= limits.polls_in_flight_max
             or self._outbox.bytes > limits.output_bytes_high
         )
 
-    async def _wait_until(self, in_flight_low: int) -> None:
-        """Until no more than that is in flight, and the replies are taken. (Half of
-        the bound, not one below it: a reader woken by every reply would cost a
-        task switch for each.)"""
+    async def _wait_for_room(self) -> None:
+        """Until half of what may be in flight is answered, or all of it when the client has
+        finished, and the replies are taken. (Half of the bound, not one below it: a reader
+        woken by every reply would cost a task switch for each.)"""
         self._outbox.flush()
-        self._in_flight_low = in_flight_low
         if not self._has_room():
             self._room = trio.Event()
             await self._room.wait()
 
     def _has_room(self) -> bool:
+        limits = self._server.limits
+        if self._outbox.bytes > limits.output_bytes_high:
+            return False
+        if self._finishing:
+            return not self._in_flight
+        requests = self._in_flight - self._polls
         return (
-            self._in_flight <= self._in_flight_low
-            and self._outbox.bytes <= self._server.limits.output_bytes_high
+            requests <= limits.requests_in_flight_max // 2
+            and self._polls <= limits.polls_in_flight_max // 2
         )
 
     def _make_room(self) -> None:

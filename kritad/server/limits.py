@@ -10,7 +10,12 @@ import resource
 
 from attrs import evolve, field, frozen, validators
 
-from krita.limits import KEY_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX, VALUE_BYTES_MAX_DEFAULT
+from krita.limits import (
+    KEY_BYTES_MAX,
+    POLLS_IN_FLIGHT_MAX,
+    REQUESTS_IN_FLIGHT_MAX,
+    VALUE_BYTES_MAX_DEFAULT,
+)
 
 _positive = validators.gt(0)
 _some_time = validators.gt(0.0)
@@ -53,6 +58,9 @@ class ServerLimits:
     headers_max: int = field(default=100, validator=_positive)
 
     requests_in_flight_max: int = field(default=REQUESTS_IN_FLIGHT_MAX, validator=_positive)
+    # Polls for changes wait for as long as nothing happens. Counted with the others they kept
+    # a client that watches much from being heard at all.
+    polls_in_flight_max: int = field(default=POLLS_IN_FLIGHT_MAX, validator=_positive)
     # Above the first, a CBOR connection is not read until the client has taken
     # its answers; above the second (answers to what was in flight already) it is
     # closed. HTTP answers at most one batch at a time and needs neither.

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from krita.errors import BadRequest, Busy, TooLarge, WrongShard
-from krita.limits import TXN_OPERATIONS_MAX
+from krita.limits import TTL_MS_MAX, TXN_OPERATIONS_MAX
 from krita.operations import OPERATIONS, Op
 from kritad.state.decisions import COMMIT_WITHIN_MS, Decisions, Record, Verdict
 from kritad.state.intents import ATTEMPT_LIMIT, Intent, Intents
@@ -28,6 +28,7 @@ from kritad.state.keyspace import Keyspace
 from kritad.state.repeats import Asker, Repeats
 from kritad.state.results import Result, success
 from kritad.state.verbs import Action, Effect, Reply, bytes_max_of
+from kritad.storage.places import INNER_PREFIX
 from kritad.storage.rows import Row
 
 KEEP = -1  # an effect's expires_ms: the deadline and the lease that the key has
@@ -207,7 +208,11 @@ def _effect(item: object) -> Effect:
     match item:
         case [
             bytes(key), int(action), bytes(value), str() | None as content_type, int(lasts_ms), *_,
-        ] if key and 0 <= action < len(_ACTIONS) and lasts_ms >= KEEP:  # fmt: skip
+        ] if (
+            _is_users_key(key)
+            and 0 <= action < len(_ACTIONS)
+            and KEEP <= lasts_ms <= TTL_MS_MAX
+        ):  # fmt: skip
             return Effect(_ACTIONS[action], key, value, content_type, lasts_ms)
     raise BadRequest("an effect is [key, action, value, content_type, lasts_ms]")
 
@@ -225,9 +230,13 @@ def _are_keys(keys: object) -> bool:
     return (
         isinstance(keys, list)
         and 0 < len(keys) <= TXN_OPERATIONS_MAX + 1
-        and all(type(key) is bytes and key for key in keys)
+        and all(type(key) is bytes and _is_users_key(key) for key in keys)
         and len(set(keys)) == len(keys)
     )
+
+
+def _is_users_key(key: bytes) -> bool:
+    return bool(key) and not key.startswith(INNER_PREFIX)
 
 
 def _check_attempt(attempt: object) -> None:

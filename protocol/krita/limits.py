@@ -15,6 +15,7 @@ CBOR_DEPTH_MAX = 16
 CBOR_ITEMS_MAX = 1 << 20  # elements of one item in all, however nested
 
 REQUESTS_IN_FLIGHT_MAX = 1024  # per connection; above it the server stops reading
+POLLS_IN_FLIGHT_MAX = 4096  # the same of `changes`, which wait for long and are not among those
 
 TXN_OPERATIONS_MAX = 1024  # comparisons and operations of one transaction together
 LEASE_LIMIT = 1 << 60  # leases' ids are below it

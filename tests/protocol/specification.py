@@ -60,6 +60,7 @@ _LIMITS = {
     "CBOR_DEPTH_MAX": "arrays and maps in each other",
     "CBOR_ITEMS_MAX": "elements of one item in all",
     "REQUESTS_IN_FLIGHT_MAX": "unanswered requests of a connection before the server stops reading",
+    "POLLS_IN_FLIGHT_MAX": "the same of `changes`, which are not among those",
     "TXN_OPERATIONS_MAX": "comparisons and operations of a transaction together",
     "LEASE_LIMIT": "leases' ids are below it",
     "TTL_MS_MAX": "milliseconds of a time to live, and of a retention",

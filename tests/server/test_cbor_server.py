@@ -270,6 +270,37 @@ async def test_no_more_than_the_bound_is_in_flight_and_everything_is_answered() 
             assert (await raw.reply(request_id)).status == 0
 
 
+def polls(raw: RawCbor, count: int) -> bytes:
+    body = encode_body(Op.CHANGES, 1, 0, None, None, None, 60_000, None)
+    return b"".join(raw.connection.request(Op.CHANGES, body)[1] for _ in range(count))
+
+
+async def test_polls_that_wait_take_no_request_s_place() -> None:
+    limits = ServerLimits(requests_in_flight_max=4, polls_in_flight_max=10)
+    async with running(limits) as node, cbor(node) as raw:
+        node.service.hold()
+        await raw.stream.send_all(polls(raw, 9))
+        await send_pings(raw, 3)
+        await until(lambda: node.service.held == 12)
+        await send_pings(raw, 2)
+        await until(lambda: node.service.held == 13)
+        await wait_all_tasks_blocked()
+        assert node.service.submitted == 13, "of the others there are as many as may be"
+
+
+async def test_of_polls_there_is_a_bound_as_well_and_everything_is_answered() -> None:
+    limits = ServerLimits(requests_in_flight_max=4, polls_in_flight_max=10)
+    async with running(limits) as node, cbor(node) as raw:
+        node.service.hold()
+        await raw.stream.send_all(polls(raw, 15))
+        ids = await send_pings(raw, 1)
+        await until(lambda: node.service.held == 10)
+        await wait_all_tasks_blocked()
+        assert node.service.submitted == 10
+        node.service.release()
+        assert (await raw.reply(ids[0])).status == 0
+
+
 async def test_a_client_that_has_finished_sending_still_gets_its_replies() -> None:
     async with running() as node, cbor(node) as raw:
         node.service.hold()

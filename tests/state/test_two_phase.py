@@ -158,6 +158,7 @@ def test_values_that_are_too_large_together_are_not_told_and_nothing_is_held(sha
     [
         (ATTEMPT, HOME, [KEY, KEY], [], 1, 1, 0),
         (ATTEMPT, HOME, [b""], [], 1, 1, 0),
+        (ATTEMPT, HOME, [b"\xffh"], [], 1, 1, 0),
         (ATTEMPT, HOME, [], [], 1, 1, 0),
         (ATTEMPT, HOME, [7], [], 1, 1, 0),
         (ATTEMPT, HOME, KEY, [], 1, 1, 0),
@@ -321,6 +322,8 @@ def test_the_same_idempotency_key_for_another_request_is_a_conflict(shard: Shard
         [[KEY, 0, None, None, 0]],
         [[KEY, 0, b"v", 7, 0]],
         [[KEY, 0, b"v", None, -2]],
+        [[KEY, 0, b"v", None, 1 << 63]],
+        [[b"\xffh", 0, b"v", None, 0]],
     ],
 )
 def test_what_is_no_plan_is_refused(shard: Shard, plan: object) -> None:
