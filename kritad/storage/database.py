@@ -83,6 +83,9 @@ def open_writer(path: Path, synchronous: Literal["FULL", "NORMAL"]) -> sqlite3.C
         connection.execute("PRAGMA journal_mode=WAL").fetchone()
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.execute("PRAGMA wal_autocheckpoint=0").fetchone()
+        # Debian builds SQLite to overwrite with zeros whatever is deleted: each page that becomes
+        # free is written once more, to the WAL and to the file (docs/decisions.md 3).
+        connection.execute("PRAGMA secure_delete=0").fetchone()
         connection.execute(f"PRAGMA journal_size_limit={JOURNAL_BYTES_MAX}").fetchone()
     except (sqlite3.Error, UnicodeDecodeError) as error:
         # The latter is Python's of SQLite's own message, which quotes from the file.

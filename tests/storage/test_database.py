@@ -57,6 +57,7 @@ def test_the_log_is_synced_at_every_commit_and_checkpointed_by_us_alone(tmp_path
         for pragma, value in (
             ("synchronous", synchronous),
             ("wal_autocheckpoint", 0),
+            ("secure_delete", 0),
             ("journal_mode", "wal"),
         ):
             assert database._writer.execute(f"PRAGMA {pragma}").fetchone() == (value,)
