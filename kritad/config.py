@@ -91,6 +91,7 @@ class Config:
     value_bytes_max: int
     log_tail_bytes: int
     disk_reserve_bytes: int
+    scrub_pass_h: int
     admin_token_file: Path | None
     log_level: str
     log_format: str

@@ -235,6 +235,7 @@ class _Node:
             log_tail_bytes=config.log_tail_bytes,
             value_bytes_max=config.value_bytes_max,
             dead_after_ms=config.dead_after_s * 1000.0,
+            scrub_pass_ms=config.scrub_pass_h * 3_600_000.0,
             shard_bytes_max=config.shard_bytes_max,
             move_bytes_per_s=config.move_bytes_per_s,
             leader_zones=config.leader_zones_listed,

@@ -78,6 +78,18 @@ def _register_shape(metrics: Metrics, host: Host) -> None:
         kind="counter",
     )
     metrics.gauge(
+        "krita_scrub_rows_total",
+        "Stored rows that were read to find damage",
+        lambda: float(host.scrubber.rows),
+        kind="counter",
+    )
+    metrics.gauge(
+        "krita_scrub_passes_total",
+        "How often all stored rows were read to find damage",
+        lambda: float(host.scrubber.passes),
+        kind="counter",
+    )
+    metrics.gauge(
         "krita_node_dead",
         "Whether the member was silent for so long that its replicas are rebuilt",
         lambda: {(str(n.node),): float(n.dead) for n in host.view.members},

@@ -172,6 +172,7 @@ UNITS = {
     "_bytes_per_s": "bytes per second",
     "_requests_per_s": "requests per second",
     "_s": "seconds",
+    "_h": "hours",
     "_bytes": "bytes",
     "_bytes_max": "bytes",
 }
@@ -295,6 +296,9 @@ SETTINGS: tuple[Setting, ...] = (
             "that was away catches up without a snapshot."),
     _number("disk_reserve_bytes", "Storage", 64 * MIB, (0, 1 << 44),
             "Below this much free disk the node takes no writes; reads and deletes go on."),
+    _number("scrub_pass_h", "Storage", 24, (0, 8760),
+            "In how many hours all that is stored is read once and compared with its checksums, "
+            "to find damage before somebody needs what is damaged; 0: never."),
 
     Setting("admin_token_file", "Security", Kind.PATH, None,
             "The file that holds the admin token, if KRITA_ADMIN_TOKEN does not.",

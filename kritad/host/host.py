@@ -42,6 +42,7 @@ from kritad.host.request import Deadlines, Request
 from kritad.host.residence import Residence
 from kritad.host.resolver import Resolver
 from kritad.host.router import Router
+from kritad.host.scrubber import Scrubber
 from kritad.host.steward import Steward
 from kritad.host.transfers import Transfers
 from kritad.host.transport import Transport
@@ -111,6 +112,7 @@ class Host:
         self.resolver = Resolver(clock, self.submit, self.shard_of)
         self.vigil = Vigil(settings.dead_after_ms, clock, self.leadership.present)
         self.steward = self._make_steward()
+        self.scrubber = self._make_scrubber(random.Random(f"{seed}/scrub").random())
         transport.on_expelled = self.belonging.refused
 
     def _make_flusher(self) -> Flusher:
@@ -125,6 +127,18 @@ class Host:
             flush_interval_ms=settings.flush_interval_ms,
             checkpoint_interval_ms=settings.checkpoint_interval_ms,
             compact=self.upkeep.cut,
+            on_failure=self.fail,
+        )
+
+    def _make_scrubber(self, begins_at: float) -> Scrubber:
+        return Scrubber(
+            self._data_db,
+            self.workers.data,
+            self.clock,
+            self.replicas,
+            pass_ms=self.settings.scrub_pass_ms,
+            begins_at=begins_at,
+            on_damage=self.on_damage,
             on_failure=self.fail,
         )
 
@@ -375,6 +389,7 @@ class Host:
         self.deadlines.expire(now)
         self.router.retry_parked()
         self.flusher.tick()
+        self.scrubber.tick()
         self.leadership.note_stall(self.drive.writing_ms, self.settings.election_ms)
         if buggify("host.hand-over"):
             self.leadership.hand_over()

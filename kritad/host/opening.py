@@ -51,6 +51,7 @@ class HostSettings:
     dead_after_ms: float = 300_000.0
     shard_bytes_max: int = 0  # a shard above it is split by itself; 0: never
     move_bytes_per_s: int = 0  # 0: no limit
+    scrub_pass_ms: float = 0.0  # in which all rows of data.db are read once; 0: never
     leader_zones: Sequence[str] = ()  # those that leaders go to, the preferred one first
     leaders_follow_requests_per_s: int = (
         50  # requests that make a shard's leader follow them; 0: never

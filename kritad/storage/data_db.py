@@ -46,6 +46,7 @@ from kritad.storage.errors import Corrupt, StorageError, StoreFailed
 from kritad.storage.extent import OUTSIDE, WHOLE_RING, Arc, Extent
 from kritad.storage.migrations import DATA, migrate
 from kritad.storage.rows import Applied, Bond, Row, ShardFlush, Stamp
+from kritad.storage.scrubbing import Scrubbed, scrub_slice
 from kritad.storage.sweeping import Uses, What, left_behind, sweep_slice
 
 __all__ = ["Applied", "DataDatabase", "Row", "ShardFlush"]
@@ -289,6 +290,16 @@ class DataDatabase:
         uses = Uses.of(self._applied.values(), held)
         with self.transaction():
             return sweep_slice(self, uses, self._orphans, limit)
+
+    def scrub(self, behind_id: int, rows_max: int) -> Scrubbed:
+        """Read and verify up to ``rows_max`` rows, in the order of the table and in no
+        generation's. Raises Corrupt(None) for what SQLite cannot read, StoreFailed."""
+        with self._writing:  # so that nothing changes between a row and its place in the index
+            self._check()
+            try:
+                return scrub_slice(self._writer, behind_id, rows_max)
+            except sqlite3.Error as error:
+                raise failure(self.path, "read", error) from error
 
     def received(self, generation: int) -> Applied | None:
         """What a completely received snapshot in ``generation`` brings, not installed yet.

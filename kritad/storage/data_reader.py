@@ -75,7 +75,7 @@ class DataReader:
             raise self._failure(generation, shard, error) from error
         if found is None:
             return None
-        if not _is_row(key, *found):
+        if not is_row(key, *found):
             raise self._damaged(generation, shard, key)
         return Row(*found)
 
@@ -147,7 +147,7 @@ class DataReader:
             bounds += arc[0], arc[1] - 1
         query += " ORDER BY key DESC LIMIT ?" if reverse else " ORDER BY key LIMIT ?"
         for key, *fields in self._each(query, generation, shard, *bounds, limit):
-            if not _is_row(key, *fields):
+            if not is_row(key, *fields):
                 raise self._damaged(generation, shard, key)
             yield key, Row(*fields)
 
@@ -218,7 +218,7 @@ def _token(key: Any) -> int:
     return stored_token(key) if isinstance(key, bytes) and key else -1
 
 
-def _is_row(
+def is_row(
     key: Any, revision: Any, value: Any, content_type: Any, digest: Any, expires_ms: Any, lease: Any
 ) -> bool:
     """Whether this is what was written. A flipped bit may have changed a value's type."""

@@ -160,6 +160,8 @@ class DataPair(Pair):
 
     def sweep(self) -> None:
         self.both("sweep", self.chance.choice([3, 1000]))
+        real, memory = (database.scrub(0, 1 << 20) for database in (self.real, self.memory))
+        assert (real.rows, real.unsound) == (memory.rows, memory.unsound)
 
     def release(self) -> None:
         self.both("release", self.chance.randint(1, 12))

@@ -32,6 +32,7 @@ from kritad.storage.errors import Corrupt, StorageError, StoreFailed
 from kritad.storage.extent import OUTSIDE, WHOLE_RING, Arc, Extent
 from kritad.storage.places import stored_token
 from kritad.storage.rows import Applied, Bond, Row, Stamp
+from kritad.storage.scrubbing import Scrubbed
 from kritad.storage.sweeping import What
 from tests.simulator.data_tables import Generation, Receipt, Tables
 from tests.simulator.transactions import Journal, Undo, put_back, roll_back
@@ -229,6 +230,18 @@ class MemoryDataDatabase(DataDatabase):
         if held is None:
             return []
         return sorted((s, blob) for s, blob in held.sessions.items() if s > after)[:limit]
+
+    def scrub(self, behind_id: int, rows_max: int) -> Scrubbed:
+        """See DataDatabase.scrub. Here a row's number is its place in the order of all."""
+        self._check()
+        places = [(g, key) for g in sorted(self._generations) for key in self._keys_of(g)]
+        some = places[behind_id : behind_id + rows_max]
+        damaged = self.corrupt_keys | self.unreadable_keys
+        unsound = tuple(place for place in some if place in damaged)
+        return Scrubbed(len(some), behind_id + len(some), len(places), unsound)
+
+    def _keys_of(self, generation: int) -> list[bytes]:
+        return self._generations[generation].sorted_keys()
 
     def received(self, generation: int) -> Applied | None:
         """See DataDatabase.received."""

@@ -184,7 +184,10 @@ def draw_plan(seed: int) -> Plan:
     """The plan of a seed."""
     plan = _with_crafts(Chance(seed).stream("crafts"), plain_plan(seed))
     follow = Chance(seed).stream("follow").choice([0, 2, 10, 50])
-    settings = attrs.evolve(plan.settings, leaders_follow_requests_per_s=follow)
+    scrub_pass_ms = Chance(seed).stream("scrub").choice([0.0, 0.0, 0.0, 10_000.0])
+    settings = attrs.evolve(
+        plan.settings, leaders_follow_requests_per_s=follow, scrub_pass_ms=scrub_pass_ms
+    )
     return attrs.evolve(plan, settings=settings)
 
 
