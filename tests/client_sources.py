@@ -18,7 +18,7 @@ NAMES = (
     "runner", "scans", "watches",
 )  # fmt: skip
 # A task group, events: these have twins that are written by hand, or no need of one.
-BY_HAND = frozenset({"__init__", "client", "keeper", "mailbox", "pipeline", "wire"})
+BY_HAND = frozenset({"__init__", "client", "keeper", "mailbox", "pipeline", "turns", "wire"})
 
 _NOTE = "# Made from krita/aio/{name}.py by tests/client_sources.py: change it there.\n"
 _RULES = (

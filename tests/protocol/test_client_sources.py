@@ -23,7 +23,7 @@ def test_every_file_of_the_asynchronous_client_has_a_twin_or_is_written_by_hand(
     found = {path.stem for path in (KRITA / "aio").glob("*.py")}
     assert found == set(NAMES) | BY_HAND
     twins = {path.stem for path in (KRITA / "blocking").glob("*.py")}
-    assert twins == set(NAMES) | {"__init__", "keeper", "mailbox"}
+    assert twins == set(NAMES) | {"__init__", "keeper", "mailbox", "turns"}
 
 
 def test_both_clients_have_the_same_operations_with_the_same_parameters() -> None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 class AsyncElection:
-    """Made by ``AsyncClient.election``."""
+    """Made by ``AsyncClient.election``. ``renew`` and ``resign`` are those of the candidate that
+    has won a ``campaign`` of this object last: one that campaigns has an object of its own."""
 
     def __init__(
         self, client: AsyncRunner, key: Key, *, ttl_ms: int, timeout_ms: float | None
@@ -35,13 +36,17 @@ class AsyncElection:
         been elected and resigns at its end. Candidates have different names: two of one
         name would both lead. Raises BadRequest for a bad name or ``wait_ms``; entering it raises
         Locked after ``wait_ms``, and what ``lock`` does."""
+        name = checks.owner_bytes(candidate)
+        before = self._lock
         return AsyncLock(
             self._client,
             self.key,
             ttl_ms=self.ttl_ms,
-            owner=candidate,
+            owner=name,
             wait_ms=wait_ms,
             timeout_ms=self._timeout_ms,
+            # Or a candidate that leads would resign when it campaigns again and is cancelled.
+            token_newest=before.token if before is not None and before.owner == name else 0,
         )
 
     async def campaign(self, candidate: str | bytes, *, wait_ms: float | None = None) -> int:

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from krita import checks, wide_requests
+from krita.aio.turns import AsyncTurns
 from krita.errors import BadRequest, LeaseUnknown
 from krita.limits import LEASE_LIMIT
 
@@ -23,7 +24,8 @@ class AsyncLease:
 
     The asynchronous client keeps it alive meanwhile, and cancels the block when it has ended
     nevertheless, which is raised as LeaseUnknown. A blocking client has nobody to do that:
-    call ``keepalive`` within each ``ttl_ms``.
+    call ``keepalive`` within each ``ttl_ms``. It is in one block at a time: entering another
+    raises BadRequest.
     """
 
     def __init__(
@@ -35,6 +37,8 @@ class AsyncLease:
         self.id: int = checks.lease_id(id) or 1 + secrets.randbelow(LEASE_LIMIT - 1)
         self.ttl_ms = ttl_ms  # None: of one that exists already
         self._keeper: AsyncKeeper | None = None
+        self._blocks = AsyncTurns()
+        self._block = 0  # that it is in
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}, {self.ttl_ms} ms>"
@@ -72,9 +76,20 @@ class AsyncLease:
             return 0
 
     async def __aenter__(self) -> AsyncLease:
+        block = await self._blocks.take(0.0)
+        if not block:
+            raise BadRequest(
+                "the lease is in its block already",
+                hint="use it inside that, or make another by `lease`",
+            )
         asked_at = time.monotonic()
-        await self.grant()
+        try:
+            await self.grant()
+        except BaseException:
+            self._blocks.end(block)
+            raise
         assert self.ttl_ms is not None
+        self._block = block
         self._keeper = self._client.keeper(self.keepalive, self.ttl_ms, LeaseUnknown)
         self._keeper.start(asked_at)
         return self
@@ -90,4 +105,8 @@ class AsyncLease:
         try:
             return keeper.stop(kind, error, traceback)
         finally:
-            await self._client.last_word(self.revoke)
+            self._keeper = None
+            try:
+                await self._client.last_word(self.revoke)
+            finally:
+                self._blocks.end(self._block)

@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from krita import checks, requests, steps, wide_requests
+from krita.aio.turns import AsyncTurns
 from krita.errors import (
     BadRequest,
     Compacted,
@@ -44,6 +45,10 @@ class AsyncLock:
     The asynchronous client renews it meanwhile, and cancels the block when it was lost
     nevertheless, which is raised as LockLost. A blocking client has nobody
     to do that: call ``renew`` within each ``ttl_ms``.
+
+    Tasks and threads may share one: they take turns with the object, as with a lock of
+    ``threading``, and who has the turn asks the cluster. A turn ends with the block; without a
+    block by ``release``, or when ``renew`` finds the lock lost. Time does not end it.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class AsyncLock:
         owner: str | bytes | None,
         wait_ms: float | None,
         timeout_ms: float | None,
+        token_newest: int = 0,
     ) -> None:
         self._client = client
         self.key = checks.key_bytes(key)
@@ -65,8 +71,11 @@ class AsyncLock:
         self._wait_ms = checks.wait(wait_ms)
         self._timeout_ms = timeout_ms
         self._token = 0
+        self._token_newest = token_newest  # that the owner is known to have had
         self._asked_at = 0.0
-        self._keeper: AsyncKeeper | None = None
+        self._keeper: AsyncKeeper | None = None  # of the block; None: there is none
+        self._turns = AsyncTurns()
+        self._turn = 0  # in which it was acquired
 
     def __repr__(self) -> str:
         state = f"held, token {self._token}" if self._token else "not held"
@@ -86,29 +95,35 @@ class AsyncLock:
 
     async def acquire(self, *, wait_ms: float | None = None) -> int:
         """Take it, or wait until it is free; its token. ``wait_ms``: how long to wait, None:
-        as long as it takes, 0: not at all. Raises Locked when it was held for all that time,
-        with ``owner``, ``token`` and perhaps ``left_ms`` in its ``detail``, BadRequest for a bad
-        ``wait_ms``, and as ``put`` does; ``timeout_ms`` counts for each attempt."""
+        as long as it takes, 0: not at all. Whoever has acquired it asks the cluster again: to
+        have it for longer, or anew. Raises Locked when it was held for all that time,
+        with ``owner``, ``token`` and perhaps ``left_ms`` in its ``detail`` unless others who share
+        this object wait for it as well, BadRequest for a bad ``wait_ms``, and as ``put`` does;
+        ``timeout_ms`` counts for each attempt."""
         wait_ms = checks.wait(wait_ms)
         deadline = math.inf if wait_ms is None else time.monotonic() + wait_ms / 1000
-        after = 0
-        while True:
-            try:
-                self._token = await self._try()
-                return self._token
-            except Locked as error:
-                left_ms = (deadline - time.monotonic()) * 1000
-                if left_ms <= 0:
-                    raise
-                after = await self._wait_for_change(error, after, left_ms)
+        if self._turns.mine:
+            return await self._take(deadline)
+        turn = await self._turns.take(deadline - time.monotonic())
+        if not turn:
+            raise self._refusal()
+        try:
+            await self._take(deadline)
+        except BaseException:
+            self._turns.end(turn)
+            raise
+        self._turn = turn
+        return self._token
 
     async def renew(self) -> None:
         """Hold it for ``ttl_ms`` from now on. Raises LockLost when it is held no more,
         BadRequest when it was never acquired, and as ``put`` does."""
-        request = requests.touch(self.key, self.ttl_ms, if_revision=self.token)
+        turn, request = self._turn, requests.touch(self.key, self.ttl_ms, if_revision=self.token)
         try:
             await self._client.run(request, self._timeout_ms)
         except ConditionFailed as error:
+            if self._keeper is None:
+                self._turns.end(turn)
             raise LockLost(
                 f"the lock {self.key!r:.80} is not held any more", detail=error.detail
             ) from None
@@ -116,16 +131,25 @@ class AsyncLock:
     async def release(self) -> bool:
         """Let it go. False: it was not held any more. Raises BadRequest when it was never
         acquired, and as ``put`` does: then it ends by time."""
-        token, self._token = self.token, 0
-        if self._keeper is not None:
-            self._keeper.rest()
+        turn, token, self._token = self._turn, self.token, 0
+        keeper = self._keeper
+        if keeper is not None:
+            keeper.rest()
         try:
             request = requests.delete(self.key, token)
             return (await self._client.run(request, self._timeout_ms)).existed
         except ConditionFailed:
             return False
+        finally:
+            if keeper is None:
+                self._turns.end(turn)
 
     async def __aenter__(self) -> AsyncLock:
+        if self._turns.mine:
+            raise BadRequest(
+                "whoever enters the lock's block has acquired it already",
+                hint="release it before, or make another by `lock`",
+            )
         await self.acquire(wait_ms=self._wait_ms)
         self._keeper = self._client.keeper(self.renew, self.ttl_ms, LockLost)
         self._keeper.start(self._asked_at)
@@ -137,13 +161,36 @@ class AsyncLock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        keeper = self._keeper
+        keeper, turn = self._keeper, self._turn
         assert keeper is not None
         try:
             return keeper.stop(kind, error, traceback)
         finally:
+            self._keeper = None
             if self._token:
                 await self._client.last_word(self.release)
+            self._turns.end(turn)
+
+    def _refusal(self) -> Locked:
+        """The turn did not come in time."""
+        detail: dict[str, object] = {"owner": self.owner, "token": self._token}
+        return Locked(
+            f"the lock {self.key!r:.80} is used by others who share the object",
+            detail=detail if self._token else None,
+        )
+
+    async def _take(self, deadline: float) -> int:
+        """Of the cluster, until then; the token."""
+        after = 0
+        while True:
+            try:
+                self._token = self._token_newest = await self._try()
+                return self._token
+            except Locked as error:
+                left_ms = (deadline - time.monotonic()) * 1000
+                if left_ms <= 0:
+                    raise
+                after = await self._wait_for_change(error, after, left_ms)
 
     async def _try(self) -> int:
         """Take it if it is free; the token. Whatever ends that without an answer, the lock
@@ -163,8 +210,11 @@ class AsyncLock:
         return token
 
     async def _disown(self) -> None:
-        """Let it go if it is ours. A write, and so behind the one in doubt."""
-        ours = [steps.value(self.key, "==", self.owner)]
+        """Let it go if it is ours, and was not before. A write, and so behind the one in doubt."""
+        ours = [
+            steps.value(self.key, "==", self.owner),
+            steps.revision(self.key, ">", self._token_newest),
+        ]
         request = requests.txn(ours, [steps.delete(self.key)], [])
         await self._client.run(request, self._timeout_ms)
 

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from krita import checks, wide_requests
+from krita.blocking.turns import Turns
 from krita.errors import BadRequest, LeaseUnknown
 from krita.limits import LEASE_LIMIT
 
@@ -24,7 +25,8 @@ class Lease:
 
     The asynchronous client keeps it alive meanwhile, and cancels the block when it has ended
     nevertheless, which is raised as LeaseUnknown. A blocking client has nobody to do that:
-    call ``keepalive`` within each ``ttl_ms``.
+    call ``keepalive`` within each ``ttl_ms``. It is in one block at a time: entering another
+    raises BadRequest.
     """
 
     def __init__(
@@ -36,6 +38,8 @@ class Lease:
         self.id: int = checks.lease_id(id) or 1 + secrets.randbelow(LEASE_LIMIT - 1)
         self.ttl_ms = ttl_ms  # None: of one that exists already
         self._keeper: Keeper | None = None
+        self._blocks = Turns()
+        self._block = 0  # that it is in
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}, {self.ttl_ms} ms>"
@@ -73,9 +77,20 @@ class Lease:
             return 0
 
     def __enter__(self) -> Lease:
+        block = self._blocks.take(0.0)
+        if not block:
+            raise BadRequest(
+                "the lease is in its block already",
+                hint="use it inside that, or make another by `lease`",
+            )
         asked_at = time.monotonic()
-        self.grant()
+        try:
+            self.grant()
+        except BaseException:
+            self._blocks.end(block)
+            raise
         assert self.ttl_ms is not None
+        self._block = block
         self._keeper = self._client.keeper(self.keepalive, self.ttl_ms, LeaseUnknown)
         self._keeper.start(asked_at)
         return self
@@ -91,4 +106,8 @@ class Lease:
         try:
             return keeper.stop(kind, error, traceback)
         finally:
-            self._client.last_word(self.revoke)
+            self._keeper = None
+            try:
+                self._client.last_word(self.revoke)
+            finally:
+                self._blocks.end(self._block)
