@@ -16,6 +16,7 @@ from krita.aio import AsyncClient
 from krita.client import Client
 from tests.protocol.server import Cluster
 
+UNKNOWN_FAMILY = 250  # of addresses: no kernel has it
 Found = list[tuple[Any, ...]]
 
 
@@ -41,6 +42,17 @@ def with_addresses(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
     def found(*_: object, **__: object) -> Found:
         kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
         return [(*kind, ("127.0.0.1", port)) for port in ports]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+
+
+def with_an_unknown_family(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    """Every name has an address that this machine has no sockets for, in front of 127.0.0.1."""
+
+    def found(*_: object, **__: object) -> Found:
+        unknown = (UNKNOWN_FAMILY, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("::1", port, 0, 0))
+        known = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))
+        return [unknown, known]
 
     monkeypatch.setattr(socket, "getaddrinfo", found)
 
@@ -75,6 +87,26 @@ def test_one_that_refuses_is_passed_over_at_once(
     with_addresses(monkeypatch, 1, port_of(cluster))
     with Client("db.example.org", timeout_ms=900) as db:
         assert db.ping().node == 1
+
+
+def test_a_family_that_the_machine_does_not_speak_is_passed_over(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_an_unknown_family(monkeypatch, port_of(cluster))
+    with Client("db.example.org") as db:
+        assert db.ping().node == 1
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_so_it_is_in_an_event_loop(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    async def main() -> int:
+        async with AsyncClient("db.example.org") as db:
+            return (await db.ping()).node
+
+    with_an_unknown_family(monkeypatch, port_of(cluster))
+    assert anyio.run(main, backend=backend) == 1
 
 
 def test_a_calls_timeout_holds_while_nodes_do_not_answer(silent: int) -> None:

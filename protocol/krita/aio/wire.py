@@ -120,7 +120,11 @@ async def _connect(address: str) -> socket.socket:
     last: OSError = OSError(f"{place.host} has no address")
     found = await anyio.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
     for family, kind, protocol, _, where in found:
-        sock = socket.socket(family, kind, protocol)
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:  # a family that this machine does not speak
+            last = error
+            continue
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
