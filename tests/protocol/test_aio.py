@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -193,6 +195,31 @@ def test_a_call_ends_at_its_deadline(run: Run, cluster: Cluster) -> None:
                 await db.get("k", timeout_ms=30)
 
     run(main)
+
+
+def test_answers_that_came_while_the_loop_was_busy_count(
+    run: Run, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late_s = 0.0
+
+    async def main() -> None:
+        nonlocal late_s
+        clock = SimpleNamespace(monotonic=lambda: time.monotonic() + late_s)
+        monkeypatch.setattr("krita.aio.client.time", clock)
+        async with AsyncClient(cluster.seeds, sessions=False) as db:
+            held = server.Hold()
+            cluster.on(Op.PUT, held, times=10)
+            for _ in range(10):  # trio runs what is ready in any order
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(db.put, "k", "1")
+                    await until(lambda: held.held == 1)
+                    cluster.do(held.release)
+                    late_s += 60.0  # of which the loop sees nothing
+                    assert db._timer_event is not None
+                    db._timer_event.set()
+
+    run(main)
+    assert cluster.connections == 1
 
 
 def test_a_cluster_that_is_not_there_is_told_with_the_reason(run: Run) -> None:

@@ -278,6 +278,10 @@ class AsyncClient(AsyncKeys, AsyncGroups, AsyncCluster, AsyncRanges, AsyncPast, 
                     await self._timer_event.wait()
             else:
                 await anyio.lowlevel.checkpoint()
+            if time.monotonic() >= dispatcher.due:
+                # Where the loop was busy, answers may have come in time and wait to be read.
+                for wire in list(self._wires.values()):
+                    wire.look()
             dispatcher.tick(time.monotonic())
             self._follow_up()
 

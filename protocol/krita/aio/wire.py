@@ -35,6 +35,7 @@ class Wire:
         self._link = link
         self._follow_up = follow_up
         self._sock: socket.socket | None = None
+        self._ended = ""  # why the connection has ended; "": it has not
         self._unsent = bytearray()
         self._scope = anyio.CancelScope()
         self._tasks: TaskGroup | None = None
@@ -70,18 +71,32 @@ class Wire:
     async def _read(self, sock: socket.socket) -> str:
         """Until the node ends it, or its death does; why it ended. An error is
         returned too: raised, the task group would wrap it."""
-        while True:
+        while not self._ended:
             await anyio.wait_readable(sock)
-            try:
-                data = sock.recv(RECEIVE_BYTES)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                return error.strerror or str(error)
-            if not data:
-                return "the node closed the connection"
-            self._dispatcher.received(self._link, data, time.monotonic())
-            self._follow_up()
+            if not self._ended:  # else somebody has looked
+                self._receive(sock)
+        return self._ended
+
+    def look(self) -> None:
+        """Take all that has come, without waiting."""
+        while not self._ended and self._sock is not None and self._receive(self._sock):
+            pass
+
+    def _receive(self, sock: socket.socket) -> bool:
+        """Take what one receive brings; whether there was something."""
+        try:
+            data = sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._ended = error.strerror or str(error)
+            return False
+        if not data:
+            self._ended = "the node closed the connection"
+            return False
+        self._dispatcher.received(self._link, data, time.monotonic())
+        self._follow_up()
+        return True
 
     def send(self, data: bytes) -> None:
         """Send now what the socket takes; a task sends the rest."""
