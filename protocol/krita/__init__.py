@@ -4,11 +4,12 @@
 """
 
 from krita import steps
-from krita.blocking.elections import Election
+from krita.blocking.elections import Election, Observation
 from krita.blocking.leases import Lease
 from krita.blocking.locks import Lock
 from krita.blocking.scans import Scan
 from krita.blocking.watches import Watch
+from krita.checks import Data, Key
 from krita.client import Client, connect
 from krita.errors import (
     BadRequest,
@@ -41,6 +42,9 @@ from krita.errors import (
 )
 from krita.items import Difference, Explanation, Item, LeaseInfo, Pong, RetentionRule
 from krita.operations import KEEP_TTL, Consistency
+from krita.pipeline import Item as PipelineItem
+from krita.pipeline import Pipeline
+from krita.ring import ShardInfo, ShardMap
 from krita.values import (
     AddResult,
     AppendResult,
@@ -48,12 +52,13 @@ from krita.values import (
     History,
     Leader,
     PutResult,
+    StepResult,
     TouchResult,
     TxnResult,
     Value,
     Version,
 )
-from krita.watching import Event
+from krita.watching import Event, EventKind
 
 # The same as kritad.__version__, which tests/protocol compares: the client may
 # be installed where the daemon is not.
@@ -71,17 +76,20 @@ __all__ = [
     "Conflict",
     "ConnectionFailed",
     "Consistency",
+    "Data",
     "DeadlineExceeded",
     "DeleteResult",
     "Difference",
     "Election",
     "Event",
+    "EventKind",
     "Explanation",
     "Forbidden",
     "Foreign",
     "History",
     "InternalError",
     "Item",
+    "Key",
     "KritaError",
     "Leader",
     "Lease",
@@ -92,8 +100,11 @@ __all__ = [
     "Locked",
     "NoSpace",
     "NotLeader",
+    "Observation",
     "Outcome",
     "OutcomeUnknown",
+    "Pipeline",
+    "PipelineItem",
     "Pong",
     "ProtocolError",
     "PutResult",
@@ -101,7 +112,10 @@ __all__ = [
     "Scan",
     "SessionExpired",
     "SeveralGroups",
+    "ShardInfo",
+    "ShardMap",
     "Status",
+    "StepResult",
     "TooLarge",
     "TouchResult",
     "TxnResult",

@@ -21,10 +21,10 @@ from krita.limits import (
 )
 from krita.operations import KEEP_TTL, Consistency
 
-Key: TypeAlias = "str | bytes"
-Data: TypeAlias = "str | bytes | bytearray | memoryview"
+Key: TypeAlias = str | bytes
+Data: TypeAlias = str | bytes | bytearray | memoryview
 T = TypeVar("T")
-K = TypeVar("K", str, bytes)
+K = TypeVar("K", bound=Key)
 
 _NUMBER_LIMIT = 1 << 63  # of revisions and moments, which a shard keeps as signed numbers
 

@@ -97,7 +97,7 @@ class Leader:
 
 
 # What an operation of a transaction or a bulk has done.
-StepResult: TypeAlias = "Value | PutResult | DeleteResult | AddResult | AppendResult | TouchResult"
+StepResult: TypeAlias = Value | PutResult | DeleteResult | AddResult | AppendResult | TouchResult
 
 
 @attrs.frozen

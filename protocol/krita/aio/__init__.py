@@ -6,7 +6,7 @@ once, in here; ``krita.blocking`` is made from it by ``tests/client_sources.py``
 """
 
 from krita.aio.client import AsyncClient, connect
-from krita.aio.elections import AsyncElection
+from krita.aio.elections import AsyncElection, AsyncObservation
 from krita.aio.leases import AsyncLease
 from krita.aio.locks import AsyncLock
 from krita.aio.pipeline import AsyncPipeline
@@ -18,6 +18,7 @@ __all__ = [
     "AsyncElection",
     "AsyncLease",
     "AsyncLock",
+    "AsyncObservation",
     "AsyncPipeline",
     "AsyncScan",
     "AsyncWatch",

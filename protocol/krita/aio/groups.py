@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from krita.parts import Comparison, Step
     from krita.values import StepResult, TxnResult, Value
 
-K = TypeVar("K", str, bytes)
+K = TypeVar("K", bound=checks.Key)
 
 
 class AsyncGroups(AsyncRunner):

@@ -1,7 +1,7 @@
 """What keeps a lease or a lock alive while a block runs, and ends the block when it is lost.
 
-    keeper.start(asked_at)            # in front of the block
-    swallowed = keeper.stop(...)      # behind it
+    keeper.start(asked_at)  # in front of the block
+    keeper.stop(...)        # behind it
 
 A task of the client's renews it three times in its time to live. When it is surely gone,
 because the cluster says so or because the time has passed without an answer, the block is
@@ -58,13 +58,13 @@ class AsyncKeeper:
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool:
-        """The block has ended so; whether its error is dealt with. Raises why it was lost."""
+    ) -> None:
+        """The block has ended so. Raises why it was lost, if that has ended it."""
         self.rest()
-        swallowed = bool(self._block.__exit__(kind, error, traceback))
+        swallowed = self._block.__exit__(kind, error, traceback)
         if self._lost is not None and (swallowed or error is None):
             raise self._lost
-        return swallowed
+        assert error is None or not swallowed, "nothing else cancels the block's own scope"
 
     async def _keep(self, renewed_at: float) -> None:
         with self._work:

@@ -99,11 +99,11 @@ class AsyncLease:
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool:
+    ) -> None:
         keeper = self._keeper
         assert keeper is not None
         try:
-            return keeper.stop(kind, error, traceback)
+            keeper.stop(kind, error, traceback)
         finally:
             self._keeper = None
             try:

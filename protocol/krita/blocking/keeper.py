@@ -27,7 +27,6 @@ class Keeper:
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool:
+    ) -> None:
         """Nothing ends."""
         del kind, error, traceback
-        return False

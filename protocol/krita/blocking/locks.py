@@ -161,11 +161,11 @@ class Lock:
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool:
+    ) -> None:
         keeper, turn = self._keeper, self._turn
         assert keeper is not None
         try:
-            return keeper.stop(kind, error, traceback)
+            keeper.stop(kind, error, traceback)
         finally:
             self._keeper = None
             if self._token:
