@@ -38,6 +38,7 @@ _FIELD = {
     op: {name: place for place, name in enumerate(OPERATIONS[op].fields)}
     for op in (Op.PUT, Op.DELETE, Op.ADD, Op.APPEND, Op.TOUCH, Op.LOCK, Op.TXN)
 }
+_CONSISTENCIES = frozenset(map(int, Consistency))
 _KEY = 3  # of a write's fields, behind the session's
 
 
@@ -90,6 +91,10 @@ class DataService:
     ) -> None:
         key, consistency, staleness_ms_max, revision_min, *then = decode_body(op, body)
         request = Request(op, body, key, self._shard_of(key), respond, deadline_ms, forwarded)  # type: ignore[arg-type]
+        # By its type, too: 0.0 and false are equal to 0.
+        known = type(consistency) is int and consistency in _CONSISTENCIES
+        if consistency is not None and not known:
+            raise BadRequest(f"consistency {consistency!r} is not known; 0 linearizable, 1 stale")
         if then != [None, None]:
             self._check_past(then[1])
             request.fields = then
@@ -108,8 +113,6 @@ class DataService:
                 return
             if not forwarded and staleness_ms_max is None and revision_min is None:
                 request.nearest = self._nearest(request.shard)
-        elif consistency not in (None, Consistency.LINEARIZABLE):
-            raise BadRequest(f"consistency {consistency!r} is not known; 0 linearizable, 1 stale")
         self._host.submit(request)
 
     def _check_past(self, at_ms: object) -> None:

@@ -39,7 +39,7 @@ from kritad.host.host import Host
 from kritad.host.ownership import no_map_yet
 from kritad.host.request import Request, Respond
 from kritad.scan_page import ScanPage, ShardCounts, cover_the_ring
-from kritad.state.reading import SCAN_BYTES_MAX, SCAN_ROWS_MAX, first_of
+from kritad.state.reading import SCAN_BYTES_MAX, SCAN_ROWS_MAX, first_of, what_of
 from kritad.state.verbs import check_lease, check_ttl
 
 Handler = Callable[[Op, bytes, float, bool, Respond], None]
@@ -274,7 +274,7 @@ class Gather:
         if limit is not None and (type(limit) is not int or limit < 1):
             raise BadRequest(f"limit is a number from 1 on, not {limit!r}")
         rows_max = min(limit or SCAN_ROWS_MAX, self._scan_rows_max)
-        if what == What.COUNT:
+        if what_of(what) == What.COUNT:
             ShardCounts(self, start, stop, deadline_ms, respond).ask()
             return
         page = ScanPage(

@@ -72,6 +72,7 @@ def read_then(state: ShardState, key: bytes, fields: Sequence[object]) -> Answer
 def scan(state: ShardState, fields: Sequence[object]) -> Answer:
     """``shard_scan``: the fields behind the shard. Raises BadRequest, storage's errors."""
     start, stop, limit, reverse, what, bytes_max = fields[:6]
+    what = what_of(what)
     if not isinstance(start, bytes | None) or not isinstance(stop, bytes | None):
         raise BadRequest("a scan's start and stop are byte strings or null")
     start, stop = start or b"", INNER_PREFIX if stop is None else min(stop, INNER_PREFIX)
@@ -93,6 +94,15 @@ def scan(state: ShardState, fields: Sequence[object]) -> Answer:
         bytes_left -= size
         found.append(_row(state, key, row, what == What.KEYS))
     return [count if what == What.COUNT else found, None, *bounds]
+
+
+def what_of(what: object) -> int:
+    """What a scan is to tell, as one of ``What``. Raises BadRequest for anything else."""
+    if what is None:
+        return What.ROWS
+    if type(what) is not int or what not in What._value2member_map_:
+        raise BadRequest(f"what is 0 for rows, 1 for keys or 2 for their number, not {what!r}")
+    return what
 
 
 def _alive(

@@ -30,6 +30,7 @@ UUID_BYTES = 16
 _LANE_BYTES_MAX = 32
 _ADDRESS_BYTES_MAX = 300
 _TOKEN_BYTES_MAX = 1024
+_ELEMENTS = 9  # of a hello; what is missing at its end is null
 # Boots that a peer says at most; each has one nonce.
 BOOT_NONCES_MAX = 16
 
@@ -116,10 +117,11 @@ class Hello:
     @classmethod
     def from_wire(cls, item: object) -> Hello:
         """Raises ProtocolError when malformed, Unsupported for a role we do not know."""
-        match item:
+        whole = [*item, *[None] * _ELEMENTS][:_ELEMENTS] if isinstance(item, list) else item
+        match whole:
             case [
                 int(low), int(high), int(features), int(role), str(lane),
-                list() | None as identity, bytes() | None as token, bytes() | None as nonce, *more,
+                list() | None as identity, bytes() | None as token, bytes() | None as nonce, boots,
             ] if (
                 1 <= low <= high
                 and features >= 0
@@ -135,7 +137,7 @@ class Hello:
             raise ProtocolError("a peer's hello lacks its identity or its nonce")
         who = None
         if identity is not None:
-            boot_nonces = _read_boot_nonces(more[0] if more else None)
+            boot_nonces = _read_boot_nonces(boots)
             who = attrs.evolve(Identity.from_wire(identity), boot_nonces=boot_nonces)
         return cls(low, high, features, Role(role), lane, who, token, nonce)
 

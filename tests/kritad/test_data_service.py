@@ -67,6 +67,15 @@ def test_the_store_s_own_rows_cannot_be_read(bench: Bench, op: Op) -> None:
     assert bench.do(op, b"\xffhk")[0] == Status.BAD_REQUEST
 
 
+@pytest.mark.parametrize("consistency", [2, -1, 0.0, 1.0, False, True, "0"])
+@pytest.mark.parametrize("at_revision", [None, 1])
+def test_a_consistency_that_is_none_is_refused(
+    bench: Bench, consistency: object, at_revision: object
+) -> None:
+    fields = (b"k", consistency, None, None, at_revision)
+    assert bench.do(Op.GET, *fields)[0] == Status.BAD_REQUEST
+
+
 @pytest.mark.parametrize("op", _WRITES, ids=IDS)
 @pytest.mark.parametrize("name", [b"", "text", 5, b"x" * 256])
 def test_what_is_no_idempotency_key_is_in_no_log(bench: Bench, op: Op, name: object) -> None:

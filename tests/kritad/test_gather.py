@@ -55,6 +55,12 @@ def test_a_limit_that_is_none_is_refused(bench: Bench, limit: object) -> None:
     assert bench.do(Op.SCAN, None, None, limit)[0] == Status.BAD_REQUEST
 
 
+@pytest.mark.parametrize("what", [3, 9, -1, 1.0, 2.0, True, "1"])
+def test_what_a_scan_cannot_tell_is_refused(bench: Bench, what: object) -> None:
+    assert bench.do(Op.SCAN, None, None, 5, False, what)[0] == Status.BAD_REQUEST
+    assert bench.do(Op.SHARD_SCAN, 1, None, None, 5, False, what)[0] == Status.BAD_REQUEST
+
+
 @pytest.mark.parametrize("start", ["text", 5, []])
 def test_a_start_that_is_no_key_is_refused(bench: Bench, start: object) -> None:
     assert bench.do(Op.SCAN, start)[0] == Status.BAD_REQUEST

@@ -258,6 +258,22 @@ def test_values_survive_the_wire_and_unknown_elements_are_ignored() -> None:
     )
 
 
+@pytest.mark.parametrize("said", [CLIENT_HELLO, attrs.evolve(CLIENT_HELLO, token=None)])
+def test_what_is_missing_at_the_end_of_a_hello_is_null(said: Hello) -> None:
+    wire = said.to_wire()
+    while wire[-1] is None:
+        wire.pop()
+    assert len(wire) == (5 if said.token is None else 7)
+    acceptor = ServerHandshake()
+    acceptor.receive(encode(wire))
+    assert acceptor.hello == said
+
+
+def test_a_peer_s_hello_that_ends_too_soon_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="lacks its identity or its nonce"):
+        Hello.from_wire(PEER_HELLO.to_wire()[:7])
+
+
 _GOOD = BOOTED_HELLO.to_wire()
 
 
