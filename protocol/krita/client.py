@@ -3,7 +3,8 @@
 No event loop and no threads: whoever calls does the work, for as long as the call
 takes. Between calls nothing happens; a connection that broke meanwhile is found
 out, and made anew, by the next call. One thread at a time uses a client, others
-wait; for parallel work use one client per thread, a pipeline, or ``krita.aio``.
+wait, also while it waits for a change; for parallel work use one client per thread, a
+pipeline, or ``krita.aio``. Only ``close`` does not wait.
 
 Every call takes at most its ``timeout_ms``. Within it, failures that cannot have
 had an effect are retried, and so are writes in doubt, which a session executes
@@ -92,6 +93,7 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
         self._lock = threading.RLock()
         self._timeout_s_max = math.inf  # of any call
         self._closed = False
+        self._working = 0  # the thread that is in the middle of something; 0: none
 
     # What the surface is made of
 
@@ -103,7 +105,7 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
             with self._interruptible():
                 call = self._dispatcher.start(request, timeout_s, time.monotonic())
                 while not call.finished:
-                    self._sockets.turn()
+                    self._turn()
             try:
                 return cast("T", call.value())
             finally:
@@ -128,7 +130,7 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
             if self._closed:
                 raise BadRequest("the client is closed")
             with self._interruptible():
-                self._sockets.turn()
+                self._turn()
 
     def cancel(self, call: Call) -> None:
         """Forget a submitted call: ``done`` is not called any more."""
@@ -171,13 +173,18 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
     # Life
 
     def close(self) -> None:
-        """Close all connections. Idempotent; the client cannot be used again."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._dispatcher.close(time.monotonic())
-            self._sockets.close()
+        """Close all connections. Idempotent; the client cannot be used again. Calls that other
+        threads wait for, or that a signal's handler has come in between of, end as Unavailable,
+        and writes that may have been applied as OutcomeUnknown."""
+        self._closed = True
+        self._sockets.ring()
+        if self._working != threading.get_ident():  # else this thread does it, a little later
+            with self._lock:
+                self._end()
+
+    def _end(self) -> None:
+        self._dispatcher.close(time.monotonic())
+        self._sockets.close()
 
     def __enter__(self) -> Client:
         return self
@@ -208,13 +215,14 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
                     )
                 )
                 while not batch.finished:
-                    self._sockets.turn()
+                    self._turn()
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
         """What is raised in the block is none of our errors, but KeyboardInterrupt, say, in the
         middle of anything: half a frame may be sent and known of nowhere. So all calls end,
         and the next begins with a new dispatcher and new connections."""
+        before, self._working = self._working, threading.get_ident()
         try:
             yield
         except BaseException:
@@ -223,6 +231,16 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
             self._sockets = Sockets(self._dispatcher)
             interrupted.abandon("the client was interrupted")
             raise
+        finally:
+            self._working = before
+            if self._closed:
+                self._end()
+
+    def _turn(self) -> None:
+        if not self._closed:  # else the ring may have been heard already, by ``look``
+            self._sockets.turn()
+        if self._closed:
+            self._end()
 
     def _wake(self) -> None:
         """Before a call: find connections that broke while nobody looked, so that no

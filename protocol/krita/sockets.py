@@ -9,6 +9,7 @@ from __future__ import annotations
 import selectors
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from krita.dial import Dial
@@ -26,6 +27,10 @@ class Sockets:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._selector = selectors.DefaultSelector()
+        self._bell, self._ear = socket.socketpair()  # rung to end a wait; nothing else is sent
+        self._bell.setblocking(False)
+        self._ear.setblocking(False)
+        self._selector.register(self._ear, selectors.EVENT_READ)
         self._sockets: dict[Link, socket.socket] = {}
         self._dials: dict[Link, Dial] = {}  # whose sockets are not connected yet
         self._unsent: dict[Link, bytes] = {}  # what a full socket did not take
@@ -36,11 +41,17 @@ class Sockets:
     def close(self) -> None:
         """Close all of them. Idempotent; the object is of no use afterwards."""
         self._selector.close()
-        for sock in self._sockets.values():
+        for sock in (self._bell, self._ear, *self._sockets.values()):
             sock.close()
         for dial in self._dials.values():
             dial.close()
         self._sockets, self._dials, self._unsent = {}, {}, {}
+
+    def ring(self) -> None:
+        """End the wait of the ``turn`` that there is or, if there is none, of the next. From any
+        thread, and from a signal's handler."""
+        with suppress(OSError):  # it is full of rings, or closed, and nobody waits
+            self._bell.send(b"!")
 
     def look(self) -> None:
         """Take what has come, without waiting."""
@@ -53,10 +64,7 @@ class Sockets:
         while dispatcher.links.has_errands:
             self._run_errands()
         due = min([dispatcher.due, *(d.until for d in self._dials.values() if d.has_more)])
-        if self._sockets:
-            self._move(due - time.monotonic())
-        else:
-            time.sleep(max(0.0, due - time.monotonic()))
+        self._move(due - time.monotonic())
         now = time.monotonic()
         for link, dial in list(self._dials.items()):
             if dial.has_more and now >= dial.until:
@@ -67,6 +75,10 @@ class Sockets:
     def _move(self, timeout_s: float) -> None:
         """Wait until some socket is ready, and move its bytes."""
         for key, events in self._selector.select(timeout_s):
+            if key.data is None:
+                with suppress(BlockingIOError):  # a signal's handler may have heard it
+                    self._ear.recv(RECEIVE_BYTES)
+                continue
             dial = self._dials.get(key.data)
             if dial is not None:
                 self._dialed(key.data, dial)
