@@ -48,7 +48,8 @@ class AsyncLock:
 
     Tasks and threads may share one: they take turns with the object, as with a lock of
     ``threading``, and who has the turn asks the cluster. A turn ends with the block; without a
-    block by ``release``, or when ``renew`` finds the lock lost. Time does not end it.
+    block by ``release``, or when ``renew`` finds the lock lost. Time does not end it. Entering
+    the block of one that one has acquired already raises BadRequest.
     """
 
     def __init__(
