@@ -108,13 +108,16 @@ def what_of(what: object) -> int:
 def _alive(
     state: ShardState, start: bytes, stop: bytes, reverse: bool, wanted: int
 ) -> Iterator[tuple[bytes, Row | None]]:
-    """The rows of a range that are not over; None for the first that is not looked at."""
+    """The rows of a range that are not over; None for the first that is not looked at. What was
+    deleted and is not flushed yet is looked at as well."""
     bytes_left = _LOOK_BYTES_MAX
-    rows = state.table.between(start, stop, reverse=reverse, wanted=min(wanted, _FETCHED))
+    rows = state.table.walk(start, stop, reverse=reverse, wanted=min(wanted, _FETCHED))
     for looked_at, (key, row) in enumerate(rows):
         if looked_at == _LOOK_ROWS_MAX or bytes_left <= 0:
             yield key, None
             return
+        if row is None:
+            continue
         bytes_left -= len(row.value)
         if not _is_over(state, key, row):
             yield key, row

@@ -227,6 +227,20 @@ class Table:
 
         Raises Corrupt, StoreFailed. ~5 µs a row, and what SortedKeys.between costs.
         """
+        for key, row in self.walk(start, stop, reverse=reverse, wanted=wanted):
+            if row is not None:
+                yield key, row
+
+    def walk(
+        self,
+        start: bytes,
+        stop: bytes | None,
+        *,
+        reverse: bool = False,
+        wanted: int = _SCAN_ROWS_MIN,
+    ) -> Iterator[tuple[bytes, Row | None]]:
+        """As ``between``, with None for keys that are deleted and still in memory or in data.db:
+        there may be any number of them, and each takes as long as a row does."""
         memory = self._in_memory(start, stop, reverse)
         stored = self._stored(start, stop, reverse, wanted)
         held, found = next(memory, None), next(stored, None)
@@ -237,8 +251,7 @@ class Table:
                 held = next(memory, None)
                 if found is not None and found[0] == key:  # memory has what is newer
                     found = next(stored, None)
-                if row is not None:
-                    yield key, row
+                yield key, row
             else:
                 yield found
                 found = next(stored, None)

@@ -124,6 +124,26 @@ def test_keys_that_are_over_are_neither_told_nor_counted(
     assert count(shard) == 1
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_scan_behind_many_keys_that_are_deleted_looks_at_only_so_many_at_a_time(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch, reverse: bool
+) -> None:
+    """They are in memory until they are flushed, and in data.db."""
+    keys = [b"k%02d" % number for number in range(30)]
+    for key in keys:
+        shard.put(key, b"v")
+    shard.flush()
+    for key in keys[1:29]:
+        shard.delete(key)
+    monkeypatch.setattr(reading, "_LOOK_ROWS_MAX", 10)
+    first, last, begun = (b"k29", b"k00", b"k19") if reverse else (b"k00", b"k29", b"k10")
+    told = page(shard, reverse=reverse)
+    assert [key for key, *_ in told[0]] == [first]
+    assert told[1] == begun
+    shard.flush()
+    assert [key for key, *_ in page(shard, reverse=reverse)[0]] == [first, last]
+
+
 def test_a_scan_of_many_keys_that_are_over_looks_at_only_so_many_at_a_time(
     shard: Shard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,7 +153,7 @@ def test_a_scan_of_many_keys_that_are_over_looks_at_only_so_many_at_a_time(
         shard.do(Op.PUT, b"k%02d" % number, value=b"v", ttl_ms=10)
     shard.put(b"k99", b"v")
     shard.pass_time(10)
-    assert page(shard)[:2] == [[], b"k11"], "k00 has ended, ten were looked at"
+    assert page(shard)[:2] == [[], b"k10"], "ten were looked at; k00 has ended and is not flushed"
     assert pages(shard) == pages(shard, reverse=True) == [b"k99"]
     assert count(shard) == 1
 
