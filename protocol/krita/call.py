@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from krita.errors import Outcome, OutcomeUnknown, Unavailable
+from krita.retry import Trial
 
 if TYPE_CHECKING:
     from krita.errors import KritaError
     from krita.link import Link
     from krita.request import Request
-    from krita.retry import Trial
     from krita.session import Ticket
 
 # What a parked call waits for: ("map", 0), ("session", shard), ("window", shard).
@@ -83,6 +83,18 @@ class Call:
         done, self.done = self.done, None
         if done is not None:
             done(self)
+
+    def attempts(self, sessions: bool) -> Trial:
+        """What has failed so far. ``sessions``: whether writes have one, which executes them
+        once however often they are sent."""
+        if self.trial is None:
+            request = self.request
+            repeatable = request.harmless or (request.in_session and sessions)
+            # A session that we may have opened, or not, leaves nobody in doubt.
+            write = request.write and self.fetches is None
+            anywhere = request.node is None
+            self.trial = Trial(write, repeatable, self.started, self.deadline, anywhere)
+        return self.trial
 
     @property
     def in_doubt(self) -> bool:

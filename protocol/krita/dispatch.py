@@ -21,7 +21,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from krita import requests
 from krita.call import Call, CallState, Need, errand_failed
 from krita.connection import Event, Goodbye, Reply, Welcomed
 from krita.errors import (
@@ -34,22 +33,19 @@ from krita.errors import (
     WrongShard,
     from_wire,
 )
+from krita.fetches import FETCH_TIMEOUT_S, MAP, Fetches, request_for
 from krita.hello import Hello
 from krita.link import ATTEMPT_TIMEOUT_S, DIAL_TIMEOUT_S, Link, Links, LinkState
 from krita.parking import Parking
-from krita.retry import GiveUp, Trial
+from krita.retry import GiveUp
 from krita.ring import ShardMap
-from krita.routing import REFRESH_PAUSE_S, Router
+from krita.routing import Router
 from krita.session import Session, Sessions
 
 if TYPE_CHECKING:
     import random
 
     from krita.request import Request
-
-FETCH_TIMEOUT_S = 5.0  # of internal calls
-
-_MAP: Need = ("map", 0)
 
 
 class Dispatcher:
@@ -74,8 +70,7 @@ class Dispatcher:
         self._attempt_timeout_s = attempt_timeout_s
         self._calls: dict[Call, None] = {}  # all that have not finished, in order
         self._parking = Parking()
-        self._fetching: dict[Need, Call] = {}
-        self._refresh_after = -math.inf
+        self._fetches = Fetches()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -118,9 +113,8 @@ class Dispatcher:
     def close(self, now: float) -> None:
         """End every call and every link, for good. Idempotent."""
         self._closed = True
-        self._fetching.clear()
+        self._fetches.forget()
         for call in list(self._calls):
-            call.fetches = None
             if call.state is not CallState.FINISHED:  # one may cancel another
                 self._finish(call, now, error=call.interrupted("the client was closed"))
         for link in self.links:
@@ -188,8 +182,8 @@ class Dispatcher:
         request = call.request
         key = request.key
         if key is not None or request.shard is not None or type(request.node) is int:
-            if self.router.map is None or (call.wants_map and _MAP in self._fetching):
-                self._park(call, _MAP, now)
+            if self.router.map is None or (call.wants_map and MAP in self._fetches):
+                self._park(call, MAP, now)
                 return
             shard = self.router.shard_of(key) if key is not None else request.shard
             if call.shard != shard:
@@ -283,31 +277,23 @@ class Dispatcher:
 
     def _fetch(self, need: Need, now: float) -> None:
         """Start the internal call that brings what is needed, unless it is under way."""
-        if need in self._fetching:
+        if need in self._fetches:
             return
-        kind, shard = need
-        request: Request[Any] = (
-            requests.shard_map() if kind == "map" else requests.session_open(shard)
-        )
-        call = self._begin(request, FETCH_TIMEOUT_S, now)
-        call.fetches = need
-        self._fetching[need] = call
+        call = self._begin(request_for(need), FETCH_TIMEOUT_S, now)
+        self._fetches.begun(need, call)
         self._advance(call, now)
 
     def _refresh(self, now: float) -> None:
         """Fetch the map again, but not all the time."""
-        if now >= self._refresh_after:
-            self._refresh_after = now + REFRESH_PAUSE_S
-            self._fetch(_MAP, now)
+        if self._fetches.may_refresh(now):
+            self._fetch(MAP, now)
 
     def _fetched(self, call: Call, now: float) -> None:
         """An internal call has finished: go on with the calls that need it."""
-        need = call.fetches
-        assert need is not None
-        del self._fetching[need]
+        need = self._fetches.ended(call)
         if isinstance(call.result, int) and self.sessions is not None:
             self._admit(self.sessions.opened(need[1], call.result), now)
-        useless = call.error is not None and (need != _MAP or self.router.map is None)
+        useless = call.error is not None and (need != MAP or self.router.map is None)
         for parked in self._parking.release(need):
             if useless:
                 assert call.error is not None
@@ -411,9 +397,7 @@ class Dispatcher:
             # It may answer for the map and be cut off from its peers: those who call next
             # do not find that out each by waiting.
             self.router.kept_waiting(address, now)
-        trial = call.trial
-        if trial is None:
-            trial = call.trial = self._trial(call)
+        trial = call.attempts(self.sessions is not None)
         verdict = trial.judge(error, now, address)
         if isinstance(verdict, GiveUp):
             self._finish(call, now, error=verdict.error)
@@ -424,7 +408,7 @@ class Dispatcher:
         pause = address is None or call.request.node is not None or verdict.rule.pause
         if isinstance(error, WrongShard) and not pause:
             call.wants_map = True
-            self._fetch(_MAP, now)
+            self._fetch(MAP, now)
             self._advance(call, now)
             return
         if address is not None and not pause:
@@ -453,25 +437,10 @@ class Dispatcher:
         # Else it was opened behind the split: its own shard knows it well.
         self._release(call, now)
 
-    def _trial(self, call: Call) -> Trial:
-        request = call.request
-        repeatable = request.harmless or (request.in_session and self.sessions is not None)
-        # A session that we may have opened, or not, leaves nobody in doubt.
-        write = request.write and call.fetches is None
-        anywhere = request.node is None
-        return Trial(write, repeatable, call.started, call.deadline, anywhere)
-
     def _expire(self, call: Call, now: float) -> KritaError:
         """The deadline has passed: the error that says the most."""
-        trial = call.trial
-        if trial is None:
-            trial = self._trial(call)
-        fetch = self._fetching.get(call.needs) if call.needs is not None else None
-        if trial.error is None and fetch is not None and fetch.trial is not None:
-            assert fetch.trial.error is not None
-            assert call.needs is not None
-            error = errand_failed(fetch.trial.error, call.needs)
-            trial.adopt(fetch.trial, error, waiting=fetch.state is CallState.SENT)
+        trial = call.attempts(self.sessions is not None)
+        self._fetches.explain(call, trial)
         return trial.expire(now, waiting=call.state is CallState.SENT)
 
     def _detach(self, call: Call) -> None:
