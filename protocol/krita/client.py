@@ -93,23 +93,22 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
         self._lock = threading.RLock()
         self._timeout_s_max = math.inf  # of any call
         self._closed = False
-        self._working = 0  # the thread that is in the middle of something; 0: none
+        self._at_work = 0  # the thread that is in the middle of something; 0: none
 
     # What the surface is made of
 
     def run(self, request: Request[T], timeout_ms: float | None = None) -> T:
         """Carry out a request made by ``krita.requests``. Raises KritaError."""
         timeout_s = self._timeout_s(timeout_ms)
-        with self._lock:
-            self._wake()
-            with self._interruptible():
-                call = self._dispatcher.start(request, timeout_s, time.monotonic())
-                while not call.finished:
-                    self._turn()
-            try:
-                return cast("T", call.value())
-            finally:
-                del call  # an error's traceback holds this frame: see Call
+        with self._working():
+            self._sockets.look()
+            call = self._dispatcher.start(request, timeout_s, time.monotonic())
+            while not call.finished:
+                self._turn()
+        try:
+            return cast("T", call.value())
+        finally:
+            del call  # an error's traceback holds this frame: see Call
 
     def submit(
         self,
@@ -120,17 +119,14 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
         """Start a request made by ``krita.requests``, without waiting for it: that is done
         by ``turn``. ``done(call)`` is called once, perhaps before this returns."""
         timeout_s = self._timeout_s(timeout_ms)
-        with self._lock:
-            self._wake()
+        with self._working():
+            self._sockets.look()
             return self._dispatcher.start(request, timeout_s, time.monotonic(), done)
 
     def turn(self) -> None:
         """Send what there is to send, then wait until something happens."""
-        with self._lock:
-            if self._closed:
-                raise BadRequest("the client is closed")
-            with self._interruptible():
-                self._turn()
+        with self._working():
+            self._turn()
 
     def cancel(self, call: Call) -> None:
         """Forget a submitted call: ``done`` is not called any more."""
@@ -178,7 +174,7 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
         and writes that may have been applied as OutcomeUnknown."""
         self._closed = True
         self._sockets.ring()
-        if self._working != threading.get_ident():  # else this thread does it, a little later
+        if self._at_work != threading.get_ident():  # else this thread does it, a little later
             with self._lock:
                 self._end()
 
@@ -206,35 +202,37 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
     def run_batch(self, batch: Pipeline, timeout_ms: float | None) -> None:
         """Carry out a pipeline's requests. For ``krita.pipeline``."""
         timeout_s = self._timeout_s(timeout_ms)
-        with self._lock:
-            self._wake()
-            with self._interruptible():
-                batch.begin(
-                    lambda request, done: self._dispatcher.start(
-                        request, timeout_s, time.monotonic(), done
-                    )
-                )
-                while not batch.finished:
-                    self._turn()
+        with self._working():
+            self._sockets.look()
+            # This dispatcher's and no other's: the rest of a batch that was interrupted must
+            # not be started on the one that comes after it.
+            start = self._dispatcher.start
+            batch.begin(lambda request, done: start(request, timeout_s, time.monotonic(), done))
+            while not batch.finished:
+                self._turn()
 
     @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """What is raised in the block is none of our errors, but KeyboardInterrupt, say, in the
+    def _working(self) -> Iterator[None]:
+        """One thread at a time, while the client is open.
+
+        What is raised in the block is none of our errors, but KeyboardInterrupt, say, in the
         middle of anything: half a frame may be sent and known of nowhere. So all calls end,
-        and the next begins with a new dispatcher and new connections."""
-        before, self._working = self._working, threading.get_ident()
-        try:
-            yield
-        except BaseException:
-            interrupted, self._dispatcher = self._dispatcher, self._make_dispatcher()
-            self._sockets.close()
-            self._sockets = Sockets(self._dispatcher)
-            interrupted.abandon("the client was interrupted")
-            raise
-        finally:
-            self._working = before
+        and the next begins with a new dispatcher and new connections. A block that begins
+        calls looks first for connections that broke while nobody looked, so that no write is
+        put into doubt by being sent there."""
+        with self._lock:
             if self._closed:
-                self._end()
+                raise BadRequest("the client is closed")
+            before, self._at_work = self._at_work, threading.get_ident()
+            try:
+                yield
+            except BaseException:
+                self._begin_anew("the client was interrupted")
+                raise
+            finally:
+                self._at_work = before
+                if self._closed:
+                    self._end()
 
     def _turn(self) -> None:
         if not self._closed:  # else the ring may have been heard already, by ``look``
@@ -242,12 +240,11 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
         if self._closed:
             self._end()
 
-    def _wake(self) -> None:
-        """Before a call: find connections that broke while nobody looked, so that no
-        write is put into doubt by being sent there."""
-        if self._closed:
-            raise BadRequest("the client is closed")
-        self._sockets.look()
+    def _begin_anew(self, why: str) -> None:
+        former, self._dispatcher = self._dispatcher, self._make_dispatcher()
+        self._sockets.close()
+        self._sockets = Sockets(self._dispatcher)
+        former.abandon(why)
 
     def _timeout_s(self, timeout_ms: float | None) -> float:
         wanted_ms = self.timeout_ms if timeout_ms is None else checks.timeout(timeout_ms)

@@ -71,7 +71,7 @@ class Dispatcher:
         self._calls: dict[Call, None] = {}  # all that have not finished, in order
         self._parking = Parking()
         self._fetches = Fetches()
-        self._closed = False
+        self._ended = ""  # why no more calls are taken
 
     def __repr__(self) -> str:
         return f"<Dispatcher {len(self._calls)} calls, {self.links!r}, {self.router!r}>"
@@ -86,11 +86,11 @@ class Dispatcher:
         done: Callable[[Call], None] | None = None,
     ) -> Call:
         """Begin a call. ``done`` is called once, perhaps before this returns, and
-        may start further calls. After ``close`` every call fails at once."""
+        may start further calls. After ``close`` or ``abandon`` every call fails at once."""
         call = self._begin(request, timeout_s + request.patience_s, now)
         call.done = done
-        if self._closed:
-            self._finish(call, now, error=call.interrupted("the client is closed"))
+        if self._ended:
+            self._finish(call, now, error=call.interrupted(self._ended))
             return call
         self._advance(call, now)
         if self.router.map_doubtful and call.shard is not None:
@@ -106,13 +106,15 @@ class Dispatcher:
             self._finish(call, now, error=OutcomeUnknown("the call was cancelled"))
 
     def abandon(self, why: str) -> None:
-        """End every call, after a method of this object was left half way: it is no use now."""
+        """End every call, after a method of this object was left half way, and whatever is
+        started yet: what is told of the end of one call may start the next."""
+        self._ended = why
         for call in list(self._calls):
             call.abandon(why)
 
     def close(self, now: float) -> None:
         """End every call and every link, for good. Idempotent."""
-        self._closed = True
+        self._ended = "the client is closed"
         self._fetches.forget()
         for call in list(self._calls):
             if call.state is not CallState.FINISHED:  # one may cancel another
@@ -308,7 +310,7 @@ class Dispatcher:
         if ticket is None:
             return
         ticket.settle()
-        if not self._closed:
+        if not self._ended:
             self._admit(ticket.session, now)
 
     def _admit(self, session: Session, now: float) -> None:

@@ -50,7 +50,7 @@ class Item:
         """The result: a Value or None, PutResult, DeleteResult. Raises the error
         that the operation ended with."""
         if not self.finished:
-            raise BadRequest("the pipeline has not been executed yet")
+            raise BadRequest("the pipeline has not been executed, or not to its end")
         error = self.error
         if error is None:
             return self.result
@@ -114,9 +114,19 @@ class Batch:
         return [item.error for item in self.items if item.error is not None]
 
     @property
+    def begun(self) -> bool:
+        """Whether its execution has begun; it may have been cut short."""
+        return self._start is not None
+
+    @property
     def finished(self) -> bool:
         """Whether every item has its result."""
-        return self._start is not None and self._unfinished == 0
+        return self.begun and self._unfinished == 0
+
+    def check_new(self) -> None:
+        """Raises BadRequest when it is begun."""
+        if self.begun:
+            raise BadRequest("a pipeline is executed once", hint="make a new one")
 
     def __len__(self) -> int:
         return len(self.items)
@@ -125,9 +135,8 @@ class Batch:
         """Called when the last item has got its result."""
 
     def begin(self, start: Start) -> None:
-        """Start every item that need not wait for another. For the clients."""
-        if self._start is not None:
-            raise BadRequest("a pipeline is executed once", hint="make a new one")
+        """Start what need not wait. For the clients. Raises BadRequest when it is begun."""
+        self.check_new()
         self._start = start
         self._unfinished = len(self.items)
         for item in self.items:
@@ -142,7 +151,7 @@ class Batch:
         self._start_ready()
 
     def _add(self, request: Request[Any]) -> Item:
-        if self._start is not None:
+        if self.begun:
             raise BadRequest("the pipeline has been executed", hint="make a new one")
         item = Item(request)
         self.items.append(item)
@@ -151,14 +160,16 @@ class Batch:
     def _start_ready(self) -> None:
         assert self._start is not None
         self._starting = True
-        while self._ready:
-            item = self._ready.popleft()
+        try:
+            while self._ready:
+                item = self._ready.popleft()
 
-            def done(call: Call, item: Item = item) -> None:
-                self._item_done(item, call)
+                def done(call: Call, item: Item = item) -> None:
+                    self._item_done(item, call)
 
-            self.calls.append(self._start(item.request, done))
-        self._starting = False
+                self.calls.append(self._start(item.request, done))
+        finally:  # interrupted, too: what is left of it has to end
+            self._starting = False
 
     def _item_done(self, item: Item, call: Call) -> None:
         item.finished, item.result, item.error = True, call.result, call.error
@@ -194,6 +205,7 @@ class Pipeline(Batch):
         ``timeout_ms`` counts for every operation from when it is started. Raises
         BadRequest when that was done before, or for a bad ``timeout_ms``.
         """
+        self.check_new()  # or it would look like an interruption
         self._client.run_batch(self, self._timeout_ms)
         return self.results
 

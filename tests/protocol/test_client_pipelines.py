@@ -9,7 +9,9 @@ from krita.errors import (
     BadRequest,
     Busy,
     ConditionFailed,
+    OutcomeUnknown,
     TooLarge,
+    Unavailable,
 )
 from krita.operations import Op
 from krita.values import Value
@@ -122,3 +124,44 @@ def test_a_pipeline_is_not_executed_when_its_block_fails(cluster: Cluster, db: C
     assert not cluster.executed
     with pytest.raises(BadRequest, match="not been executed"):
         _ = p.results
+
+
+def test_what_is_left_of_a_pipeline_that_was_interrupted_is_never_sent(
+    cluster: Cluster, db: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db.put("k", "0")
+    turn, turns = db._sockets.turn, iter(range(3))
+
+    def interrupted() -> None:
+        if next(turns, None) is None:
+            raise KeyboardInterrupt
+        turn()
+
+    monkeypatch.setattr(db._sockets, "turn", interrupted)
+    p = db.pipeline()
+    for number in range(20):
+        p.put("k", str(number))
+    with pytest.raises(KeyboardInterrupt):
+        p.execute()
+    sent = cluster.count(Op.PUT)
+    db.put("k", "newer")
+    for _ in range(20):
+        db.get("another")
+    assert cluster.count(Op.PUT) <= sent + 2  # one was on its way, and the newer one
+    value = db.get("k")
+    assert value is not None
+    assert value.text() == "newer"
+    assert all(isinstance(error, (Unavailable, OutcomeUnknown)) for error in p.errors)
+    assert len(p.results) == 20
+
+
+def test_executing_a_pipeline_twice_leaves_the_connections_as_they_are(
+    cluster: Cluster, db: Client
+) -> None:
+    p = db.pipeline()
+    p.put("k", "1")
+    p.execute()
+    with pytest.raises(BadRequest, match="once"):
+        p.execute()
+    db.put("k", "2")
+    assert cluster.connections == 1

@@ -303,6 +303,21 @@ def test_closing_ends_every_call_and_says_which_may_have_been_applied(world: Wor
     assert type(error_of(after)) is Unavailable
 
 
+def test_what_is_started_behind_the_end_of_an_abandoned_call_ends_as_well(world: World) -> None:
+    world.start(requests.get("k"))
+    world.unanswered.add(Op.PUT)
+    following: list[Call] = []
+
+    def start_next(_call: Call) -> None:
+        following.append(world.dispatcher.start(requests.put("k", "next"), 5.0, world.now))
+
+    world.start(requests.put("k", "v"), done=start_next)
+    world.dispatcher.abandon("interrupted")
+    (call,) = following
+    assert type(error_of(call)) is Unavailable
+    assert world.count(Op.PUT) == 1
+
+
 def test_a_call_sent_to_the_wrong_shard_waits_for_the_new_map(world: World) -> None:
     world.start(requests.get("k"))
     world.errors[Op.GET] = [WrongShard("moved")]
