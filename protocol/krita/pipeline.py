@@ -219,5 +219,5 @@ class Pipeline(Batch):
         traceback: TracebackType | None,
     ) -> None:
         # An exception in the block means that not everything was queued.
-        if kind is None and not self.finished:
+        if kind is None and not self.begun:
             self.execute()

@@ -231,6 +231,28 @@ def test_a_cluster_that_is_not_there_is_told_with_the_reason(run: Run) -> None:
     run(main)
 
 
+def test_a_pipeline_that_was_cut_short_in_its_block_is_left_at_that(
+    run: Run, cluster: Cluster
+) -> None:
+    async def main() -> None:
+        async with AsyncClient(cluster.seeds) as db:
+            await db.put("k", "0")
+            held = server.Hold()
+            cluster.on(Op.PUT, held)
+            async with db.pipeline() as p:
+                p.put("k", "1")
+                p.put("k", "2")
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(p.execute)
+                    await until(lambda: held.held == 1)
+                    tasks.cancel_scope.cancel()
+            with pytest.raises(BadRequest, match="not to its end"):
+                _ = p.results
+            assert cluster.count(Op.PUT) == 2
+
+    run(main)
+
+
 def test_a_pipeline_is_carried_out_in_order(run: Run, cluster: Cluster) -> None:
     async def main() -> None:
         async with AsyncClient(cluster.seeds) as db:

@@ -45,5 +45,5 @@ class AsyncPipeline(Batch):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is None and not self.finished:
+        if kind is None and not self.begun:
             await self.execute()
