@@ -11,8 +11,9 @@ on different keys run side by side, those on one key one after another in the or
 given (so a ``get`` behind a ``put`` of the same key sees it). A pipeline is not a
 transaction: every operation succeeds, fails and is retried for itself.
 
-One connection per leader carries them all, up to its limit in flight; a few
-hundred operations cost hardly more than one.
+One connection per leader carries them all; a few hundred operations cost hardly more
+than one. Of a pipeline's at most ``UNDER_WAY_MAX`` are under way, and each end starts the
+next: more would only wait, and their time would pass behind others of the same pipeline.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import attrs
 from krita import checks, requests
 from krita.call import Call
 from krita.errors import BadRequest, KritaError
+from krita.limits import REQUESTS_IN_FLIGHT_MAX
 from krita.parts import Step
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
     from krita.operations import Consistency
     from krita.request import Request
+
+UNDER_WAY_MAX = REQUESTS_IN_FLIGHT_MAX  # what one connection carries, and one session has places
 
 Start = Callable[["Request[Any]", Callable[[Call], None]], Call]
 
@@ -67,8 +71,9 @@ class Batch:
         self.items: list[Item] = []
         self.calls: list[Call] = []
         self._unfinished = 0
+        self._under_way = 0
         self._behind: dict[bytes, deque[Item]] = {}  # key -> those that wait their turn
-        self._ready: deque[Item] = deque()
+        self._ready: deque[Item] = deque()  # those that wait for a place among those under way
         self._starting = False
         self._start: Start | None = None
 
@@ -161,8 +166,9 @@ class Batch:
         assert self._start is not None
         self._starting = True
         try:
-            while self._ready:
+            while self._ready and self._under_way < UNDER_WAY_MAX:
                 item = self._ready.popleft()
+                self._under_way += 1
 
                 def done(call: Call, item: Item = item) -> None:
                     self._item_done(item, call)
@@ -174,17 +180,18 @@ class Batch:
     def _item_done(self, item: Item, call: Call) -> None:
         item.finished, item.result, item.error = True, call.result, call.error
         self._unfinished -= 1
+        self._under_way -= 1
         key = item.request.key
         assert key is not None
         behind = self._behind[key]
         if behind:
-            # Started by a loop and not from here: a thousand that fail at once
-            # would be a thousand calls deep.
-            self._ready.append(behind.popleft())
-            if not self._starting:
-                self._start_ready()
-        elif not self._unfinished:
+            self._ready.appendleft(behind.popleft())  # or a key's turns would end last of all
+        if not self._unfinished:
             self.on_finished()
+        elif not self._starting:
+            # Else the loop that is running starts the next: a thousand that fail at once
+            # would be a thousand calls deep.
+            self._start_ready()
 
 
 class _Runner(Protocol):

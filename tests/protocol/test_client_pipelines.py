@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
+from krita.call import Call
 from krita.client import Client
 from krita.errors import (
     BadRequest,
@@ -14,6 +18,8 @@ from krita.errors import (
     Unavailable,
 )
 from krita.operations import Op
+from krita.pipeline import UNDER_WAY_MAX, Batch
+from krita.request import Request
 from krita.values import Value
 from tests.protocol import server
 from tests.protocol.conftest import once
@@ -165,3 +171,31 @@ def test_executing_a_pipeline_twice_leaves_the_connections_as_they_are(
         p.execute()
     db.put("k", "2")
     assert cluster.connections == 1
+
+
+def test_an_operation_of_a_pipeline_is_started_when_there_is_a_place_for_it() -> None:
+    started: list[tuple[Call, Callable[[Call], None]]] = []
+
+    def start(request: Request[Any], done: Callable[[Call], None]) -> Call:
+        call = Call(request, 0.0, 5.0, 5.0)
+        started.append((call, done))
+        return call
+
+    batch = Batch()
+    for number in range(UNDER_WAY_MAX + 2):
+        batch.put(f"k{number}", "v")
+    batch.put("k0", "the next turn of its key")
+    batch.begin(start)
+    assert len(started) == UNDER_WAY_MAX
+    for number, key in enumerate([b"k0", f"k{UNDER_WAY_MAX}".encode()]):
+        call, done = started[number]
+        done(call)
+        assert started[-1][0].request.key == key
+        assert len(started) == UNDER_WAY_MAX + 1 + number
+    for call, done in started[2:]:
+        done(call)
+    assert len(started) == UNDER_WAY_MAX + 3
+    assert not batch.finished
+    call, done = started[-1]
+    done(call)
+    assert batch.finished
