@@ -4,7 +4,8 @@ No event loop and no threads: whoever calls does the work, for as long as the ca
 takes. Between calls nothing happens; a connection that broke meanwhile is found
 out, and made anew, by the next call. One thread at a time uses a client, others
 wait, also while it waits for a change; for parallel work use one client per thread, a
-pipeline, or ``krita.aio``. Only ``close`` does not wait.
+pipeline, or ``krita.aio``. Only ``close`` does not wait. In a forked process it begins
+anew, with connections and sessions of its own.
 
 Every call takes at most its ``timeout_ms``. Within it, failures that cannot have
 had an effect are retried, and so are writes in doubt, which a session executes
@@ -27,10 +28,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from krita import checks
+from krita import checks, forks
 from krita.blocking.cluster import Cluster
 from krita.blocking.groups import Groups
 from krita.blocking.holding import Holding
@@ -80,13 +80,11 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
         zone: str = "",
     ) -> None:
         self.timeout_ms = checks.timeout(timeout_ms)
-        self._make_dispatcher = partial(
-            Dispatcher,
-            checks.seeds(nodes),
-            random.Random(),
-            token=checks.token_bytes(token),
-            sessions=sessions,
-            zone=checks.zone_name(zone),
+        seeds, place = checks.seeds(nodes), checks.zone_name(zone)
+        secret = checks.token_bytes(token)
+        # Chance is new each time: forked processes are many, and would all do the same.
+        self._make_dispatcher: Callable[[], Dispatcher] = lambda: Dispatcher(
+            seeds, random.Random(), token=secret, sessions=sessions, zone=place
         )
         self._dispatcher = self._make_dispatcher()
         self._sockets = Sockets(self._dispatcher)
@@ -94,6 +92,7 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
         self._timeout_s_max = math.inf  # of any call
         self._closed = False
         self._at_work = 0  # the thread that is in the middle of something; 0: none
+        forks.tell(self)
 
     # What the surface is made of
 
@@ -239,6 +238,14 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
             self._sockets.turn()
         if self._closed:
             self._end()
+
+    def forked(self) -> None:
+        """This is a child process now (``krita.forks``); what was under way is the parent's."""
+        self._lock = threading.RLock()  # a thread that is not here may have held the old one
+        if self._at_work != threading.get_ident():
+            self._at_work = 0
+        if not self._closed:
+            self._begin_anew("the process was forked meanwhile, and its parent has the answer")
 
     def _begin_anew(self, why: str) -> None:
         former, self._dispatcher = self._dispatcher, self._make_dispatcher()

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import anyio
 import anyio.lowlevel
 
-from krita import checks
+from krita import checks, forks
 from krita.aio.cluster import AsyncCluster
 from krita.aio.groups import AsyncGroups
 from krita.aio.holding import AsyncHolding
@@ -85,6 +85,7 @@ class AsyncClient(AsyncKeys, AsyncGroups, AsyncCluster, AsyncRanges, AsyncPast, 
             zone=checks.zone_name(zone),
         )
         self._tasks: TaskGroup | None = None
+        self._forked = False  # this is not the process that has entered it
         self._wires: dict[Link, Wire] = {}
         # Set to wake the flusher, which replaces it.
         self._flush_wanted = False
@@ -159,6 +160,8 @@ class AsyncClient(AsyncKeys, AsyncGroups, AsyncCluster, AsyncRanges, AsyncPast, 
         """
         if self._flush_event is None:
             raise BadRequest("the client was never opened", hint="use it in `async with`")
+        if self._forked:
+            raise BadRequest("the client is the parent process's", hint="make one behind the fork")
         timeout_s = (self.timeout_ms if timeout_ms is None else checks.timeout(timeout_ms)) / 1000
         call = self._dispatcher.start(request, timeout_s, time.monotonic(), done)
         link = call.link
@@ -179,6 +182,7 @@ class AsyncClient(AsyncKeys, AsyncGroups, AsyncCluster, AsyncRanges, AsyncPast, 
         if self._flush_event is not None:
             raise BadRequest("an AsyncClient is entered once", hint="make a new one")
         self._flush_event, self._timer_event = anyio.Event(), anyio.Event()
+        forks.tell(self)
         tasks = anyio.create_task_group()
         await tasks.__aenter__()
         self._tasks = tasks
@@ -207,6 +211,11 @@ class AsyncClient(AsyncKeys, AsyncGroups, AsyncCluster, AsyncRanges, AsyncPast, 
                     raise
                 swallowed = False
         return swallowed
+
+    def forked(self) -> None:
+        """This is a child process now (``krita.forks``): the event loop that it lives in is the
+        parent's, and so is the client."""
+        self._forked = True
 
     def __repr__(self) -> str:
         state = "" if self._tasks is not None else "closed "
