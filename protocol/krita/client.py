@@ -249,6 +249,7 @@ class Client(Keys, Groups, Cluster, Ranges, Past, Holding):
 
     def _begin_anew(self, why: str) -> None:
         former, self._dispatcher = self._dispatcher, self._make_dispatcher()
+        self._dispatcher.router.cluster_id = former.router.cluster_id
         self._sockets.close()
         self._sockets = Sockets(self._dispatcher)
         former.abandon(why)

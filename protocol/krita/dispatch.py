@@ -26,6 +26,7 @@ from krita.connection import Event, Goodbye, Reply, Welcomed
 from krita.errors import (
     BadRequest,
     ConnectionFailed,
+    Foreign,
     KritaError,
     Outcome,
     OutcomeUnknown,
@@ -35,7 +36,15 @@ from krita.errors import (
 )
 from krita.fetches import FETCH_TIMEOUT_S, MAP, Fetches, request_for
 from krita.hello import Hello
-from krita.link import ATTEMPT_TIMEOUT_S, DIAL_TIMEOUT_S, Link, Links, LinkState
+from krita.link import (
+    ATTEMPT_TIMEOUT_S,
+    DIAL_TIMEOUT_S,
+    Link,
+    Links,
+    LinkState,
+    other_cluster,
+    other_protocol,
+)
 from krita.parking import Parking
 from krita.retry import GiveUp
 from krita.ring import ShardMap
@@ -322,8 +331,12 @@ class Dispatcher:
     def _handle(self, link: Link, event: Event, now: float) -> None:
         """Whatever comes on a link besides replies."""
         if isinstance(event, Welcomed):
+            identity = event.welcome.identity
+            if not self.router.is_ours(identity.cluster_id):
+                self._lost(link, other_cluster(link.address), now)
+                return
             link.welcomed()
-            self.router.reached(link.address, event.welcome.identity.node)
+            self.router.reached(link.address, identity.node)
             self._pump(link, now)
         elif isinstance(event, Goodbye):
             self._lost(link, event.error, now)
@@ -357,6 +370,10 @@ class Dispatcher:
             self.router.failed(link.address, now)
         if link.state is LinkState.READY:
             error = ConnectionFailed(error.message, hint=error.hint)
+        elif isinstance(error, (Foreign, ProtocolError)):
+            self.router.misfit(link.address, now)
+            if isinstance(error, ProtocolError):
+                error = other_protocol(link.address, error)
         sent, unsent = self.links.drop(link)
         for call in sent:
             lost = OutcomeUnknown(f"the connection was lost: {error.message}", hint=error.hint)
@@ -400,7 +417,8 @@ class Dispatcher:
             # do not find that out each by waiting.
             self.router.kept_waiting(address, now)
         trial = call.attempts(self.sessions is not None)
-        verdict = trial.judge(error, now, address)
+        hopeless = self.router.nobody_left(address, call.request.node is not None)
+        verdict = trial.judge(error, now, address, hopeless=hopeless)
         if isinstance(verdict, GiveUp):
             self._finish(call, now, error=verdict.error)
             return

@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING
 
 from krita.call import Call, CallState
 from krita.connection import FLAG_FORWARDED, Connection, Event, State
+from krita.errors import ConnectionFailed, Foreign
 from krita.limits import REQUESTS_IN_FLIGHT_MAX
 
 if TYPE_CHECKING:
+    from krita.errors import KritaError, ProtocolError
     from krita.hello import Hello
 
 
@@ -171,6 +173,23 @@ class Link:
             f"<Link {self.address} {self.state.value}:"
             f" {len(self.calls)} in flight, {len(self.waiting)} waiting>"
         )
+
+
+def other_cluster(address: str) -> KritaError:
+    """Who has answered there is no node of the cluster that we know."""
+    return Foreign(
+        f"{address} belongs to another cluster than the one that this client has begun with",
+        hint="if it was made anew or restored, make a new client",
+    )
+
+
+def other_protocol(address: str, error: ProtocolError) -> KritaError:
+    """Who has answered there is no node at all."""
+    return ConnectionFailed(
+        f"{address} does not speak Krita's protocol",
+        hint="check the address and the port",
+        detail={"reason": error.message},
+    )
 
 
 def _nobody(_link: Link) -> None:

@@ -12,6 +12,8 @@ Rules:
 - ``SessionExpired`` is harmless on a write that is not in doubt, and the end of
   all hope on one that is.
 - Reads change nothing and are never in doubt.
+- Who speaks for another cluster, or not our protocol, is nobody of ours: others are tried. When
+  all are such, the call ends.
 - Nobody could be connected to: only a call that reached no node at all ends so. Where some
   node answers and others do not, what is missing is a leader.
 
@@ -32,6 +34,7 @@ from krita.errors import (
     Conflict,
     ConnectionFailed,
     DeadlineExceeded,
+    Foreign,
     KritaError,
     LeaseUnknown,
     Locked,
@@ -74,6 +77,7 @@ _RULES: dict[type[KritaError], Rule] = {
     Busy: Rule(Where.SAME, pause=True, refresh=False),
     Unavailable: Rule(Where.ELSEWHERE, pause=False, refresh=True),
     ConnectionFailed: Rule(Where.ELSEWHERE, pause=False, refresh=True),
+    Foreign: Rule(Where.ELSEWHERE, pause=False, refresh=True),
     OutcomeUnknown: Rule(Where.ELSEWHERE, pause=False, refresh=True),
     # Or our map is: a session that was opened behind a split is unknown to the other half.
     SessionExpired: Rule(Where.SAME, pause=False, refresh=True),
@@ -117,10 +121,12 @@ class Trial:
     reached: bool = False  # some node answered, or had the request
     absent: set[str] = attrs.field(factory=set)  # addresses that could not be connected to
 
-    def judge(self, error: KritaError, now: float, address: str | None = None) -> Retry | GiveUp:
-        """What an attempt's failure, at this address if at any, means for the request. O(1)."""
+    def judge(
+        self, error: KritaError, now: float, address: str | None = None, *, hopeless: bool = False
+    ) -> Retry | GiveUp:
+        """What an attempt's failure, at this address if at any, means for the request.
+        ``hopeless``: none of the addresses is a node of ours. O(1)."""
         self.tries += 1
-        self.error = error
         self._note(error, address)
         expired = isinstance(error, SessionExpired)
         if expired and self.in_doubt:
@@ -128,7 +134,7 @@ class Trial:
         if self.write and error.outcome is Outcome.UNKNOWN:
             self.in_doubt = True
         rule = _RULES.get(type(error))
-        if rule is None or error.outcome is Outcome.APPLIED:
+        if rule is None or hopeless or error.outcome is Outcome.APPLIED:
             denied = error.outcome is Outcome.NOT_APPLIED and not isinstance(error, _SETTLES)
             return GiveUp(self._unknown(error) if self.in_doubt and denied else error)
         if self.in_doubt and not self.repeatable:
@@ -182,7 +188,10 @@ class Trial:
         )
 
     def _note(self, error: KritaError, address: str | None) -> None:
-        if not isinstance(error, ConnectionFailed):
+        # That an address is somebody else's now says more than that others do not answer.
+        if not (isinstance(error, ConnectionFailed) and isinstance(self.error, Foreign)):
+            self.error = error
+        if not isinstance(error, (ConnectionFailed, Foreign)):
             self.reached = True
             self.absent.discard(address or "")
         elif address is not None:

@@ -22,6 +22,10 @@ Rules:
   near one (``krita.nearness``), else to the nearest. One that failed comes behind the
   others for ``AVOIDED_S``: nearer is no use if each second somebody waits for it in vain.
 
+- An address may be somebody else's: a server of another kind, or a node of another cluster,
+  that has the address now or was made anew. Ours is the cluster of the first node that
+  answers. A *misfit* counts as a node that failed; where all are misfits, nobody is left.
+
 Sans-IO: the clock's reading and the random generator are given.
 """
 
@@ -57,6 +61,7 @@ class Router:
         self.seeds = tuple(seeds)
         self.zone = zone
         self.nearness = Nearness()
+        self.cluster_id = b""  # ours; b"" before a node has answered
         self.map: ShardMap | None = None
         # Whether something happened that a new map might explain.
         self.map_doubtful = True
@@ -67,6 +72,7 @@ class Router:
         self._told: dict[int, str] = {}  # node -> where maps and hints say it is
         self._pinned: dict[int, str] = {}  # node -> the seed through which we reach it
         self._failures: dict[str, float] = {}  # address -> when it last failed
+        self._misfits: set[str] = set()  # addresses
         self._nearest: dict[int, tuple[list[str], float]] = {}  # shard -> those, until when
 
     # What we learn
@@ -154,10 +160,18 @@ class Router:
                 self.doubt(shard, address)
         return self.all_tried(shard, trial.tried)
 
+    def is_ours(self, cluster_id: bytes) -> bool:
+        """Whether a node of that cluster is one of ours. A node that is only about to join one
+        tells none."""
+        if not self.cluster_id:
+            self.cluster_id = cluster_id
+        return not cluster_id or cluster_id == self.cluster_id
+
     def reached(self, address: str, node: int) -> None:
         """A connection to ``address`` stands, and this node is behind it."""
         self._nearest.clear()
         self._failures.pop(address, None)
+        self._misfits.discard(address)
         if address not in self.seeds:
             return
         # Behind a load balancer's address stands another node each time.
@@ -168,8 +182,14 @@ class Router:
     def failed(self, address: str, now: float) -> None:
         """The node could not be reached, or broke off, or keeps silent."""
         self.kept_waiting(address, now)
+        self._misfits.discard(address)
         for node in [node for node, place in self._pinned.items() if place == address]:
             del self._pinned[node]
+
+    def misfit(self, address: str, now: float) -> None:
+        """Who answers there is no node of our cluster."""
+        self.failed(address, now)
+        self._misfits.add(address)
 
     def kept_waiting(self, address: str, now: float) -> None:
         """A call got no answer from the node in time, or none that says what became of it;
@@ -225,6 +245,13 @@ class Router:
     def all_tried(self, shard: int | None, tried: Collection[str]) -> bool:
         """Whether ``choose`` can only repeat itself."""
         return all(address in tried for address in self._candidates(shard))
+
+    def nobody_left(self, address: str | None, named: bool) -> bool:
+        """Whether only misfits are left to ask: all of them; if the caller has ``named`` the
+        node, the one at this address."""
+        if named:
+            return address in self._misfits
+        return bool(self._misfits) and self._misfits.issuperset(self._candidates(None))
 
     def node_address(self, node: int | str) -> str:
         """The address of a node that the caller named, by id or address.

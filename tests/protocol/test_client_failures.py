@@ -19,7 +19,6 @@ from krita.errors import (
     NotLeader,
     Outcome,
     OutcomeUnknown,
-    ProtocolError,
     SessionExpired,
     Unauthenticated,
     Unavailable,
@@ -274,8 +273,18 @@ def test_a_refused_token_is_told_at_once(cluster: Cluster) -> None:
 
 
 def test_a_server_of_another_kind_is_told_at_once() -> None:
-    with _chatter() as address, Client(address) as db, pytest.raises(ProtocolError):
+    with (
+        _chatter() as address,
+        Client(address, timeout_ms=100_000) as db,
+        pytest.raises(ConnectionFailed, match=r"does not speak Krita's protocol \(check"),
+    ):
         db.get("k")
+
+
+def test_a_server_of_another_kind_among_the_addresses_is_passed_over(cluster: Cluster) -> None:
+    with _chatter() as address, Client(f"{address},{cluster.seeds}") as db:
+        db.put("k", "1")
+        assert db.get("k") is not None
 
 
 def test_a_stale_read_may_be_answered_by_any_replica(three: Cluster) -> None:

@@ -41,6 +41,7 @@ class World:
     unanswered: set[Op] = attrs.field(factory=set)
     errors: dict[Op, list[KritaError]] = attrs.field(factory=dict)
     refusal: KritaError | None = None
+    cluster_ids: dict[str, bytes] = attrs.field(factory=dict)  # of those that are not in ours
     map: ShardMap = attrs.field(factory=lambda: map_of(1))
     seen: list[tuple[str, Op, list[object], int]] = attrs.field(factory=list)
     servers: dict[Link, ServerConnection] = attrs.field(factory=dict)
@@ -76,7 +77,8 @@ class World:
         for event in server.receive_data(data):
             if isinstance(event, HelloReceived):
                 node = 1 if link.address == "a:1" else 2
-                identity = Identity(bytes(16), node, bytes(16), 1, link.address)
+                cluster_id = self.cluster_ids.get(link.address, bytes(16))
+                identity = Identity(cluster_id, node, bytes(16), 1, link.address)
                 if self.refusal is not None:
                     out += server.refuse(self.refusal)
                 else:
@@ -113,6 +115,12 @@ class World:
             self.dispatcher.tick(self.now)
             self.settle()
         self.now = until
+
+    def disconnect(self) -> None:
+        """All connections break."""
+        for link in self.dispatcher.links:
+            self.dispatcher.closed(link, "reset", self.now)
+        self.settle()
 
     def count(self, op: Op) -> int:
         return sum(1 for _, seen, *_ in self.seen if seen is op)
