@@ -33,7 +33,7 @@ class Sockets:
         self._selector.register(self._ear, selectors.EVENT_READ)
         self._sockets: dict[Link, socket.socket] = {}
         self._dials: dict[Link, Dial] = {}  # whose sockets are not connected yet
-        self._unsent: dict[Link, bytes] = {}  # what a full socket did not take
+        self._unsent: dict[Link, bytearray] = {}  # what a full socket did not take
 
     def __repr__(self) -> str:
         return f"<Sockets {len(self._sockets)}, {len(self._dials)} of them not connected yet>"
@@ -145,21 +145,26 @@ class Sockets:
     def _send(self, link: Link, data: bytes) -> None:
         """Send as much as the socket takes and keep the rest for its next time."""
         sock = self._sockets[link]
-        had = self._unsent.pop(link, b"")
-        data = had + data if had else data
+        unsent = self._unsent.get(link)
+        if unsent is not None:
+            unsent += data
         try:
-            sent = sock.send(data)
+            sent = sock.send(data if unsent is None else unsent)
         except BlockingIOError:
             sent = 0
         except OSError as error:
             self._dispatcher.closed(link, _reason(error), time.monotonic())
             return
-        wanted = selectors.EVENT_READ
-        if sent < len(data):
-            self._unsent[link] = data[sent:]
-            wanted |= selectors.EVENT_WRITE
-        if had or wanted != selectors.EVENT_READ:
-            self._selector.modify(sock, wanted, link)
+        if unsent is not None:
+            # Its head is cut off without moving the rest: 256 MiB in pieces of 128 KiB take
+            # 0.1 s, and two minutes if each piece makes a copy of what is left.
+            del unsent[:sent]
+            if not unsent:
+                del self._unsent[link]
+                self._selector.modify(sock, selectors.EVENT_READ, link)
+        elif sent < len(data):
+            self._unsent[link] = bytearray(memoryview(data)[sent:])
+            self._selector.modify(sock, selectors.EVENT_READ | selectors.EVENT_WRITE, link)
 
     def _receive(self, link: Link) -> None:
         sock = self._sockets.get(link)
