@@ -110,9 +110,11 @@ class Dispatcher:
         """Nobody wants the result any more; ``done`` is not called. A write that was
         sent may still be applied; its sequence is given up."""
         if call.state is not CallState.FINISHED:
-            call.done = None
+            call.done, link = None, call.link
             self._detach(call)
             self._finish(call, now, error=OutcomeUnknown("the call was cancelled"))
+            if link is not None:
+                self._pump(link, now)
 
     def abandon(self, why: str) -> None:
         """End every call, after a method of this object was left half way, and whatever is
@@ -149,13 +151,12 @@ class Dispatcher:
             return
         for event in events:
             if type(event) is Reply:
-                call = link.calls.pop(event.id, None)
+                call = link.answered(event.id)
                 if call is not None:  # else nobody waits for it any more
                     self._replied(call, event, now)
             else:
                 self._handle(link, event, now)
-        if link.waiting:
-            self._pump(link, now)
+        self._pump(link, now)
 
     def closed(self, link: Link, reason: str, now: float) -> None:
         """The transport could not be connected, or has ended."""
@@ -258,7 +259,7 @@ class Dispatcher:
         if link is None:
             link = self.links.dial(address, now)
             self._wake_at(link.ready_due)
-        if link.has_room and not link.waiting:
+        if link.has_room_for(call):
             self._send(link, call, now)
         else:
             link.queue(call)
@@ -275,8 +276,8 @@ class Dispatcher:
             self.due = call.due
 
     def _pump(self, link: Link, now: float) -> None:
-        while link.waiting and link.has_room:
-            self._send(link, link.waiting.popleft(), now)
+        while (call := link.next_call()) is not None:
+            self._send(link, call, now)
 
     # What calls need
 

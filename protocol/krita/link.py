@@ -5,9 +5,10 @@
 A link is dialled once: when it ends, the next call to that node makes a new one.
 So whatever still refers to the old connection can be told by its being DEAD.
 
-Calls queue in ``waiting`` until the link is READY and while as many are in flight
-as the server reads ahead; ``outgoing`` collects bytes until the driver takes them
-all at once, which is what batches the requests of one turn into one send.
+Calls queue until the link is READY and while as many are in flight as the server reads
+ahead; ``outgoing`` collects bytes until the driver takes them all at once, which is what
+batches the requests of one turn into one send. Polls, which wait at the server for
+something to happen, have places of their own: else many of them would keep all requests out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from krita.call import Call, CallState
 from krita.connection import FLAG_FORWARDED, Connection, Event, State
 from krita.errors import ConnectionFailed, Foreign
-from krita.limits import REQUESTS_IN_FLIGHT_MAX
+from krita.limits import POLLS_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX
 
 if TYPE_CHECKING:
     from krita.errors import KritaError, ProtocolError
@@ -48,6 +49,8 @@ class Link:
         "connection",
         "heard_at",
         "outgoing",
+        "polls",
+        "polls_waiting",
         "ready_due",
         "replies_last",
         "state",
@@ -73,12 +76,14 @@ class Link:
         self.touched = touched
         self.outgoing: list[bytes] = []
         self.waiting: deque[Call] = deque()
+        self.polls_waiting: deque[Call] = deque()
+        self.polls = 0  # of ``calls``
         self.calls: dict[int, Call] = {}  # by request id, in the order sent
 
     @property
     def idle(self) -> bool:
         """Whether nobody waits for this link."""
-        return not self.calls and not self.waiting
+        return not self.calls and not self.waiting and not self.polls_waiting
 
     def dialed(self) -> None:
         """The transport stands: say hello."""
@@ -91,22 +96,36 @@ class Link:
         assert self.state is LinkState.GREETING
         self.state = LinkState.READY
 
-    @property
-    def has_room(self) -> bool:
-        """Whether ``send`` may be called now. (A node's goodbye closes the connection
-        before anybody has looked at the replies that came in front of it.)"""
-        return (
-            self.state is LinkState.READY
-            and len(self.calls) < REQUESTS_IN_FLIGHT_MAX
-            and self.connection.state is State.OPEN
-        )
+    def has_room_for(self, call: Call) -> bool:
+        """Whether ``send`` may be called with it now, and nobody has waited for longer."""
+        return self._has_room(call.request.patience_s > 0) and not self._queue_of(call)
+
+    def _has_room(self, poll: bool) -> bool:
+        # A node's goodbye closes the connection before anybody has looked at the replies
+        # that came in front of it.
+        if self.state is not LinkState.READY or self.connection.state is not State.OPEN:
+            return False
+        if poll:
+            return self.polls < POLLS_IN_FLIGHT_MAX
+        return len(self.calls) - self.polls < REQUESTS_IN_FLIGHT_MAX
 
     def queue(self, call: Call) -> None:
         """The call waits its turn here."""
         call.link = self
         call.state = CallState.QUEUED
         call.due = call.deadline
-        self.waiting.append(call)
+        self._queue_of(call).append(call)
+
+    def next_call(self) -> Call | None:
+        """The next of those queued for which there is room, not queued any more; for ``send``."""
+        if self.waiting and self._has_room(poll=False):
+            return self.waiting.popleft()
+        if self.polls_waiting and self._has_room(poll=True):
+            return self.polls_waiting.popleft()
+        return None
+
+    def _queue_of(self, call: Call) -> deque[Call]:
+        return self.polls_waiting if call.request.patience_s else self.waiting
 
     def send(self, call: Call, now: float) -> None:
         """Put a call's request among the outgoing bytes. 3 µs.
@@ -126,6 +145,8 @@ class Link:
         due = now + self.attempt_timeout_s + call.request.patience_s
         call.due = min(call.deadline, due)
         self.calls[call.id] = call
+        if call.request.patience_s:
+            self.polls += 1
         self._write(data)
 
     def receive(self, data: bytes, now: float) -> Sequence[Event]:
@@ -135,13 +156,20 @@ class Link:
         self.replies_last = len(events)
         return events
 
+    def answered(self, request_id: int) -> Call | None:
+        """The call whose reply has come; None: nobody waits for it any more."""
+        call = self.calls.pop(request_id, None)
+        if call is not None and call.request.patience_s:
+            self.polls -= 1
+        return call
+
     def forget(self, call: Call) -> None:
         """Nobody waits for this call here any more; a late reply is ignored."""
         assert call.link is self
         if call.state is CallState.SENT:
-            self.calls.pop(call.id, None)
+            self.answered(call.id)
         elif call.state is CallState.QUEUED:
-            self.waiting.remove(call)
+            self._queue_of(call).remove(call)
         call.link = None
 
     def take_outgoing(self) -> bytes:
@@ -154,9 +182,10 @@ class Link:
     def drop(self) -> tuple[list[Call], list[Call]]:
         """The connection has ended: the calls that may have been sent, the others."""
         self.state = LinkState.DEAD
-        sent, unsent = list(self.calls.values()), list(self.waiting)
+        sent, unsent = list(self.calls.values()), [*self.waiting, *self.polls_waiting]
         self.calls.clear()
         self.waiting.clear()
+        self.polls_waiting.clear()
         self.outgoing.clear()
         for call in (*sent, *unsent):
             call.link = None
@@ -171,7 +200,8 @@ class Link:
     def __repr__(self) -> str:
         return (
             f"<Link {self.address} {self.state.value}:"
-            f" {len(self.calls)} in flight, {len(self.waiting)} waiting>"
+            f" {len(self.calls)} in flight, {self.polls} of them polls,"
+            f" {len(self.waiting) + len(self.polls_waiting)} waiting>"
         )
 
 

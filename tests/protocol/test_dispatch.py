@@ -8,7 +8,7 @@ from types import NoneType
 
 import pytest
 
-from krita import requests
+from krita import requests, wide_requests
 from krita.call import Call, CallState
 from krita.connection import FLAG_FORWARDED, Request, ServerConnection
 from krita.dispatch import Dispatcher
@@ -27,7 +27,7 @@ from krita.errors import (
     to_wire,
 )
 from krita.hello import Identity
-from krita.limits import REQUESTS_IN_FLIGHT_MAX
+from krita.limits import POLLS_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX
 from krita.link import ATTEMPT_TIMEOUT_S, DIAL_TIMEOUT_S, Link
 from krita.operations import Op
 from krita.session import WINDOW
@@ -257,6 +257,37 @@ def test_no_more_is_in_flight_on_a_connection_than_the_server_reads_ahead(world:
     calls = [world.start(requests.get("k")) for _ in range(REQUESTS_IN_FLIGHT_MAX + 1)]
     assert world.count(Op.GET) == 1 + REQUESTS_IN_FLIGHT_MAX
     assert calls[-1].state is CallState.QUEUED
+
+
+def test_polls_have_places_of_their_own_and_keep_no_request_out(world: World) -> None:
+    world.start(requests.put("k", "v"))
+    world.unanswered |= {Op.CHANGES, Op.GET}
+    polls = [
+        world.start(wide_requests.changes(1, 1, None, None, 10_000))
+        for _ in range(POLLS_IN_FLIGHT_MAX + 2)
+    ]
+    assert [poll.state for poll in polls[-3:]] == [CallState.SENT] + 2 * [CallState.QUEUED]
+    assert world.start(requests.put("k", "w")).finished
+    gets = [world.start(requests.get("k")) for _ in range(REQUESTS_IN_FLIGHT_MAX + 1)]
+    assert [get.state for get in gets[-2:]] == [CallState.SENT, CallState.QUEUED]
+    for number, queued in enumerate(polls[-2:]):
+        world.dispatcher.cancel(polls[number], world.now)
+        assert queued.state is CallState.SENT
+    world.dispatcher.cancel(gets[0], world.now)
+    assert gets[-1].state is CallState.SENT
+
+
+def test_polls_that_wait_for_a_place_end_with_their_connection_or_when_they_are_cancelled(
+    world: World,
+) -> None:
+    world.start(requests.put("k", "v"))
+    world.unanswered.add(Op.CHANGES)
+    poll = wide_requests.changes(1, 1, None, None, 10_000, node=1)
+    polls = [world.start(poll) for _ in range(POLLS_IN_FLIGHT_MAX + 2)]
+    world.dispatcher.cancel(polls[-1], world.now)
+    assert world.count(Op.CHANGES) == POLLS_IN_FLIGHT_MAX
+    world.disconnect()
+    assert {call.state for call in polls[:-1]} == {CallState.PAUSED}
 
 
 def test_a_cancelled_call_is_forgotten_wherever_it_is(world: World) -> None:

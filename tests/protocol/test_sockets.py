@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import selectors
 import socket
 
 from krita.dispatch import Dispatcher
@@ -19,7 +20,7 @@ def test_what_a_full_socket_leaves_is_not_copied_for_each_piece_that_it_takes() 
     with near, far:
         near.setblocking(False)
         sockets._sockets[link] = near
-        sockets._selector.register(near, 1, link)
+        sockets._selector.register(near, selectors.EVENT_READ, link)
         sockets._send(link, BLOCK)
         sockets._send(link, BLOCK)
         unsent = sockets._unsent[link]
