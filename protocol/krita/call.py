@@ -55,6 +55,7 @@ class Call:
     link: Link | None = None
     id: int = 0
     sent_at: float = 0.0
+    sent_bytes: int = 0  # of its request, with the frame
     direct: bool = False  # the node shall answer itself and not forward
     trial: Trial | None = None  # what failed so far; None: nothing
     needs: Need | None = None  # while PARKED

@@ -17,6 +17,17 @@ from krita.address import parse
 
 _UNDER_WAY = (0, errno.EINPROGRESS)
 
+# What a socket takes beyond what is on its way. Without it the kernel takes megabytes at
+# once, and a slow line looks like a node that does not answer.
+_NOT_SENT_BYTES_MAX = 128 << 10
+
+
+def tune(sock: socket.socket) -> None:
+    """Make a connected socket what a link needs."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _NOT_SENT_BYTES_MAX)
+
 
 class Dial:
     """One connection that is being made."""
@@ -67,7 +78,7 @@ class Dial:
         if code:
             self.problem = OSError(code, os.strerror(code))
             return False
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tune(self.socket)
         return True
 
     def close(self) -> None:

@@ -7,8 +7,8 @@ this object says; all rules are here and in what it is made of:
     Trial     what a failure means  Links      connections, their calls and bytes
 
 The driver's duties: ``start`` calls; run the errands of ``links`` (connect, send,
-close) and report ``dialed``, ``received`` and ``closed``; call ``tick`` no later
-than ``due``.
+close) and report ``dialed``, ``received`` and ``closed``, and ``wrote`` where a socket
+does not take at once what it is given; call ``tick`` no later than ``due``.
 
 A call that lacks something is *parked* under what it needs: the shard map, a
 session in its shard, a place in the session's window. The first to need a map or
@@ -36,15 +36,7 @@ from krita.errors import (
 )
 from krita.fetches import FETCH_TIMEOUT_S, MAP, Fetches, request_for
 from krita.hello import Hello
-from krita.link import (
-    ATTEMPT_TIMEOUT_S,
-    DIAL_TIMEOUT_S,
-    Link,
-    Links,
-    LinkState,
-    other_cluster,
-    other_protocol,
-)
+from krita.link import Link, Links, LinkState, other_cluster, other_protocol
 from krita.parking import Parking
 from krita.retry import GiveUp
 from krita.ring import ShardMap
@@ -68,15 +60,12 @@ class Dispatcher:
         token: bytes | None = None,
         sessions: bool = True,
         zone: str = "",
-        attempt_timeout_s: float = ATTEMPT_TIMEOUT_S,
-        dial_timeout_s: float = DIAL_TIMEOUT_S,
     ) -> None:
         self.router = Router(seeds, chance, zone)
         self.sessions = Sessions() if sessions else None
-        self.links = Links(Hello(token=token), attempt_timeout_s, dial_timeout_s)
+        self.links = Links(Hello(token=token))
         self.due = math.inf  # never later than the first thing that falls due
         self._chance = chance
-        self._attempt_timeout_s = attempt_timeout_s
         self._calls: dict[Call, None] = {}  # all that have not finished, in order
         self._parking = Parking()
         self._fetches = Fetches()
@@ -158,6 +147,12 @@ class Dispatcher:
                 self._handle(link, event, now)
         self._pump(link, now)
 
+    def wrote(self, link: Link, moved_bytes: int, left_bytes: int, now: float) -> None:
+        """The transport has taken so much of what was taken from the link, and so much is left.
+        To be told when something is left, and until nothing is."""
+        link.wrote(moved_bytes, left_bytes, now)
+        self._pump(link, now)
+
     def closed(self, link: Link, reason: str, now: float) -> None:
         """The transport could not be connected, or has ended."""
         self._lost(link, ConnectionFailed(f"{link.address}: {reason}"), now)
@@ -175,9 +170,12 @@ class Dispatcher:
                 self.closed(link, "no connection in time", now)
             else:
                 self._wake_at(link.ready_due)
+        in_vain: dict[Link | None, None] = {}
         for call in [call for call in self._calls if call.due <= now]:
             if call.state is not CallState.FINISHED and call.due <= now:
-                self._overdue(call, now)
+                in_vain[self._overdue(call, now)] = None
+        for link_in_vain in in_vain:
+            self._relieve(link_in_vain, now)
         if self._calls:
             self._wake_at(min(call.due for call in self._calls))
 
@@ -278,6 +276,14 @@ class Dispatcher:
     def _pump(self, link: Link, now: float) -> None:
         while (call := link.next_call()) is not None:
             self._send(link, call, now)
+
+    def _relieve(self, link: Link | None, now: float) -> None:
+        """Calls have left it without an answer. Those behind them take their places, or go where
+        calls go now: else each would wait here for an attempt's time, one after the other."""
+        if link is not None and link.state is LinkState.READY:
+            for call in link.take_queued():
+                if call.state is not CallState.FINISHED:  # one may cancel another
+                    self._advance(call, now)
 
     # What calls need
 
@@ -382,23 +388,26 @@ class Dispatcher:
         for call in unsent:
             self._failed(call, error, link.address, now)
 
-    def _overdue(self, call: Call, now: float) -> None:
+    def _overdue(self, call: Call, now: float) -> Link | None:
+        """Its time is over, or its attempt's. Returns the link on which it was sent in vain."""
         if call.state is CallState.PAUSED and now < call.deadline:
             self._advance(call, now)
-            return
-        link, sent_at = call.link, call.sent_at
-        attempt_s = self._attempt_timeout_s + call.request.patience_s
-        silent = call.state is CallState.SENT and now >= sent_at + attempt_s
+            return None
+        link = call.link if call.state is CallState.SENT else None
+        answer_due = math.inf if link is None else link.answer_due(call)
+        call.due = min(call.deadline, answer_due)  # later, if bytes have moved meanwhile
+        if now < call.due:
+            return None
         if now >= call.deadline:
-            if link is not None and call.state is CallState.SENT:
+            if link is not None:
                 # Or every call whose time is shorter than an attempt's would go there.
                 self.router.kept_waiting(link.address, now)
             error = self._expire(call, now)
             self._detach(call)
             self._finish(call, now, error=error)
-        if not silent or link is None:
-            return
-        if link.heard_at <= sent_at:
+        if link is None or now < answer_due:
+            return link
+        if link.heard_at <= call.sent_at:
             # Not a word since: the node is gone or stopped, and every call on this
             # link would find out in turn.
             self._lost(link, ConnectionFailed(f"{link.address} has fallen silent"), now)
@@ -406,6 +415,7 @@ class Dispatcher:
             link.forget(call)
             late = OutcomeUnknown(f"{link.address} did not answer in time")
             self._failed(call, late, link.address, now)
+        return link
 
     def _failed(self, call: Call, error: KritaError, address: str | None, now: float) -> None:
         """An attempt has failed, at this address if at any: again, or the end."""

@@ -9,6 +9,11 @@ Calls queue until the link is READY and while as many are in flight as the serve
 ahead; ``outgoing`` collects bytes until the driver takes them all at once, which is what
 batches the requests of one turn into one send. Polls, which wait at the server for
 something to happen, have places of their own: else many of them would keep all requests out.
+
+The time of an attempt is the node's, not the line's. While the line moves a long request or
+a long reply, no attempt's time passes on it: all are behind that. And what is in flight is
+bounded in bytes, so that the last of many large requests is not late because of the others,
+and waits in the dispatcher, where it is surely not applied, instead of in a socket.
 """
 
 from __future__ import annotations
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
 
 ATTEMPT_TIMEOUT_S = 2.0  # without an answer; then another node is tried
 DIAL_TIMEOUT_S = 1.0  # until a new connection must be usable
+# Of unanswered requests, and of what the transport has not taken; a larger request goes alone.
+BYTES_IN_FLIGHT_MAX = 4 << 20
 
 
 class LinkState(enum.Enum):
@@ -45,9 +52,11 @@ class Link:
     __slots__ = (
         "address",
         "attempt_timeout_s",
+        "bytes_in_flight",
         "calls",
         "connection",
         "heard_at",
+        "moved_at",
         "outgoing",
         "polls",
         "polls_waiting",
@@ -55,6 +64,7 @@ class Link:
         "replies_last",
         "state",
         "touched",
+        "unsent_bytes",
         "waiting",
     )
 
@@ -72,9 +82,12 @@ class Link:
         self.attempt_timeout_s = attempt_timeout_s
         self.ready_due = ready_due  # when it has to be READY
         self.heard_at = 0.0  # when the node last said anything
+        self.moved_at = 0.0  # when the line last moved a part of what it could not move at once
         self.replies_last = 0  # how many events that was
         self.touched = touched
         self.outgoing: list[bytes] = []
+        self.unsent_bytes = 0  # taken from ``outgoing``, and not by the transport
+        self.bytes_in_flight = 0  # of ``calls``' requests
         self.waiting: deque[Call] = deque()
         self.polls_waiting: deque[Call] = deque()
         self.polls = 0  # of ``calls``
@@ -107,7 +120,11 @@ class Link:
             return False
         if poll:
             return self.polls < POLLS_IN_FLIGHT_MAX
-        return len(self.calls) - self.polls < REQUESTS_IN_FLIGHT_MAX
+        return (
+            len(self.calls) - self.polls < REQUESTS_IN_FLIGHT_MAX
+            and self.bytes_in_flight < BYTES_IN_FLIGHT_MAX
+            and self.unsent_bytes < BYTES_IN_FLIGHT_MAX
+        )
 
     def queue(self, call: Call) -> None:
         """The call waits its turn here."""
@@ -123,6 +140,15 @@ class Link:
         if self.polls_waiting and self._has_room(poll=True):
             return self.polls_waiting.popleft()
         return None
+
+    def take_queued(self) -> list[Call]:
+        """All that were queued here."""
+        queued = [*self.waiting, *self.polls_waiting]
+        self.waiting.clear()
+        self.polls_waiting.clear()
+        for call in queued:
+            call.link = None
+        return queued
 
     def _queue_of(self, call: Call) -> deque[Call]:
         return self.polls_waiting if call.request.patience_s else self.waiting
@@ -142,9 +168,10 @@ class Link:
         call.link = self
         call.state = CallState.SENT
         call.sent_at = now
-        due = now + self.attempt_timeout_s + call.request.patience_s
-        call.due = min(call.deadline, due)
+        call.sent_bytes = len(data)
+        call.due = min(call.deadline, self.answer_due(call))
         self.calls[call.id] = call
+        self.bytes_in_flight += len(data)
         if call.request.patience_s:
             self.polls += 1
         self._write(data)
@@ -154,13 +181,28 @@ class Link:
         self.heard_at = now
         events = self.connection.receive_data(data)
         self.replies_last = len(events)
+        if not events:
+            self.moved_at = now
         return events
+
+    def wrote(self, moved_bytes: int, left_bytes: int, now: float) -> None:
+        """See ``Dispatcher.wrote``."""
+        self.unsent_bytes = left_bytes
+        if moved_bytes:
+            self.moved_at = now
+
+    def answer_due(self, call: Call) -> float:
+        """When the attempt has taken too long, if no bytes move until then."""
+        since = call.sent_at if call.sent_at > self.moved_at else self.moved_at
+        return since + self.attempt_timeout_s + call.request.patience_s
 
     def answered(self, request_id: int) -> Call | None:
         """The call whose reply has come; None: nobody waits for it any more."""
         call = self.calls.pop(request_id, None)
-        if call is not None and call.request.patience_s:
-            self.polls -= 1
+        if call is not None:
+            self.bytes_in_flight -= call.sent_bytes
+            if call.request.patience_s:
+                self.polls -= 1
         return call
 
     def forget(self, call: Call) -> None:
@@ -182,12 +224,10 @@ class Link:
     def drop(self) -> tuple[list[Call], list[Call]]:
         """The connection has ended: the calls that may have been sent, the others."""
         self.state = LinkState.DEAD
-        sent, unsent = list(self.calls.values()), [*self.waiting, *self.polls_waiting]
+        sent, unsent = list(self.calls.values()), self.take_queued()
         self.calls.clear()
-        self.waiting.clear()
-        self.polls_waiting.clear()
         self.outgoing.clear()
-        for call in (*sent, *unsent):
+        for call in sent:
             call.link = None
         self.touched = _nobody  # ``Links``, which may have this link in a list yet
         return sent, unsent
@@ -229,10 +269,10 @@ def _nobody(_link: Link) -> None:
 class Links:
     """All links of a client, one per address, and what their driver has to do."""
 
-    def __init__(self, hello: Hello, attempt_timeout_s: float, dial_timeout_s: float) -> None:
+    def __init__(self, hello: Hello) -> None:
         self._hello = hello
-        self._attempt_timeout_s = attempt_timeout_s
-        self._dial_timeout_s = dial_timeout_s
+        self._attempt_timeout_s = ATTEMPT_TIMEOUT_S
+        self._dial_timeout_s = DIAL_TIMEOUT_S
         self._by_address: dict[str, Link] = {}
         self._to_dial: list[Link] = []
         self._to_send: list[Link] = []

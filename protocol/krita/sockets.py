@@ -163,8 +163,11 @@ class Sockets:
                 del self._unsent[link]
                 self._selector.modify(sock, selectors.EVENT_READ, link)
         elif sent < len(data):
-            self._unsent[link] = bytearray(memoryview(data)[sent:])
+            unsent = self._unsent[link] = bytearray(memoryview(data)[sent:])
             self._selector.modify(sock, selectors.EVENT_READ | selectors.EVENT_WRITE, link)
+        else:
+            return
+        self._dispatcher.wrote(link, sent, len(unsent), time.monotonic())
 
     def _receive(self, link: Link) -> None:
         sock = self._sockets.get(link)

@@ -58,7 +58,7 @@ def test_a_poll_may_take_longer_than_a_call_and_than_an_attempt(
 ) -> None:
     monkeypatch.setattr("krita.watching.WAIT_MS", 700)
     with Client(cluster.seeds, timeout_ms=600) as db:
-        db._dispatcher._attempt_timeout_s = db._dispatcher.links._attempt_timeout_s = 0.1
+        db._dispatcher.links._attempt_timeout_s = 0.1
         watch = db.watch("k", progress=True)
         watch.begin()
         assert next(watch).kind == "progress"

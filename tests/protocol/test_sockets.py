@@ -27,8 +27,11 @@ def test_what_a_full_socket_leaves_is_not_copied_for_each_piece_that_it_takes() 
         arrived = b""
         while sockets._unsent:
             assert sockets._unsent[link] is unsent
+            assert link.unsent_bytes == len(unsent)
             arrived += far.recv(1 << 16)
             sockets.look()
+        assert link.unsent_bytes == 0
+        assert link.moved_at > 0
         far.setblocking(False)
         while len(arrived) < 2 * len(BLOCK):
             arrived += far.recv(1 << 16)

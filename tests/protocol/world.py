@@ -116,6 +116,12 @@ class World:
             self.settle()
         self.now = until
 
+    def link(self, address: str) -> Link:
+        """The connection to that node."""
+        link = self.dispatcher.links.find(address)
+        assert link is not None
+        return link
+
     def disconnect(self) -> None:
         """All connections break."""
         for link in self.dispatcher.links:
