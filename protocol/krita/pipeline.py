@@ -12,8 +12,9 @@ given (so a ``get`` behind a ``put`` of the same key sees it). A pipeline is not
 transaction: every operation succeeds, fails and is retried for itself.
 
 One connection per leader carries them all; a few hundred operations cost hardly more
-than one. Of a pipeline's at most ``UNDER_WAY_MAX`` are under way, and each end starts the
-next: more would only wait, and their time would pass behind others of the same pipeline.
+than one. Of a pipeline's at most ``UNDER_WAY_MAX`` are under way, or some megabytes of them,
+and each end starts the next: more would only wait, and their time would pass behind others
+of the same pipeline.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from krita import checks, requests
 from krita.call import Call
 from krita.errors import BadRequest, KritaError
 from krita.limits import REQUESTS_IN_FLIGHT_MAX
+from krita.link import BYTES_IN_FLIGHT_MAX
 from krita.parts import Step
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from krita.request import Request
 
 UNDER_WAY_MAX = REQUESTS_IN_FLIGHT_MAX  # what one connection carries, and one session has places
+# A few connections' worth: the last of those under way has to have its answer in time.
+UNDER_WAY_BYTES_MAX = 4 * BYTES_IN_FLIGHT_MAX
 
 Start = Callable[["Request[Any]", Callable[[Call], None]], Call]
 
@@ -72,6 +76,7 @@ class Batch:
         self.calls: list[Call] = []
         self._unfinished = 0
         self._under_way = 0
+        self._under_way_bytes = 0
         self._behind: dict[bytes, deque[Item]] = {}  # key -> those that wait their turn
         self._ready: deque[Item] = deque()  # those that wait for a place among those under way
         self._starting = False
@@ -162,13 +167,18 @@ class Batch:
         self.items.append(item)
         return item
 
+    @property
+    def _has_room(self) -> bool:
+        return self._under_way < UNDER_WAY_MAX and self._under_way_bytes < UNDER_WAY_BYTES_MAX
+
     def _start_ready(self) -> None:
         assert self._start is not None
         self._starting = True
         try:
-            while self._ready and self._under_way < UNDER_WAY_MAX:
+            while self._ready and self._has_room:
                 item = self._ready.popleft()
                 self._under_way += 1
+                self._under_way_bytes += item.request.value_bytes
 
                 def done(call: Call, item: Item = item) -> None:
                     self._item_done(item, call)
@@ -181,6 +191,7 @@ class Batch:
         item.finished, item.result, item.error = True, call.result, call.error
         self._unfinished -= 1
         self._under_way -= 1
+        self._under_way_bytes -= item.request.value_bytes
         key = item.request.key
         assert key is not None
         behind = self._behind[key]

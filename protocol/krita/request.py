@@ -79,6 +79,11 @@ class Request(Generic[T]):
             raise BadRequest(f"{name} cannot be sent: {error}") from error
 
     @property
+    def value_bytes(self) -> int:
+        """The bytes among its fields: what makes it large, if it is."""
+        return sum(len(field) for field in self.fields if type(field) is bytes)
+
+    @property
     def in_session(self) -> bool:
         """Whether the body begins with the session fields."""
         return self.op in IN_SESSION

@@ -18,7 +18,7 @@ from krita.errors import (
     Unavailable,
 )
 from krita.operations import Op
-from krita.pipeline import UNDER_WAY_MAX, Batch
+from krita.pipeline import UNDER_WAY_BYTES_MAX, UNDER_WAY_MAX, Batch
 from krita.request import Request
 from krita.values import Value
 from tests.protocol import server
@@ -199,3 +199,21 @@ def test_an_operation_of_a_pipeline_is_started_when_there_is_a_place_for_it() ->
     call, done = started[-1]
     done(call)
     assert batch.finished
+
+
+def test_so_many_large_operations_of_a_pipeline_are_under_way_as_their_time_suffices_for() -> None:
+    started: list[tuple[Call, Callable[[Call], None]]] = []
+
+    def start(request: Request[Any], done: Callable[[Call], None]) -> Call:
+        call = Call(request, 0.0, 5.0, 5.0)
+        started.append((call, done))
+        return call
+
+    batch = Batch()
+    for number in range(20):
+        batch.put(f"k{number}", bytes(UNDER_WAY_BYTES_MAX // 4))
+    batch.begin(start)
+    assert len(started) == 4
+    call, done = started[0]
+    done(call)
+    assert len(started) == 5
