@@ -253,6 +253,24 @@ def test_a_pipeline_that_was_cut_short_in_its_block_is_left_at_that(
     run(main)
 
 
+def test_what_a_full_socket_does_not_take_is_told_to_the_dispatcher(
+    run: Run, cluster: Cluster
+) -> None:
+    async def main() -> None:
+        async with AsyncClient(cluster.seeds) as db:
+            await db.put("k", "0")
+            (link,) = db._dispatcher.links
+            cluster.freeze(1)
+            async with anyio.create_task_group() as tasks:
+                for number in range(8):
+                    tasks.start_soon(db.put, f"k{number}", bytes(1_000_000))
+                await until(lambda: link.unsent_bytes > 0)
+                assert link.unsent_bytes <= link.bytes_in_flight
+                tasks.cancel_scope.cancel()
+
+    run(main)
+
+
 def test_a_pipeline_is_carried_out_in_order(run: Run, cluster: Cluster) -> None:
     async def main() -> None:
         async with AsyncClient(cluster.seeds) as db:

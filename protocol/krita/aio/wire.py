@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from krita.address import parse
+from krita.dial import tune
 from krita.link import DIAL_TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class Wire:
             return
         if self._unsent:
             self._unsent += data
+            self._wrote(0)
             return
         try:
             sent = self._sock.send(data)
@@ -113,6 +115,7 @@ class Wire:
             return  # the reader finds out, and why
         if sent < len(data):
             self._unsent += data[sent:]
+            self._wrote(sent)
             assert self._tasks is not None
             self._tasks.start_soon(self._send_rest)
 
@@ -126,6 +129,13 @@ class Wire:
             except OSError:
                 return  # the reader finds out, and why
             del self._unsent[:sent]
+            self._wrote(sent)
+
+    def _wrote(self, moved_bytes: int) -> None:
+        """Tell the dispatcher, where the socket does not take at once what it is given."""
+        left_bytes = len(self._unsent)
+        self._dispatcher.wrote(self._link, moved_bytes, left_bytes, time.monotonic())
+        self._follow_up()
 
 
 async def _connect(address: str) -> socket.socket:
@@ -142,7 +152,7 @@ async def _connect(address: str) -> socket.socket:
             continue
         try:
             sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            tune(sock)
             with anyio.fail_after(DIAL_TIMEOUT_S / len(found)):
                 await _connect_to(sock, where)
         except OSError as error:  # TimeoutError among them
