@@ -12,8 +12,8 @@ Rules:
 * What has to wait or to stream is done by the connection's task (``Exchange.work``); a
   client that goes away ends it. It is what one that finishes sending is taken for.
 * A write that is alone is answered by whoever brings its answer, while the task
-  waits for the next request already: that saves a task switch of 15 µs. (Answers
-  to reads may be large, so they are left to the task, which can wait.)
+  waits for the next request already: that saves a task switch of 15 µs. What the
+  kernel does not take of it at once is left to the task, which can wait.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ class HttpConnection:
         self._draining = False  # the next answer is the last
         self._closing = False  # the last answer has been given
         self._direct = False  # the task reads; _wake is to send the pending answer
+        self._reading = trio.CancelScope()  # of the task, until there is something to be sent
+        self._arrived = b""  # what it has read, and not looked at yet
         self._sink: Sink | None = None  # of the work that is being done
         self._behind = b""  # what came while it was
         self.idle = False  # between two requests: may be closed at any time
@@ -84,9 +86,23 @@ class HttpConnection:
 
     async def run(self, data: bytes) -> None:
         """Serve what came first and all that follows. Raises OSError when it breaks."""
-        wire = self._wire
+        self._arrived = data
         while True:
-            wire.receive(data)
+            with trio.CancelScope() as self._reading:
+                await self._serve()
+            if not self._output:
+                return
+            await self._flush()  # what did not fit of an answer
+            if self._closing:
+                return
+
+    async def _serve(self) -> None:
+        """Read and answer until the end, or until an answer that somebody else has sent did
+        not fit. One scope for all of it: one for each request would cost as much as that saves."""
+        wire = self._wire
+        data, self._arrived = self._arrived, b""
+        while True:
+            wire.receive(data)  # nothing, once an answer that did not fit has been sent
             if wire.requests or wire.refusal is not None:
                 self._watched.rest()
                 await self._answer_all()
@@ -97,6 +113,9 @@ class HttpConnection:
                 await self._send(CONTINUE)
             if self._pending:
                 data = await self._receive_while_pending()
+                if self._output:  # it did not fit, and the client has gone on meanwhile
+                    self._arrived = data
+                    return
             else:
                 self._expect_more()
                 data = await self._stream.receive()
@@ -145,6 +164,8 @@ class HttpConnection:
         if wire.phase is Phase.IDLE:
             self.idle = True
             self._watched.expect("next request", limits.idle_s)
+            if self._draining:  # which has begun while an answer was being taken
+                self._watched.scope.cancel()
         elif wire.phase is Phase.BODY:
             self._watched.expect("body", limits.body_s)
         elif wire.started > 1:
@@ -199,16 +220,17 @@ class HttpConnection:
     def _answer_directly(self) -> None:
         """Send the one pending answer from where it was made."""
         exchange = self._pending.pop()
-        assert exchange.answer is not None
+        answer = exchange.answer
+        assert answer is not None
+        self._closing = exchange.close  # the server is stopping
         try:
-            sent = self._stream.send_now(exchange.answer)
+            sent = self._stream.send_now(answer)
         except OSError:
-            sent = 0
-        if sent < len(exchange.answer) or exchange.close:
-            # Gone, or it reads none of its answers (this one is short), or the
-            # server is stopping: the task ends.
-            self._closing = True
-            self._watched.scope.cancel()
+            sent, self._closing = len(answer), True
+        if sent < len(answer):
+            self._output.append(answer[sent:])
+        if self._output or self._closing:
+            self._reading.cancel()  # the task sends the rest, or ends
         else:
             self._expect_more()
 
@@ -226,9 +248,9 @@ class HttpConnection:
             self._output_bytes += len(exchange.answer)
             if exchange.close:
                 self._closing = True
+            if self._output_bytes > _GATHER_BYTES:
+                await self._flush()
         self._pending.clear()
-        if self._output_bytes > _GATHER_BYTES:
-            await self._flush()
 
     async def _perform(self, exchange: Exchange) -> bool:
         """Do the exchange's work, unless the client goes away. Returns whether there is an

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from typing import NoReturn
 
 import pytest
@@ -11,8 +13,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from krita.errors import NoSpace, Outcome, Unavailable
 from kritad.server.limits import ServerLimits
+from kritad.stream import SocketStream
 from tests.server.raw import RawHttp, ask, http, is_alive, request
-from tests.server.service import running, until
+from tests.server.service import MemoryService, Running, running, until
 
 GET = request("GET", "/a")
 
@@ -207,6 +210,94 @@ async def test_a_client_that_does_not_take_its_answer_is_closed(quick_clock: Moc
         await node.until_quiet()
         assert 29 < quick_clock.current_time() - since < 33
         assert await is_alive(node)
+
+
+def answering_at_length(service: MemoryService) -> None:
+    """Every write fails, with an answer that no socket takes at once."""
+    service.fail_with = Unavailable("x" * 12_000_000)
+
+
+async def small_buffers(node: Running) -> RawHttp:
+    """A connection that takes little at a time."""
+    connected = trio.socket.socket()
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await connected.connect(("127.0.0.1", node.port))
+    return RawHttp(trio.SocketStream(connected))
+
+
+async def test_a_long_answer_to_a_write_is_whole_and_the_connection_goes_on() -> None:
+    async with running() as node:
+        raw = await small_buffers(node)
+        async with raw.stream:
+            answering_at_length(node.service)
+            node.service.hold()
+            await raw.send(request("PUT", "/a", b"value=1"))
+            await until(lambda: node.service.held == 1)
+            node.service.release()  # the task reads meanwhile
+            assert len((await raw.answer()).body) > 12_000_000
+            node.service.fail_with = None
+            await raw.send(GET)
+            assert (await raw.answer()).code == 404
+
+
+async def test_what_is_asked_while_an_answer_does_not_fit_is_answered_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken = SocketStream.send_now
+    monkeypatch.setattr(SocketStream, "send_now", lambda self, data: taken(self, data[:100]))
+    async with running() as node, http(node) as raw:
+        for _ in range(20):  # the task wakes for the request, or for the answer: both happen
+            node.service.hold()
+            await raw.send(request("PUT", "/a", b"value=1"))
+            await until(lambda: node.service.held == 1)
+            os.write(raw.stream.socket.fileno(), GET)
+            await trio.lowlevel.checkpoint()
+            node.service.release()
+            assert (await raw.answer()).code == 200
+            assert (await raw.answer()).document["value"] == "1"
+
+
+async def test_a_client_that_does_not_take_a_long_answer_to_a_write_is_closed(
+    quick_clock: MockClock,
+) -> None:
+    async with running() as node:
+        raw = await small_buffers(node)
+        async with raw.stream:
+            answering_at_length(node.service)
+            node.service.hold()
+            await raw.send(request("PUT", "/a", b"value=1"))
+            await until(lambda: node.service.held == 1)
+            since = quick_clock.current_time()
+            node.service.release()
+            await node.until_quiet()
+            assert 29 < quick_clock.current_time() - since < 33
+
+
+async def test_a_server_that_stops_while_an_answer_is_taken_closes_behind_it() -> None:
+    async with running() as node, trio.open_nursery() as nursery:
+        raw = await small_buffers(node)
+        async with raw.stream:
+            answering_at_length(node.service)
+            node.service.hold()
+            await raw.send(request("PUT", "/a", b"value=1"))
+            await until(lambda: node.service.held == 1)
+            node.service.release()
+            await wait_all_tasks_blocked()  # the rest of it waits for the client
+            nursery.start_soon(node.server.drain, 100)
+            assert len((await raw.answer()).body) > 12_000_000
+            assert await raw.rest() == b""
+
+
+async def test_answers_that_were_gathered_leave_before_all_are_there() -> None:
+    async with running() as node, http(node) as raw:
+        await raw.send(request("PUT", "/v1/kv/a", b"x" * 500_000, {"Content-Type": "a/b"}))
+        assert (await raw.answer()).code == 201
+        node.service.hold()
+        await raw.send(request("GET", "/v1/kv/a") * 3)
+        await until(lambda: node.service.held == 3)
+        node.service.release_one()
+        assert len((await raw.answer()).body) == 500_000, "the others are not answered yet"
+        node.service.release()
 
 
 async def test_a_bug_in_the_database_is_a_500_with_a_trace_and_the_server_lives(
