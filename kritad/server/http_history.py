@@ -83,19 +83,34 @@ def history(exchange: Exchange) -> None:
         raise BadRequest("limit must be at least 1")
     before = number(fields["before"], "before") if "before" in fields else None
 
-    def then(exchange: Exchange, reply: object) -> None:
+    def told(exchange: Exchange, reply: object) -> None:
         versions, complete_from_ms = _versions(reply)
-        more = len(versions) >= limit
         document: dict[str, object] = {
             "key": json_text(key),
             "versions": [version.document for version in versions],
-            # Each version ended where the one behind it began.
-            "next_before": versions[-1].revision if more else None,
+            "next_before": None,
             "complete_from": None if complete_from_ms is None else iso_time(complete_from_ms),
         }
-        exchange.reply_json(200, document)
+        if not versions:
+            exchange.reply_json(200, document)
+        elif len(versions) >= limit:
+            # Each version ended where the one behind it began.
+            exchange.reply_json(200, document | {"next_before": versions[-1].revision})
+        else:
+            _look_behind(exchange, key, versions[-1].revision, document)
 
-    exchange.submit(Op.KEY_HISTORY, (key, limit, before), then)
+    exchange.submit(Op.KEY_HISTORY, (key, limit, before), told)
+
+
+def _look_behind(exchange: Exchange, key: bytes, before: int, document: dict[str, object]) -> None:
+    """Answer, with whether there is another page. One that is shorter than its limit may be
+    the last, or as long as the database lets it be: only an empty one is surely the end."""
+
+    def looked(exchange: Exchange, reply: object) -> None:
+        older, _ = _versions(reply)
+        exchange.reply_json(200, document | {"next_before": before if older else None})
+
+    exchange.submit(Op.KEY_HISTORY, (key, 1, before), looked)
 
 
 def undo(exchange: Exchange) -> None:
@@ -105,15 +120,29 @@ def undo(exchange: Exchange) -> None:
 
     def looked(exchange: Exchange, reply: object) -> None:
         versions, _ = _versions(reply)
-        now = versions.pop(0) if versions and versions[0].until_revision is None else None
-        if not versions:
-            raise Compacted(
-                "what the key was before is not kept",
-                hint="PUT /v1/retention?prefix=…&keep=…; from then on it is",
-            )
-        _restore(exchange, key, versions[0], 0 if now is None else now.revision)
+        if len(versions) == 1 and versions[0].until_revision is None:
+            # The one before may be too large to be answered beside it.
+            now = versions[0].revision
+            then = partial(_undo_to, key=key, now=now)
+            exchange.submit(Op.KEY_HISTORY, (key, 1, now), then)
+        elif versions and versions[0].until_revision is None:
+            _restore(exchange, key, versions[1], versions[0].revision)
+        else:
+            _undo_to(exchange, reply, key, 0)
 
     exchange.submit(Op.KEY_HISTORY, (key, 2, None), looked)
+
+
+def _undo_to(exchange: Exchange, reply: object, key: bytes, now: int) -> None:
+    """To the newest of these versions, from revision ``now``, or from absence. Raises
+    Compacted when there is none."""
+    versions, _ = _versions(reply)
+    if not versions:
+        raise Compacted(
+            "what the key was before is not kept",
+            hint="PUT /v1/retention?prefix=…&keep=…; from then on it is",
+        )
+    _restore(exchange, key, versions[0], now)
 
 
 def _restore(exchange: Exchange, key: bytes, version: Version, if_revision: int) -> None:

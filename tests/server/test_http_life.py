@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import trio
 from trio.testing import MockClock
 
+from kritad.state import reading
 from tests.server.raw import Answer, ask, http, request
 from tests.server.service import Running, until
 from tests.server.state_service import serving
@@ -147,6 +149,45 @@ async def test_versions_are_kept_and_told_by_pages(tmp_path: Path) -> None:
         assert [(rule["prefix"], rule["keep"]) for rule in rules] == [("a", 3600)]
         assert (await send(node, "DELETE", "/v1/retention?prefix=a")).code == 204
         assert (await send(node, "GET", "/v1/retention")).document == {"rules": []}
+
+
+async def pages(node: Running, query: str) -> list[list[str]]:
+    """The values of all pages of the history of "a", by their length."""
+    told: list[list[str]] = []
+    path = f"/v1/history/a{query}"
+    while True:
+        page = await send(node, "GET", path)
+        versions = page.document["versions"]
+        assert isinstance(versions, list)
+        told.append([str(version["value"]) for version in versions])
+        if page.document["next_before"] is None:
+            return told
+        path = f"/v1/history/a{query}&before={page.document['next_before']}"
+
+
+async def test_a_page_of_versions_that_is_shorter_than_asked_for_is_not_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as (node, _):
+        await send(node, "PUT", "/v1/retention?prefix=&keep=3600")
+        for number in range(4):
+            await ask(node, request("PUT", KEY, b"%d" % number * 400_000))
+        told = await pages(node, "?limit=100")
+        assert [[value[0] for value in page] for page in told] == [["3", "2"], ["1", "0", "N"]]
+        monkeypatch.setattr(reading, "HISTORY_MAX", 3)
+        assert [len(page) for page in await pages(node, "?limit=5000")] == [2, 3]
+        monkeypatch.setattr(reading, "HISTORY_MAX", 1)
+        assert [len(page) for page in await pages(node, "?limit=5000")] == [1] * 5
+
+
+async def test_an_undo_of_a_large_value_to_a_large_value_finds_it(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (node, _):
+        await send(node, "PUT", "/v1/retention?prefix=&keep=3600")
+        for value in (b"1" * 700_000, b"2" * 700_000):
+            await ask(node, request("PUT", KEY, value))
+        for value in (b"1", b"2"):
+            assert (await send(node, "POST", "/v1/undo/a")).document["message"] == "restored"
+            assert (await ask(node, request("GET", KEY))).body[:1] == value
 
 
 async def test_an_undo_makes_a_key_what_it_was_and_another_undoes_that(tmp_path: Path) -> None:
