@@ -91,7 +91,7 @@ class Service:
         self.stopping = False
         self._host = host
         self._access = access
-        self._timeout_ms = float(request_timeout_ms)
+        self.timeout_ms = float(request_timeout_ms)
         self._status = ClusterStatus(host, nursery)
         seconds = metrics.command_seconds
         self._series: dict[int, tuple[str, Series]] = {
@@ -155,7 +155,7 @@ class Service:
             self._access.check(principal, operation)
             if self.stopping:
                 raise Unavailable("this node is stopping", hint="ask another node")
-            wait_ms = self._timeout_ms if deadline_ms is None else deadline_ms
+            wait_ms = self.timeout_ms if deadline_ms is None else deadline_ms
             deadline = started_ms + min(wait_ms, _DEADLINE_MS_MAX)
             handler(operation.code, body, deadline, bool(flags & FLAG_FORWARDED), respond)
         except KritaError as error:

@@ -39,6 +39,7 @@ def get_many(exchange: Exchange, keys_max: int) -> None:
     keys = body.array("keys", key_item, keys_max, setting="bulk_max")
     body.done()
     exchange.check(Op.GET)  # who may not read at all hears it once
+    exchange.limit_whole()  # without a quorum each lot would have to wait in vain anew
     _Reads(keys).go_on(exchange)
 
 
@@ -189,6 +190,7 @@ def bulk(exchange: Exchange, items_max: int) -> None:
     items = body.array("operations", _item, items_max, setting="bulk_max")
     body.done()
     exchange.check(Op.PUT)
+    exchange.limit_whole()
     _Writes(items, idempotency_of(exchange)).submit(exchange)
 
 

@@ -11,6 +11,7 @@ logged under an id that the client is told.
 from __future__ import annotations
 
 import logging
+import math
 import re
 import secrets
 from collections.abc import Awaitable, Callable
@@ -22,12 +23,14 @@ import trio
 from krita.codec import encode_body
 from krita.errors import (
     BadRequest,
+    DeadlineExceeded,
     InternalError,
     KritaError,
     Outcome,
     ProtocolError,
     Status,
     from_wire,
+    to_wire,
 )
 from krita.operations import OPERATIONS, Op
 from kritad.access import Principal
@@ -66,6 +69,10 @@ _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 _TIMEOUT_S_MAX = 60.0
 
 
+def _late() -> DeadlineExceeded:
+    return DeadlineExceeded("the request's time passed before the database was asked")
+
+
 class Exchange:
     """``answer`` is None until there is one; ``on_answer`` is called when it comes. With
     ``work`` there is something to be done in the connection's task before."""
@@ -93,7 +100,7 @@ class Exchange:
         self._head_only = request.method == b"HEAD"
         self._began = perf_counter()
         self._stages: dict[bytes, float] = {}  # of its operations, one after the other: trail.py
-        self._until: float | None = None  # when the client gives up; None: it has not said
+        self._until: float | None = None  # when nobody waits any more; None: nobody has said
         self.work: Work | None = None
 
     def __repr__(self) -> str:
@@ -138,6 +145,12 @@ class Exchange:
         if not 0 < seconds <= _TIMEOUT_S_MAX:
             raise BadRequest(f"a timeout is up to {_TIMEOUT_S_MAX:g} seconds, and more than none")
         self._until = self._began + seconds
+
+    def limit_whole(self) -> None:
+        """All that is asked of the database has one deadline, the node's own unless the client
+        has named one. (Without this each operation has one of its own.)"""
+        if self._until is None:
+            self._until = self._began + self._database.timeout_ms / 1000.0
 
     def _limit_by_header(self, header: bytes) -> None:
         try:
@@ -189,19 +202,33 @@ class Exchange:
                 self._fail_with(error)
 
         deadline_ms = None if self._until is None else self._left_ms()
+        if deadline_ms is not None and deadline_ms <= 0.0:
+            late = _late()
+            respond(late.status, to_wire(late))
+            return
         trail = Trail(respond, self._began, perf_counter, self._stages)
         self._database.submit(op, encode_body(op, *fields), self.principal(), deadline_ms, 0, trail)
 
+    @property
+    def left_s(self) -> float:
+        """For how long the client still waits; below 0 it does not any more."""
+        return math.inf if self._until is None else self._until - perf_counter()
+
     def _left_ms(self) -> float:
-        assert self._until is not None
-        return max(1.0, (self._until - perf_counter()) * 1000.0)
+        """As deadlines have it: whole milliseconds, so 1 for less, and 0 when it has passed."""
+        left_ms = self.left_s * 1000.0
+        return max(1.0, left_ms) if left_ms > 0.0 else 0.0
 
     def send(
         self, op: Op, fields: tuple[object, ...], respond: Respond, deadline_ms: float | None = None
     ) -> None:
-        """Ask the database, for somebody else than the exchange itself to hear."""
+        """Ask the database, for somebody else than the exchange itself to hear. Raises
+        DeadlineExceeded when the client does not wait any more, unless the deadline is
+        another one."""
         if deadline_ms is None and self._until is not None:
             deadline_ms = self._left_ms()
+            if deadline_ms <= 0.0:
+                raise _late()
         body = encode_body(op, *fields)
         self._database.submit(op, body, self.principal(), deadline_ms, 0, respond)
 

@@ -8,6 +8,8 @@ Rules:
 * Waiting costs the database one poll at the key's shard, that is woken by this key alone.
 * A poll is given up and begun anew every few seconds, with a fresh shard map: the key may
   have moved to another shard meanwhile.
+* A client's timeout ends the wait as well, and then with 503: what it waited for is not
+  looked for, and a lock not taken, when it has gone.
 * Whether the key has changed is what a read says, not a poll: what wakes it may be a split.
 """
 
@@ -82,7 +84,8 @@ class KeyWait:
         # what happened so long ago is not kept.)
         self.may_be_gone = False
         self._exchange = exchange
-        self._until = trio.current_time() + wait_s
+        # A client that gives up before has then to be told that nothing was done, not later.
+        self._until = trio.current_time() + min(wait_s, exchange.left_s)
         self._sink = sink
         self._place = place
         self._told: dict[int, int] = {}  # up to where each shard's polls have told all

@@ -39,6 +39,8 @@ class Database(Protocol):
     def identity(self) -> Identity: ...
     @property
     def metrics(self) -> Metrics: ...
+    @property
+    def timeout_ms(self) -> float: ...
 
     def submit(
         self,
@@ -53,7 +55,7 @@ class Database(Protocol):
 
         ``respond(status, body)`` is called exactly once, at once or later, on the
         event loop's thread; a failure's body is that of ``krita.errors.to_wire``.
-        ``deadline_ms`` is a duration; None means the node's default.
+        ``deadline_ms`` is a duration; None means the node's default, ``timeout_ms``.
         """
 
     def admit_peer(self, identity: Identity) -> None:

@@ -49,6 +49,7 @@ class MemoryService:
         self.access = Access(TOKEN) if access is None else access
         self.identity = Identity(CLUSTER, 1, b"s" * 16, 1, "127.0.0.1:8080")
         self.metrics = Metrics()
+        self.timeout_ms = 5000.0
         self.rows: dict[bytes, Stored] = {}
         self.revision = 0
         self.status = Health()

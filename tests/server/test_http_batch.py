@@ -10,7 +10,7 @@ import pytest
 
 from krita.errors import Unavailable
 from kritad import stream as stream_module
-from kritad.server import http_batch
+from kritad.server import http_batch, http_exchange
 from kritad.server.limits import ServerLimits
 from tests.server.raw import Answer, ask, request
 from tests.server.service import Running
@@ -56,6 +56,32 @@ async def test_a_key_that_cannot_be_read_fails_no_other(tmp_path: Path) -> None:
         assert [item["key"] for item in failed] == ["b", {"base64": "/2E="}, "k36"]
         assert failed[0].items() >= {"code": "unavailable", "outcome": "not applied"}.items()
         assert "revision" not in failed[0]
+
+
+async def test_all_keys_together_have_one_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr(http_exchange, "perf_counter", lambda: now_s)
+    async with serving(tmp_path) as (node, service):
+        submit, deadlines_ms = service.submit, list[float]()
+
+        def slow(*args: Any) -> None:
+            nonlocal now_s
+            now_s += 0.125
+            submit(*args)
+            deadlines_ms.append(service.options[0] or 0.0)
+
+        service.submit = slow  # type: ignore[method-assign, assignment]
+        answer = await post(node, "/v1/get", {"keys": [f"k{number}" for number in range(100)]})
+        items: list[dict[str, Any]] = answer.document["items"]  # type: ignore[assignment]
+        assert [item.get("code") for item in items] == [None] * 40 + ["deadline"] * 60
+        assert deadlines_ms[:2] == [5000, 4875]
+        write = {"do": "put", "key": "a", "value": "1"}
+        answer = await post(node, "/v1/bulk", {"operations": [write] * 60})
+        results: list[dict[str, Any]] = answer.document["results"]  # type: ignore[assignment]
+        assert [result["http"] for result in results] == [201] + [200] * 39 + [503] * 20
+        assert service.index == 40
 
 
 async def test_who_may_not_is_told_once_and_not_for_each_key(

@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from kritad.server import http_exchange
 from kritad.state import reading
 from tests.server.raw import Answer, ask, http, request
 from tests.server.service import Running, until
@@ -110,6 +111,26 @@ async def test_a_lock_that_is_not_free_in_time_is_423(
         late = await send(node, "POST", LOCK, {"owner": "you", "ttl": 60, "wait": 15})
         assert (late.code, late.document["owner"]) == (423, "me")
         assert 15 <= quick_clock.current_time() - began < 17
+
+
+async def test_a_lock_is_not_waited_for_longer_than_the_client_waits(
+    quick_clock: MockClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(http_exchange, "perf_counter", trio.current_time)
+    async with serving(tmp_path) as (node, _):
+        await send(node, "POST", LOCK, {"owner": "me", "ttl": 8})
+        header: dict[str, str] = {"Krita-Timeout": "3"}
+        for headers, query in ((header, ""), ({}, "?timeout=3")):
+            began = quick_clock.current_time()
+            waiting = b'{"owner":"you","ttl":60,"wait":60}'
+            late = await ask(node, request("POST", LOCK + query, waiting, headers))
+            assert (late.code, late.document["code"]) == (503, "deadline")
+            assert late.document["outcome"] == "not applied"
+            assert 3 <= quick_clock.current_time() - began < 4
+        await trio.sleep(10)
+        assert (await send(node, "GET", LOCK)).code == 404, "nobody took it when it was free"
+        late = await ask(node, request("GET", f"{KEY}?wait=60&timeout=3"))
+        assert (late.code, late.document["code"]) == (503, "deadline")
 
 
 async def test_a_client_that_goes_away_takes_no_lock(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
 import pytest
 from trio.testing import MockClock
 
 from krita.values import iso_time
+from kritad.server import http_exchange
 from kritad.server.http_options import moment_ms
 from tests.server.raw import ask, request
 from tests.server.service import running
@@ -271,6 +273,18 @@ async def test_a_client_says_how_long_it_waits() -> None:
         assert 0 < (node.service.options[0] or 0) <= 500
         await ask(node, request("PUT", KEY + "?timeout=2", b"x"))
         assert 500 < (node.service.options[0] or 0) <= 2000
+
+
+async def test_what_comes_too_late_to_be_submitted_is_503_and_not_applied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running() as node:
+        monkeypatch.setattr(http_exchange, "perf_counter", count(step=2).__next__)
+        for headers in ({"Krita-Timeout": "1"}, {"Krita-Timeout": "1", "If-Match": "*"}):
+            answer = await ask(node, request("PUT", KEY, b"x", headers))
+            assert (answer.code, answer.document["code"]) == (503, "deadline")
+            assert answer.document["outcome"] == "not applied"
+        assert node.service.submitted == 0
 
 
 async def test_answers_say_how_long_they_took_and_repeat_the_request_s_id() -> None:
