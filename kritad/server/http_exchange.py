@@ -333,18 +333,25 @@ class Exchange:
         self.reply_json(refusal.code, document, headers)
 
     def _fail_with(self, error: Exception) -> None:
-        if isinstance(error, HttpRefusal):
-            self.refuse(error)
-        elif isinstance(error, KritaError) and not isinstance(error, ProtocolError):
-            self.fail(error)  # a ProtocolError is the database's malformed reply
-        else:
-            trace = self._name()
-            _log.error("a request failed by a bug (trace %s): %r", trace, self, exc_info=error)
-            self.close = True
-            self.fail(
-                InternalError(
-                    f"the server has a bug (trace {trace})",
-                    hint="its log has the details under that trace",
-                    outcome=Outcome.NOT_APPLIED if self.request.safe else Outcome.UNKNOWN,
-                )
+        """Answer with whatever was raised; never raises itself."""
+        try:
+            if isinstance(error, HttpRefusal):
+                self.refuse(error)
+            elif isinstance(error, KritaError) and not isinstance(error, ProtocolError):
+                self.fail(error)  # a ProtocolError is the database's malformed reply
+            else:
+                self._fail_by_bug(error)
+        except Exception as worse:  # what it says cannot be told
+            self._fail_by_bug(worse)
+
+    def _fail_by_bug(self, error: Exception) -> None:
+        trace = self._name()
+        _log.error("a request failed by a bug (trace %s): %r", trace, self, exc_info=error)
+        self.close = True
+        self.fail(
+            InternalError(
+                f"the server has a bug (trace {trace})",
+                hint="its log has the details under that trace",
+                outcome=Outcome.NOT_APPLIED if self.request.safe else Outcome.UNKNOWN,
             )
+        )

@@ -174,9 +174,15 @@ def body_of(exchange: Exchange) -> Fields:
     if not body:
         raise BadRequest("the body is empty", hint="send JSON: curl -d '{…}'")
     try:
-        found = json.loads(body, parse_constant=_refuse)
+        # Of bytes json.loads takes UTF-16 and UTF-32 too, and halves of surrogate pairs.
+        found = json.loads(body.decode(), parse_constant=_refuse)
         if b"\\u" in body:
             _check_text(found)
+    except UnicodeDecodeError as error:
+        raise BadRequest(
+            f"the body is no JSON: byte {error.start} is no UTF-8",
+            hint='what is no text is {"base64": "…"}',
+        ) from error
     except (ValueError, RecursionError) as error:
         why = str(error) if isinstance(error, json.JSONDecodeError) else "it cannot be read"
         raise BadRequest(f"the body is no JSON: {why}") from error

@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from krita.errors import NoSpace, Outcome, Unavailable
+from krita.errors import BadRequest, NoSpace, Outcome, Unavailable
 from kritad.server.limits import ServerLimits
 from kritad.stream import SocketStream
 from tests.server.raw import RawHttp, ask, http, is_alive, request
@@ -318,6 +318,18 @@ async def test_a_bug_in_the_database_is_a_500_with_a_trace_and_the_server_lives(
         assert (await ask(node, GET)).code == 500
         node.service.malformed_replies = False
         assert await is_alive(node)
+
+
+async def test_an_error_whose_words_cannot_be_told_is_a_500(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running() as node:
+        untold = BadRequest("\ud800")
+        for node.service.bug, node.service.fail_with in ((untold, None), (None, untold)):
+            answer = await ask(node, request("PUT", "/a", b"value=1"))
+            assert (answer.code, answer.document["outcome"]) == (500, "unknown")
+            assert "surrogates not allowed" in caplog.text
+            caplog.clear()
 
 
 async def test_nothing_follows_an_answer_that_says_close_not_even_a_refusal() -> None:
