@@ -10,7 +10,10 @@ Rules:
   the request's own.
 * What was complete is answered before a refusal; after a refusal nothing is read.
 * What has to wait or to stream is done by the connection's task (``Exchange.work``); a
-  client that goes away ends it. It is what one that finishes sending is taken for.
+  client that goes away ends it.
+* A client that finishes sending is answered all that it asked, and then closed. It may as
+  well have gone, so it waits for nothing any more: a wait is over, and a watch, which would
+  have no end, is given up.
 * A write that is alone is answered by whoever brings its answer, while the task
   waits for the next request already: that saves a task switch of 15 µs. What the
   kernel does not take of it at once is left to the task, which can wait.
@@ -41,6 +44,9 @@ from kritad.stream import Stream
 # answers are gathered before they are sent: each answer may be a whole value.
 _SIDE_BY_SIDE_MAX = 32
 _GATHER_BYTES = 256 << 10
+
+# What a client may send while what it asked is still being worked on.
+_BEHIND_BYTES = 64 << 10
 
 _CLOSE = b"Connection: close\r\n"
 
@@ -260,7 +266,7 @@ class HttpConnection:
         if self._draining:
             sink.stop()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._notice_end, nursery.cancel_scope)
+            nursery.start_soon(self._listen, sink, nursery.cancel_scope)
             try:
                 await exchange.perform(sink)
             except OSError:
@@ -274,15 +280,24 @@ class HttpConnection:
             self._wire.receive(behind)
         return exchange.answer is not None
 
-    async def _notice_end(self, work: trio.CancelScope) -> None:
-        """Cancel the work when the client goes away. What comes instead is the next request,
-        and after that the end is not looked for any more."""
+    async def _listen(self, sink: Sink, work: trio.CancelScope) -> None:
+        """Hear what the client does while its work is done: go away, finish sending, or ask
+        more. What it asks more is kept, up to a bound; behind that nothing is heard."""
         try:
-            self._behind = await self._stream.receive()
+            while len(self._behind) < _BEHIND_BYTES:
+                data = await self._stream.receive()
+                if not data:
+                    break
+                self._behind += data
+            else:
+                return
         except OSError:
-            self._behind = b""
-        if not self._behind:
             work.cancel()
+            return
+        if sink.endless:
+            work.cancel()
+        else:
+            sink.stop()  # it may read on; but it may have gone, so nothing is waited for
 
     async def _flush(self) -> None:
         output = self._output

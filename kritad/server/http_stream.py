@@ -5,7 +5,8 @@ Rules:
   writes wait, and one that does not read for ``write_s`` is cut.
 * To HTTP/1.1 in chunks, after the last of which the connection goes on; to HTTP/1.0 up to
   the connection's end. An answer that breaks off does not look like one that is whole.
-* A server that is stopping says so (``stopped``); whoever writes then says its last words.
+* When the server is stopping, or the client has finished sending, nothing is waited for any
+  more (``stopped``); whoever writes then says its last words.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ class Sink:
         self.begun = False
         self.finished = False
         self.stopped = False
+        # Set by whoever writes for as long as somebody listens: a client that has finished
+        # sending is then taken for one that has gone.
+        self.endless = False
         self.on_stop: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
@@ -35,7 +39,7 @@ class Sink:
         return f"<Sink of {self._exchange!r}: {state}>"
 
     def stop(self) -> None:
-        """The server is stopping."""
+        """Nothing is to be waited for any more."""
         self.stopped = True
         self.on_stop()
 

@@ -94,7 +94,8 @@ class KeyWait:
 
     @property
     def is_over(self) -> bool:
-        """Whether the time has passed, or the server is stopping."""
+        """Whether the time has passed, the server is stopping, or the client has finished
+        sending."""
         return self._sink.stopped or trio.current_time() >= self._until
 
     async def look(self) -> Found:
@@ -102,8 +103,10 @@ class KeyWait:
         return read_get(await self._exchange.ask(Op.GET, (self.key,)))
 
     async def poll(self, after: int) -> None:
-        """Wait until something has happened to the key behind ``after``, or a few seconds.
-        Raises KritaError."""
+        """Wait until something has happened to the key behind ``after``, or a few seconds; not
+        at all when nothing is waited for any more. Raises KritaError."""
+        if self._sink.stopped:
+            return
         wait_s = min(max(0.0, self._until - trio.current_time()), _POLL_S)
         self.may_be_gone = False
         self._scope = trio.CancelScope()

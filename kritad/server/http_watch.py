@@ -122,6 +122,7 @@ class Watch:
 
     async def work(self, _exchange: Exchange, sink: Sink) -> None:
         """Serve it until the client goes or something ends it."""
+        sink.endless = True
         with self._watches.place() as self._place:
             await self._serve(sink)
 

@@ -145,6 +145,24 @@ async def test_a_client_that_goes_away_takes_no_lock(tmp_path: Path) -> None:
         assert (await send(node, "GET", LOCK)).code == 404
 
 
+async def test_who_finishes_sending_and_waits_for_a_lock_hears_that_it_is_held(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as (node, _), http(node) as raw:
+        await send(node, "POST", LOCK, {"owner": "me", "ttl": 600})
+        await raw.send(request("POST", LOCK, b'{"owner":"you","ttl":60,"wait":60}'))
+        await raw.stream.send_eof()
+        assert (await raw.answer()).code == 423
+        assert await raw.rest() == b""
+
+
+async def test_who_finishes_sending_has_the_lock_if_it_is_free(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (node, _), http(node) as raw:
+        await raw.send(request("POST", LOCK, b'{"owner":"you","ttl":60,"wait":60}'))
+        await raw.stream.send_eof()
+        assert (await raw.answer()).code == 200
+
+
 async def test_versions_are_kept_and_told_by_pages(tmp_path: Path) -> None:
     async with serving(tmp_path) as (node, _):
         kept = await send(node, "PUT", "/v1/retention?prefix=a&keep=3600")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,8 +12,9 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
+from kritad.server.http_server import HttpConnection
 from kritad.server.limits import ServerLimits
 from kritad.state import feed
 from tests.server.raw import Answer, RawHttp, ask, http, request
@@ -218,18 +221,76 @@ async def test_a_watch_of_http_1_0_ends_with_the_connection(tmp_path: Path) -> N
 # --- reads that wait -------------------------------------------------------------------
 
 
-async def test_a_read_whose_client_has_gone_keeps_its_place_until_its_poll_is_answered(
+WAIT = request("GET", f"{KEY}?wait=600")
+
+
+async def test_whoever_has_gone_takes_no_place_and_leaves_a_bounded_number_of_polls(
     tmp_path: Path,
 ) -> None:
-    async with serving(tmp_path) as (node, service):
-        revision = (await put(node, "a", b"1")).headers["krita-revision"]
-        async with http(node) as raw:
-            await raw.send(request("GET", f"{KEY}?wait=60&after={revision}"))
-            await until(lambda: service.polls == 1)
-        await node.until_quiet()
-        assert (service.polls, gauge(service)) == (1, 1)
+    async with serving(tmp_path, ServerLimits(watches_max=1)) as (node, service):
+        for polls in range(1, 5):
+            async with http(node) as raw:
+                await raw.send(WAIT)
+                await until(lambda count=polls: service.polls == count)  # type: ignore[misc]
+                assert (await ask(node, WAIT)).code == 429
+            await node.until_quiet()
+            assert (service.polls, gauge(service)) == (polls, 0)
+        answer = await ask(node, WAIT)
+        assert (answer.code, "have left" in str(answer.document["message"])) == (429, True)
         await put(node, "a", b"2")
-        await until(lambda: gauge(service) == 0)
+        async with http(node) as raw:
+            await raw.send(WAIT)
+            await until(lambda: service.polls == 1)
+
+
+@pytest.mark.parametrize("abruptly", [False, True])
+@pytest.mark.parametrize("path", [f"{KEY}?wait=600", "/v1/watch"])
+async def test_a_client_that_asks_more_while_it_waits_and_leaves_is_noticed(
+    path: str, abruptly: bool, tmp_path: Path
+) -> None:
+    async with serving(tmp_path) as (node, service):
+        async with http(node) as raw:
+            await raw.send(request("GET", path))
+            await until(lambda: service.polls == 1)
+            for piece in (request("GET", "/livez"), b"G"):
+                await raw.send(piece)
+                await wait_all_tasks_blocked()
+            if abruptly:
+                linger = struct.pack("ii", 1, 0)
+                raw.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        await node.until_quiet()
+        assert gauge(service) == 0
+
+
+async def test_what_a_client_sends_while_it_waits_is_bounded(
+    quick_clock: MockClock, tmp_path: Path
+) -> None:
+    async with serving(tmp_path) as (node, service), http(node) as raw:
+        await raw.send(WAIT)
+        await until(lambda: service.polls == 1)
+        with trio.move_on_after(5):
+            while True:
+                await raw.send(request("GET", "/livez") * 10_000)
+        assert quick_clock.current_time() >= 5, "the server does not read on"
+        (connection,) = node.server._handlers.values()
+        assert isinstance(connection, HttpConnection)
+        assert len(connection._behind) < 200_000
+
+
+async def test_who_finishes_sending_is_answered_all_and_waits_for_nothing(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (node, service), http(node) as raw:
+        await raw.send(WAIT)
+        await until(lambda: service.polls == 1)
+        await raw.send(request("GET", "/livez") + WAIT)
+        await raw.stream.send_eof()
+        assert [(await raw.answer()).code for _ in range(3)] == [304, 200, 304]
+        assert await raw.rest() == b""
+
+
+async def test_a_watch_whose_client_finishes_sending_has_ended(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (node, _), watching(node) as watch:
+        await watch.raw.stream.send_eof()
+        assert await watch.raw.rest() == b""
 
 
 async def test_a_read_waits_for_the_next_change(tmp_path: Path) -> None:
