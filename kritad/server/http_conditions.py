@@ -27,6 +27,9 @@ _ANY = b"*"
 # One of the list, with the comma behind it. A comma may stand in a tag (§8.8.3), too.
 _LISTED = re.compile(rb'[ \t]*(W/)?"([^"]*)"[ \t]*(?:,|$)')
 
+# As ETag has it. Tags are compared byte by byte (§8.8.3.2), and no key is at revision 0.
+_REVISION = re.compile(rb"[1-9][0-9]{0,18}")
+
 
 @frozen
 class Tags:
@@ -94,7 +97,7 @@ def _tags(name: str, header: bytes, *, weak_matches: bool) -> Tags:
             )
         at = found.end()
         weak, digits = found.groups()
-        if digits.isdigit() and len(digits) < 20 and (weak_matches or not weak):
+        if _REVISION.fullmatch(digits) and (weak_matches or not weak):
             revisions.add(int(digits))
     return Tags(any=False, revisions=frozenset(revisions))
 

@@ -57,6 +57,11 @@ CONDITIONS = [
     (False, "PUT", {"If-Match": '"1"'}, 412),
     (True, "PUT", {"If-Match": "*"}, 200),
     (False, "PUT", {"If-Match": "*"}, 412),
+    (False, "PUT", {"If-Match": '"0"'}, 412),
+    (False, "DELETE", {"If-Match": '"0"'}, 412),
+    (False, "PUT", {"If-None-Match": '"0"'}, 201),
+    (True, "PUT", {"If-Match": '"01"'}, 412),
+    (True, "PUT", {"If-None-Match": '"01"'}, 200),
     (True, "PUT", {"If-Match": '"7", "1"'}, 200),
     (True, "PUT", {"If-Match": '"7", "8"'}, 412),
     (True, "PUT", {"If-Match": 'W/"1"'}, 412),
@@ -223,7 +228,7 @@ async def test_the_token_decides_who_asks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "code"), [("Bearer wrong", 401), ("Basic dTpw", 400), ("Bearer", 400)]
+    ("header", "code"), [("Bearer wrong", 401), ("Basic dTpw", 401), ("Bearer", 401)]
 )
 async def test_a_wrong_or_malformed_token_is_turned_away(header: str, code: int) -> None:
     async with running() as node:
