@@ -29,6 +29,7 @@ from krita.errors import (
     Outcome,
     ProtocolError,
     Status,
+    Unauthenticated,
     from_wire,
     to_wire,
 )
@@ -66,6 +67,8 @@ Work = Callable[["Exchange", "Sink"], Awaitable[None]]
 REQUEST_ID = b"krita-request-id"
 TIMEOUT = b"krita-timeout"
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+# As ?timeout= has it: float() would also take 1_0, and infinity.
+_SECONDS = re.compile(rb"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
 _TIMEOUT_S_MAX = 60.0
 
 
@@ -153,11 +156,7 @@ class Exchange:
             self._until = self._began + self._database.timeout_ms / 1000.0
 
     def _limit_by_header(self, header: bytes) -> None:
-        try:
-            seconds = float(header)
-        except ValueError:
-            seconds = 0.0
-        self.limit_time(seconds)
+        self.limit_time(float(header) if _SECONDS.fullmatch(header) else 0.0)
 
     def _check_request_id(self) -> None:
         name = self.request.headers[REQUEST_ID]
@@ -166,14 +165,14 @@ class Exchange:
             raise BadRequest("Krita-Request-Id has 1 to 128 visible characters of ASCII")
 
     def principal(self) -> Principal:
-        """Who asks, by the Authorization header. Raises Unauthenticated or BadRequest."""
+        """Who asks, by the Authorization header. Raises Unauthenticated."""
         header = self.request.headers.get(b"authorization")
         if header is None:
             return self._gatekeeper.authenticate(None, self._loopback)
         scheme, _, token = header.partition(b" ")
         token = token.strip()
         if scheme.lower() != b"bearer" or not token:
-            raise BadRequest(
+            raise Unauthenticated(
                 "the Authorization header is not understood",
                 hint="send Authorization: Bearer TOKEN",
             )
@@ -309,14 +308,15 @@ class Exchange:
         if code >= 500:
             # Logged only if the client asked for it by a name: in an outage all requests fail.
             named = REQUEST_ID in self.request.headers
-            name = self._name()
+            name = self.name()
             if named:
                 what = self._what()
                 _log.warning("%s failed (request %s): %d %s", what, name, code, error.message)
         self.reply_json(code, error_document(error), error_headers(error, code))
 
-    def _name(self) -> str:
-        """What the client calls the request, or is told to call it."""
+    def name(self) -> str:
+        """What the client calls the request, or is told to call it, as every answer from 500
+        on does."""
         name = self.request.headers.setdefault(REQUEST_ID, secrets.token_hex(8).encode())
         return name.decode("latin-1")
 
@@ -345,7 +345,7 @@ class Exchange:
             self._fail_by_bug(worse)
 
     def _fail_by_bug(self, error: Exception) -> None:
-        trace = self._name()
+        trace = self.name()
         _log.error("a request failed by a bug (trace %s): %r", trace, self, exc_info=error)
         self.close = True
         self.fail(

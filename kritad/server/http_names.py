@@ -6,10 +6,14 @@ byte; nothing is normalised, no dot segments, no Unicode.
 
 from __future__ import annotations
 
+import re
 from urllib.parse import unquote_to_bytes
 
 from krita.errors import BadRequest, TooLarge
 from krita.limits import KEY_BYTES_MAX
+
+_NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_NO_QUALITY = re.compile(rb"[ \t]*[qQ]=0(\.0{0,3})?[ \t]*")
 
 # A token in a URL ends up in logs, histories and referrers.
 _TOKEN_PARAMETERS = frozenset({"token", "access_token", "admin_token", "krita_admin_token"})
@@ -19,7 +23,17 @@ def key_of(encoded: bytes) -> bytes:
     """The key that a percent-encoded name means. Raises BadRequest or TooLarge."""
     if not encoded:
         raise BadRequest("no key is named", hint="its name stands in the URL: /NAME")
-    return checked_key(unquote_to_bytes(encoded) if b"%" in encoded else encoded)
+    return checked_key(unquoted(encoded) if b"%" in encoded else encoded)
+
+
+def unquoted(encoded: bytes, what: str = "URL") -> bytes:
+    """What is percent-encoded. Raises BadRequest for a % that begins nothing: taken for
+    itself it would name another key than its sender meant."""
+    if _NO_ESCAPE.search(encoded):
+        raise BadRequest(
+            f"the {what} has a % without two hexadecimal digits", hint="a % itself is %25"
+        )
+    return unquote_to_bytes(encoded)
 
 
 def checked_key(key: bytes) -> bytes:
@@ -54,6 +68,8 @@ def form_fields(
     fields: dict[str, bytes] = {}
     if not form:
         return fields
+    if bare and b"%" in form:
+        unquoted(form)  # forms of curl's -d have a bare % now and then, and mean it
     for pair in form.split(b"&"):
         if not pair:
             continue
@@ -87,6 +103,18 @@ def _unknown_field(name: str, what: str, has_value: bool) -> BadRequest:
     )
     sign = "=" if has_value else ""
     return BadRequest(f'the {what} has a field that is not understood: "{shown}{sign}"', hint=hint)
+
+
+def accepts(accept: bytes | None, media_type: bytes) -> bool:
+    """Whether an Accept header names this very type, and not to exclude it (RFC 9110
+    §12.5.1). Wildcards do not count: everybody sends them, and gets plain JSON."""
+    if accept is None:
+        return False
+    for part in accept.split(b","):
+        named, *parameters = part.split(b";")
+        if named.strip().lower() == media_type:
+            return not any(_NO_QUALITY.fullmatch(parameter) for parameter in parameters)
+    return False
 
 
 def stored_content_type(header: bytes | None) -> str | None:

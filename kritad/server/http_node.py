@@ -78,6 +78,7 @@ def _say(exchange: Exchange, good: bool, word: str, problems: list[str], bad_cod
     if good:
         exchange.reply(200, word.encode(), b"Cache-Control: no-store\r\n", TEXT)
         return
+    exchange.name()
     message = f"not {word}: {'; '.join(problems) or 'starting or stopping'}"
     name, headers = ("unavailable", NOT_NOW) if bad_code == 503 else ("unhealthy", NOT_APPLIED)
     document = refusal_document(message, "", name) | {"problems": list(problems)}

@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from functools import cache
-from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
 
@@ -20,7 +19,7 @@ from krita.errors import BadRequest
 from krita.limits import IDEMPOTENCY_KEY_BYTES_MAX, LEASE_LIMIT, TTL_MS_MAX
 from krita.operations import KEEP_TTL, Consistency
 from kritad.server.http_exchange import Exchange
-from kritad.server.http_names import checked_key, form_fields
+from kritad.server.http_names import checked_key, form_fields, unquoted
 
 _SECONDS = re.compile(rb"[0-9]{1,12}(\.[0-9]{1,9})?")
 _DECIMAL = re.compile(rb"[0-9]{1,20}(\.[0-9]{1,20})?([eE][+ -]?[0-9]{1,3})?")
@@ -153,7 +152,7 @@ def _held_lock(header: bytes) -> list[object]:
             "If-Lock is not NAME@TOKEN",
             hint="TOKEN is what POST /v1/lock/NAME has answered; the name is percent-encoded",
         )
-    return [checked_key(unquote_to_bytes(name)), int(token)]
+    return [checked_key(unquoted(name, "If-Lock header")), int(token)]
 
 
 # --- reads -----------------------------------------------------------------------------

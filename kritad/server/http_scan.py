@@ -22,6 +22,7 @@ from krita.errors import BadRequest, KritaError, ProtocolError
 from krita.operations import Op, What
 from kritad.server.http_answers import NDJSON, error_document, json_bytes, json_text
 from kritad.server.http_exchange import Exchange
+from kritad.server.http_names import accepts
 from kritad.server.http_options import RANGE_FIELDS, flag, number, query_of, range_of
 from kritad.server.http_stream import Sink
 
@@ -90,7 +91,7 @@ def scan(exchange: Exchange) -> None:
     if "cursor" in fields:
         wanted = wanted.resumed(fields["cursor"])
     request = exchange.request
-    if NDJSON in request.headers.get(b"accept", b"") and request.method != b"HEAD":
+    if accepts(request.headers.get(b"accept"), NDJSON) and request.method != b"HEAD":
         exchange.work = _Lines(wanted).work
         return
 

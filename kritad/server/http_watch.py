@@ -37,7 +37,7 @@ from krita.operations import Change, Op
 from krita.ring import tag_of, token
 from kritad.server.http_answers import NDJSON, SSE, error_document, json_bytes, json_text
 from kritad.server.http_exchange import Exchange
-from kritad.server.http_names import checked_key
+from kritad.server.http_names import accepts, checked_key
 from kritad.server.http_options import RANGE_FIELDS, milliseconds, number, query_of, range_of
 from kritad.server.http_shards import ask_each, beginnings, shard_of
 from kritad.server.http_stream import Sink
@@ -99,6 +99,8 @@ def _wanted(exchange: Exchange) -> Wanted:
     if fields.keys() & RANGE_FIELDS:
         raise BadRequest("key, and a prefix or a range, are two ways to say what to watch")
     key = checked_key(fields["key"])
+    if key.startswith(b"\xff"):
+        raise BadRequest("keys that begin with the byte 0xFF are the store's own")
     return Wanted(key, key + b"\0", key, True, text, progress_s)
 
 
@@ -118,7 +120,7 @@ class Watch:
     _place: Place = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._lines = SSE not in self._exchange.request.headers.get(b"accept", b"")
+        self._lines = not accepts(self._exchange.request.headers.get(b"accept"), SSE)
 
     async def work(self, _exchange: Exchange, sink: Sink) -> None:
         """Serve it until the client goes or something ends it."""

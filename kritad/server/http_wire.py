@@ -27,10 +27,9 @@ from attrs import define, frozen
 from kritad.server.limits import ServerLimits
 
 # Headers that must not come twice: the two readings of a pair differ.
-_SINGLE = frozenset({b"host", b"authorization", b"content-type", b"expect"})
+_SINGLE = frozenset({b"host", b"authorization", b"content-type", b"expect", b"if-lock", b"origin"})
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
-_FORM = b"application/x-www-form-urlencoded"
-_JSON = b"application/json"
+_RAW = b"/v1/kv/"  # below this a body is the value itself
 
 
 class Phase(enum.Enum):
@@ -143,8 +142,9 @@ class HttpWire:
         self._http_1_0 = False
 
     def on_url(self, url: bytes) -> None:
-        self._url = self._url + url if self._url else url
-        if len(self._url) > self.limits.url_bytes_max:
+        self._url = url = self._url + url if self._url else url
+        self._head_bytes = size = len(url)
+        if size > self.limits.url_bytes_max:
             raise HttpRefusal(414, f"the URL is over {self.limits.url_bytes_max} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -175,7 +175,9 @@ class HttpWire:
         elif version == "1.0":
             self._http_1_0 = True
         else:
-            raise _not_spoken(version)
+            raise _not_spoken(f"HTTP/{version}")
+        if b"expect" in headers and version == "1.1":
+            self._check_expectation(headers[b"expect"])
         if b"transfer-encoding" in headers or b"content-length" in headers:
             self._expect_body(headers, version)
 
@@ -211,20 +213,31 @@ class HttpWire:
         if self._parser.should_upgrade():
             # llhttp takes the body for the bytes of the other protocol.
             raise HttpRefusal(400, "a request with a body cannot ask for an upgrade")
-        # Forms and JSON write some bytes as several; the bytes that they mean are counted
-        # by whoever reads them.
-        written = headers.get(b"content-type", _FORM).startswith((_FORM, _JSON))
+        # Forms and JSON write some bytes as several; the bytes that they mean are counted by
+        # whoever reads them. What a client says of its body's type does not matter there.
         limits = self.limits
-        self._body_bytes_max = limits.form_bytes_max if written else limits.value_bytes_max
+        raw = self._url.startswith(_RAW)
+        self._body_bytes_max = limits.value_bytes_max if raw else limits.form_bytes_max
         length = headers.get(b"content-length")
         # llhttp has seen that it is digits, and below 2**64.
         if length is not None and int(length) > self._body_bytes_max:
             raise self._body_too_large()
-        expect = headers.get(b"expect")
-        if expect is not None and version == "1.1":
-            if expect.lower() != b"100-continue":
-                raise HttpRefusal(417, "the only expectation understood is 100-continue")
-            self.expects_continue = True
+        if b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
+            raise HttpRefusal(
+                415,
+                "a body with a Content-Encoding is not understood",
+                "send it as it is; a Content-Type is stored with a value",
+            )
+        if b"content-range" in headers and self._parser.get_method() == b"PUT":
+            # §14.5 of RFC 9110: else a part would be stored as the whole.
+            raise HttpRefusal(
+                400, "a PUT of a part is not understood (Content-Range)", "send the whole value"
+            )
+        self.expects_continue = b"expect" in headers and version == "1.1"
+
+    def _check_expectation(self, expect: bytes) -> None:
+        if expect.lower() != b"100-continue":
+            raise HttpRefusal(417, "the only expectation understood is 100-continue")
 
     def _head_too_large(self) -> HttpRefusal:
         return HttpRefusal(431, f"the headers are over {self.limits.head_bytes_max} bytes")
@@ -249,7 +262,7 @@ def _origin_form(target: bytes) -> bytes:
 
 
 def _not_spoken(version: str) -> HttpRefusal:
-    return HttpRefusal(505, f"HTTP/{version} is not spoken here", "use HTTP/1.1")
+    return HttpRefusal(505, f"{version} is not spoken here", "use HTTP/1.1")
 
 
 def _explain(error: httptools.HttpParserError) -> HttpRefusal:
@@ -263,8 +276,10 @@ def _explain(error: httptools.HttpParserError) -> HttpRefusal:
             "the URL holds a character that URLs may not",
             "percent-encode it: %20 for a space, %D0%9A for a letter beyond ASCII",
         )
+    if "Invalid HTTP version" in said:  # it has read two digits, and does not say which
+        return _not_spoken("this version of HTTP")
     if "PRI/Upgrade" in said:  # the preface of HTTP/2, of a client that takes it for granted
-        return _not_spoken("2.0")
+        return _not_spoken("HTTP/2.0")
     if "Expected HTTP/" in said:
         return HttpRefusal(
             400,

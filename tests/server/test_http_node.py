@@ -58,6 +58,7 @@ async def test_a_node_that_is_not_well_says_so_as_every_error_does() -> None:
             sick = await ask(node, request("GET", path))
             assert (sick.code, sick.headers["krita-outcome"]) == (code, "not-applied")
             assert ("retry-after" in sick.headers) == (code == 503)
+            assert len(sick.headers["krita-request-id"]) == 16
             assert sick.document["problems"] == ["the node has failed"]
             assert sick.document.items() >= {"code": name, "outcome": "not applied"}.items()
 

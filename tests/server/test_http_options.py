@@ -254,6 +254,8 @@ async def test_an_option_that_is_not_understood_is_400_and_named(
         {"Idempotency-Key": "x" * 256},
         {"Krita-Timeout": "soon"},
         {"Krita-Timeout": "nan"},
+        {"Krita-Timeout": "1_0"},
+        {"If-Lock": "%zz@7"},
         {"Krita-Request-Id": "x" * 129},
     ],
 )
@@ -263,6 +265,15 @@ async def test_a_header_of_ours_that_is_not_understood_is_400(
     async with serving(tmp_path) as (node, service):
         answer = await ask(node, request("PUT", KEY, b"x", headers))
         assert (answer.code, service.index) == (400, 0)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/kv/%zz", "/%", "/a%2", "/key?value=%zz", "/v1/kv?prefix=%2&limit=1"]
+)
+async def test_a_percent_sign_that_encodes_nothing_is_400(path: str, tmp_path: Path) -> None:
+    async with serving(tmp_path) as (node, _):
+        answer = await ask(node, request("GET", path))
+        assert (answer.code, "hexadecimal" in str(answer.document["message"])) == (400, True)
 
 
 async def test_a_client_says_how_long_it_waits() -> None:

@@ -125,6 +125,23 @@ async def test_all_pages_come_as_lines_and_the_connection_goes_on(tmp_path: Path
         assert len(data.splitlines()) == 1200
 
 
+@pytest.mark.parametrize(
+    ("accept", "lines"),
+    [
+        ("Application/X-NDJSON", True),
+        ("text/html, application/x-ndjson ;q=0.1", True),
+        ("application/x-ndjson;q=0, */*", False),
+        ("application/x-ndjson; Q=0.000", False),
+        ("application/x-ndjson-seq", False),
+        ("*/*", False),
+    ],
+)
+async def test_lines_come_to_whom_accepts_them(accept: str, lines: bool, tmp_path: Path) -> None:
+    async with serving(tmp_path) as (node, _), http(node) as raw:
+        await raw.send(request("GET", "/v1/kv", headers={"Accept": accept}))
+        assert ("ndjson" in (await raw.head()).headers["content-type"]) is lines
+
+
 async def test_a_scan_that_fails_in_the_middle_does_not_look_whole(tmp_path: Path) -> None:
     async with serving(tmp_path) as (node, service), http(node) as raw:
         for number in range(1001):

@@ -152,6 +152,7 @@ async def test_what_is_not_kept_any_more_is_410_with_where_one_can_begin(
         ("?from=kwFE____fyABAQ", "no resume token"),
         ("?key=a&prefix=b", "two ways"),
         ("?key=", "no key is named"),
+        ("?key=%FFx", "0xFF"),
         ("?progress=0", "at least 0.1"),
         ("?progress=61", "up to 60"),
     ],

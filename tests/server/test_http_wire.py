@@ -128,17 +128,26 @@ REFUSED = {
     "the preface of HTTP/2": (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     "HTTP/2.0 in a request line": (505, b"GET /a HTTP/2.0\r\nHost: a\r\n\r\n"),
     "HTTP/0.9": (505, b"GET /a\r\n\r\n"),
-    "HTTP/1.9": (400, b"GET /a HTTP/1.9\r\nHost: a\r\n\r\n"),
+    "HTTP/1.2": (505, b"GET /a HTTP/1.2\r\nHost: a\r\n\r\n"),
+    "HTTP/1.9": (505, b"GET /a HTTP/1.9\r\nHost: a\r\n\r\n"),
     "a method in small letters": (400, b"get /a HTTP/1.1\r\nHost: a\r\n\r\n"),
     "a space in the URL": (400, b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n"),
     "a URL beyond ASCII": (400, "GET /ключ HTTP/1.1\r\nHost: a\r\n\r\n".encode()),
+    "an unknown expectation without a body": (417, _put(b"Expect: the-unexpected")),
+    "a compressed body": (415, _put(b"Content-Encoding: gzip", b"Content-Length: 3")),
+    "a part of a value": (400, _put(b"Content-Range: bytes 0-2/9", b"Content-Length: 3")),
+    "two If-Locks": (400, _put(b"If-Lock: a@1", b"If-Lock: b@2")),
     "an unknown expectation": (417, _put(b"Expect: the-unexpected", b"Content-Length: 3")),
     "a body over the limit": (
         413,
-        _put(b"Content-Type: text/plain", b"Content-Length: 1001"),
+        _put(b"Content-Length: 1001").replace(b" /a", b" /v1/kv/a"),
     ),
     "a form over its limit": (413, _put(b"Content-Length: 999999")),
     "a URL over its limit": (414, b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"),
+    "headers and a URL over the limit together": (
+        431,
+        b"GET /" + b"a" * 13_000 + b" HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 20_000 + b"\r\n\r\n",
+    ),
     "a header of 64 KB": (431, _put(b"X: " + b"a" * 65_536)),
     "5,000 headers": (431, _put(*[b"X: y"] * 5_000)),
     "something that is not HTTP": (400, b"SSH-2.0-OpenSSH_9.2\r\n"),
@@ -163,7 +172,7 @@ def test_a_request_is_refused_also_when_it_comes_byte_by_byte(name: str) -> None
     assert not wire.requests
 
 
-CHUNKED = b"PUT /a HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNKED = b"PUT /v1/kv/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def test_a_chunked_body_over_the_limit_is_refused_while_it_comes() -> None:
@@ -173,6 +182,19 @@ def test_a_chunked_body_over_the_limit_is_refused_while_it_comes() -> None:
     assert wire.refusal is not None
     assert wire.refusal.code == 413
     assert "value_bytes_max is 1000" in wire.refusal.message
+
+
+@pytest.mark.parametrize("content_type", [b"application/json", b"APPLICATION/JSON", b"a/b"])
+def test_the_limit_of_a_body_goes_by_what_the_url_takes(content_type: bytes) -> None:
+    for path, codes in ((b"/v1/bulk", None), (b"/a", None), (b"/v1/kv/a", 413)):
+        head = b"PUT %b HTTP/1.1\r\nHost: a\r\nContent-Type: %b\r\n" % (path, content_type)
+        refusal = wire_of(head + b"Content-Length: 1001\r\n\r\n").refusal
+        assert (None if refusal is None else refusal.code) == codes
+
+
+def test_a_body_that_says_it_is_not_encoded_is_taken() -> None:
+    wire = wire_of(_put(b"Content-Encoding: Identity", b"Content-Length: 3"))
+    assert wire.requests[0].body == b"abc"
 
 
 def test_a_header_that_never_ends_is_refused_before_it_is_whole() -> None:
