@@ -97,11 +97,23 @@ async def test_who_may_not_is_told_once_and_not_for_each_key(
 
 
 async def test_an_answer_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_batch, "GET_BYTES_MAX", 10)
+    monkeypatch.setattr(http_batch, "GET_BYTES_MAX", 1000)
     async with serving(tmp_path) as (node, _):
-        await ask(node, request("PUT", "/v1/kv/a", b"x" * 6))
-        answer = await post(node, "/v1/get", {"keys": ["a", "a"]})
-        assert (answer.code, answer.document["code"]) == (413, "too_large")
+        for value, count in ((b"x" * 300, 2), (b"\0" * 60, 2), (b"\xff" * 300, 2), (b"", 25)):
+            await ask(node, request("PUT", "/v1/kv/a", value))
+            whole = await post(node, "/v1/get", {"keys": ["a"] * count})
+            assert (whole.code, len(whole.body) <= 1015) == (200, True)
+            more = await post(node, "/v1/get", {"keys": ["a"] * (count + count // 2 + 1)})
+            assert (more.code, more.document["code"]) == (413, "too_large")
+        made = list[object]()
+
+        def item_bytes(item: object) -> bytes:
+            made.append(item)
+            return b"x" * 600
+
+        monkeypatch.setattr(http_batch, "json_bytes", item_bytes)
+        await post(node, "/v1/get", {"keys": ["a"] * 32})
+        assert len(made) == 2, "what is too much anyway was written out"
 
 
 async def test_each_write_of_a_bulk_has_an_outcome_of_its_own(tmp_path: Path) -> None:
