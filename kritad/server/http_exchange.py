@@ -46,6 +46,7 @@ from kritad.server.http_answers import (
     json_bytes,
     refusal_document,
 )
+from kritad.server.http_origin import ORIGIN, SITE, foreign, is_foreign
 from kritad.server.http_wire import HttpRefusal, HttpRequest
 from kritad.server.interface import Database, Gatekeeper, Respond
 from kritad.trail import Trail
@@ -165,9 +166,13 @@ class Exchange:
             raise BadRequest("Krita-Request-Id has 1 to 128 visible characters of ASCII")
 
     def principal(self) -> Principal:
-        """Who asks, by the Authorization header. Raises Unauthenticated."""
-        header = self.request.headers.get(b"authorization")
+        """Who asks, by the Authorization header. Raises Unauthenticated, or
+        Forbidden for a web page of somebody else's."""
+        headers = self.request.headers
+        header = headers.get(b"authorization")
         if header is None:
+            if (ORIGIN in headers or SITE in headers) and self._loopback:
+                self._check_origin()
             return self._gatekeeper.authenticate(None, self._loopback)
         scheme, _, token = header.partition(b" ")
         token = token.strip()
@@ -177,6 +182,10 @@ class Exchange:
                 hint="send Authorization: Bearer TOKEN",
             )
         return self._gatekeeper.authenticate(token, self._loopback)
+
+    def _check_origin(self) -> None:
+        if is_foreign(self.request.headers, self._database.identity.address):
+            raise foreign()
 
     def check(self, op: Op) -> None:
         """Raises Unauthenticated or Forbidden unless the asker may do ``op``."""
