@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
 
 import attrs
 import trio
@@ -31,6 +32,7 @@ from kritad.arrival import arrive, identify
 from kritad.config import Config, ConfigError
 from kritad.gauges import register_gauges
 from kritad.host import loop
+from kritad.host.bootstrap import log_lost, refuse_without_log
 from kritad.host.host import Host
 from kritad.host.opening import HostSettings
 from kritad.host.snapshots import SnapshotReceiver, SnapshotSender
@@ -111,6 +113,25 @@ class Stores:
     data_db: DataDatabase
 
 
+@contextmanager
+def open_stores(path: Path) -> Iterator[Stores]:
+    """Lock and open a data directory; closes it behind the block. Raises StorageError,
+    DirectoryRefused for one that has lost its raft.db among them.
+
+    data.db is opened first and asked before raft.db is touched: SQLite deletes the WAL of
+    a file that is empty, and with it what could still be put together.
+    """
+    with (
+        closing(DataDirectory(path)) as directory,
+        closing(DataDatabase.open(directory.data_path)) as data_db,
+    ):
+        if not directory.has_log() and data_db.inhabited():
+            raise log_lost(directory.raft_path)
+        with closing(RaftDatabase.open(directory.raft_path)) as raft_db:
+            refuse_without_log(raft_db, data_db)
+            yield Stores(directory, raft_db, data_db)
+
+
 async def _main(config: Config) -> int:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         listening = bind(config.listen_ip, config.port)
@@ -134,12 +155,7 @@ async def live(
 
     Raises what of the data directory, the settings or the cluster forbids a start.
     """
-    with (
-        closing(DataDirectory(config.data_dir)) as directory,
-        closing(RaftDatabase.open(directory.raft_path)) as raft_db,
-        closing(DataDatabase.open(directory.data_path)) as data_db,
-    ):
-        stores = Stores(directory, raft_db, data_db)
+    with open_stores(config.data_dir) as stores:
         return await _Node(config, stores, surroundings).live(listening, signals)
 
 

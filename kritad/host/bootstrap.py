@@ -9,6 +9,8 @@ Rules (design 4):
 * At each start the store counts a boot and draws a nonce for it, durably, before anybody
   is told of either: a copy of the store, restored or running elsewhere, has drawn others
   (admission.py).
+* A directory whose data.db has states and whose raft.db says nothing is not new: raft.db was
+  lost. To begin or to join with it would drop these states, so the start is refused.
 * The meta replica is made before the store is given its number: a crash in between
   leaves a store that begins or joins again, not a node without its meta shard.
 * After a crash, a shard's log may begin ahead of its state: a snapshot was saved
@@ -19,6 +21,7 @@ Rules (design 4):
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import attrs
 
@@ -33,7 +36,7 @@ from kritad.raft.configuration import encode_configuration
 from kritad.raft.types import Boot, Configuration, SnapshotMeta
 from kritad.storage.data_db import Applied, DataDatabase
 from kritad.storage.digests import HASH_MODULUS, session_digest
-from kritad.storage.errors import Corrupt
+from kritad.storage.errors import Corrupt, DirectoryRefused
 from kritad.storage.extent import NO_ARC, Arc, Extent
 from kritad.storage.raft_db import RaftDatabase
 
@@ -54,6 +57,28 @@ class Membership:
     def others_at(self, address: str) -> list[int]:
         """The members that were last seen where we are now."""
         return [node for node, where in self.members if where == address and node != self.node]
+
+
+def refuse_without_log(raft_db: RaftDatabase, data_db: DataDatabase) -> None:
+    """Raise DirectoryRefused for states whose raft.db is not there any more: it has no
+    identity, or one that is no node yet. To be called before anything is written.
+
+    A crash in a first start leaves no such pair: a state is made by a replica, and a
+    replica is opened only when the identity is on the disk.
+    """
+    known = raft_db.identity()
+    if (known is None or known.node_id == 0) and data_db.inhabited():
+        raise log_lost(raft_db.path)
+
+
+def log_lost(raft_path: Path) -> DirectoryRefused:
+    """The refusal of a directory that has lost its raft.db."""
+    return DirectoryRefused(
+        f"{raft_path} is gone or was emptied, and the data.db beside it has data: without its "
+        "log and its votes this is no node, and a new one would throw the data away",
+        "put raft.db and raft.db-wal back; if they are lost, move the data directory away and "
+        "start with --join_ip; if there is no other node to join, keep the directory",
+    )
 
 
 def store_of(raft_db: RaftDatabase, make_uuid: Callable[[], bytes] = MACHINE.make_uuid) -> bytes:

@@ -112,6 +112,11 @@ class DataDatabase:
         self._check()
         return dict(self._applied)
 
+    def inhabited(self) -> bool:
+        """Whether any shard has, or has had, a state here; for a start. Raises StoreFailed."""
+        with self.transaction():
+            return bool(self._applied or self.damaged or self.listed())
+
     # Reading, on the main thread.
 
     # ``shard`` is who is to blame when a row is damaged, by default the generation's user.

@@ -35,6 +35,10 @@ class DataDirectory:
         """Where raft.db is."""
         return self.path / "raft.db"
 
+    def has_log(self) -> bool:
+        """Whether there is a raft.db with anything in it."""
+        return self.raft_path.is_file() and self.raft_path.stat().st_size > 0
+
     @property
     def data_path(self) -> Path:
         """Where data.db is."""
