@@ -55,6 +55,7 @@ from kritash.words import ParseError, Word, words_of
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs kritash; returns its exit code."""
     # A value is bytes to us; a console that cannot show one must not stop us.
+    sys.stdin = sys.stdin or _nothing()
     stdout, stderr = (_opened(stream) for stream in (sys.stdout, sys.stderr))
     output = Output(stdout, stderr)
     try:
@@ -73,6 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception:  # Python's own code for it would say that the answer is "no"
         traceback.print_exc(file=stderr)
         return Exit.BUG
+
+
+def _nothing() -> TextIO:
+    """What stands for a stdin that the shell has closed (``<&-``)."""
+    return open(os.devnull, encoding="utf-8")
 
 
 def _opened(stream: TextIO | None) -> TextIO:

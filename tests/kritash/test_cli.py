@@ -258,6 +258,20 @@ def test_a_shell_that_has_closed_the_streams_is_no_reason_to_fail(cluster: Clust
     assert subprocess.run(["sh", "-c", command], env=env, check=False).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [("put k v", 0), ("", 0), ("put k -", 0), ("node remove 3", 2), ("-e ping", 0)],
+)
+def test_a_closed_stdin_is_an_empty_one_at_which_nobody_sits(
+    cluster: Cluster, words: str, code: int
+) -> None:
+    command = f"{sys.executable} -m kritash {words} <&-"
+    env = environment(KRITA_NODES=cluster.addresses, KRITA_ADMIN_TOKEN=TOKEN.decode())
+    done = subprocess.run(["sh", "-c", command], env=env, capture_output=True, check=False)
+    assert done.returncode == code, done
+    assert b"Traceback" not in done.stderr
+
+
 def test_a_bug_is_not_a_no(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
