@@ -69,9 +69,10 @@ class Status:
         """What keeps this node from serving every key. Another node that is down
         does not: whoever asks for our health wants to know whether to come here."""
         host = self._host
-        if not host.view.cluster_id:
-            return ["this node has not heard from the cluster yet"]
+        # Damage first: that of the meta shard's replica is why the rest is not known.
         found = [f"shard {shard} is damaged here: {why}" for shard, why in host.damaged.items()]
+        if not host.view.cluster_id:
+            return [*found, "this node has not heard from the cluster yet"]
         leaderless = self._leaderless()
         if leaderless:
             found.append(f"no leader is known for shard {', '.join(map(str, leaderless))}")
@@ -172,7 +173,7 @@ class Status:
             if node != host.node
         ]
         dark = [n for n in nodes if not n["reachable"] and n["state"] != "left"]
-        leaderless = any(not shard["leader"] for shard in shards)
+        leaderless = not shards or any(not shard["leader"] for shard in shards)  # none: no map
         health = "unavailable" if leaderless else "degraded" if problems or dark else "healthy"
         return {
             "cluster_id": host.identity.cluster_id.hex(),

@@ -17,6 +17,8 @@ from krita.operations import Op
 from kritad import __version__
 from kritad.admin.nodes import memory_bytes, node_document, role_of
 from kritad.admin.status import Status
+from kritad.cluster.view import MetaView
+from kritad.host.bootstrap import META_SHARD
 from kritad.storage.errors import Corrupt
 from tests.host.cluster import Cluster, Node, grown_cluster, key_in
 from tests.host.lone import Replies
@@ -263,6 +265,24 @@ def test_a_nodes_own_problems_are_named(cluster: Cluster) -> None:
     assert "node 2 at n2:8080 cannot be reached" in problems
     assert "shard 1: a row is damaged" in problems
     assert "below its reserve" in problems
+
+
+async def test_a_damaged_meta_shard_is_told_by_the_node_that_knows_no_map_for_it(
+    tmp_path: Path,
+) -> None:
+    """Started with the damage, it has heard nothing of the cluster."""
+    cluster = Cluster(tmp_path, shards=1)
+    host = cluster.nodes[0].host
+    host.damaged[META_SHARD] = "a row does not match"
+    host.view = MetaView()
+    async with status_of(cluster, truth) as ask:
+        document = await ask(Op.CLUSTER_STATUS)
+    assert document["health"] == "unavailable"
+    assert document["problems"] == [
+        "shard 0 is damaged here: a row does not match",
+        "this node has not heard from the cluster yet",
+    ]
+    cluster.close()
 
 
 def test_roles_are_named_as_people_name_them(tmp_path: Path) -> None:
