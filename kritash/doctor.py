@@ -6,8 +6,8 @@ what the documents show: what they do not tell is no finding, and every ``mend``
 command as it has to be typed, or "" where only a hand on the machine helps, which then
 stands in ``what_to_do``.
 
-Rules that look at one node or at its disk are in ``doctor_nodes``, those that look at
-shards in ``doctor_shards``.
+Rules about nodes that nobody hears are in ``doctor_absent``, those that look at one node or
+at its disk in ``doctor_nodes``, those that look at shards in ``doctor_shards``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import attrs
 
+from kritash.doctor_absent import dead, silent
 from kritash.doctor_nodes import NODE_RULES
 from kritash.doctor_shards import SHARD_RULES
 from kritash.documents import Cluster
@@ -129,7 +130,7 @@ def _other_problems(checkup: Checkup) -> Iterator[Finding]:
 
 
 RULES: tuple[Rule, ...] = (
-    *SHARD_RULES, *NODE_RULES, _healing, _paused, _too_few_nodes, _zones, _versions,
+    *SHARD_RULES, dead, silent, *NODE_RULES, _healing, _paused, _too_few_nodes, _zones, _versions,
     _other_problems,
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The doctor's rules about nodes: dead, silent, drained, disks, clocks. Pure."""
+"""The doctor's rules about nodes that answer: drained, disks, clocks. Pure."""
 
 from __future__ import annotations
 
@@ -6,54 +6,11 @@ from collections.abc import Iterator
 
 from kritash.documents import Node, get, whole
 from kritash.finding import Checkup, Finding, Urgency
-from kritash.units import count_text, duration_text, size_text
+from kritash.units import count_text, size_text
 
 DISK_LOW_BYTES = 256 << 20  # four times the reserve that nodes have by default
 # Clocks only end idle sessions and date what people read; a second is not worth a word.
 CLOCK_SKEW_MS_MAX = 1_000.0
-
-
-def dead(checkup: Checkup) -> Iterator[Finding]:
-    """Nodes that were given up; their replicas are made anew elsewhere."""
-    spare = [
-        node.node for node in checkup.cluster.members
-        if node.usable and not node.silent and not checkup.cluster.copies_on(node.node)
-    ]  # fmt: skip
-    for node in checkup.dead:
-        left = checkup.cluster.copies_on(node.node)
-        if left:
-            why = f"{count_text(left, 'copy')} of its shards are still to be made anew elsewhere"
-        else:
-            why = "its copies are made anew; it stays a member until it is removed"
-        mend = (
-            f"kritash node replace {node.node} {spare[0]}"
-            if spare and left
-            else f"kritash node remove {node.node}"
-        )
-        yield Finding(
-            Urgency.URGENT if left else Urgency.SOON, "node-dead",
-            f"node {node.node} ({node.address}) is dead", why, mend,
-            "if its disk is whole, start it again with its old command: then it is back at once",
-        )  # fmt: skip
-
-
-def silent(checkup: Checkup) -> Iterator[Finding]:
-    """Nodes that do not answer, and may yet."""
-    for node in checkup.cluster.members:
-        if not node.silent:
-            continue
-        when = (
-            f"; it is declared dead in {duration_text(node.dead_in_s)}"
-            if node.dead_in_s is not None
-            else ""
-        )
-        yield Finding(
-            Urgency.URGENT, "node-silent",
-            f"node {node.node} ({node.address}) cannot be reached{when}",
-            "its shards survive one failure fewer until it is back",
-            what_to_do="start it again with its old command, or mend the network; kritash node "
-            f"remove {node.node}, if it is gone for good, does not wait for it",
-        )  # fmt: skip
 
 
 def leaving(checkup: Checkup) -> Iterator[Finding]:
@@ -95,7 +52,7 @@ def disks(checkup: Checkup) -> Iterator[Finding]:
             yield Finding(
                 Urgency.URGENT, "disk-full",
                 f"the disk of node {node} is below its reserve, with {left}",
-                "it leads no shard, and takes no writes but deletes",
+                _without_room(checkup, node),
                 what_to_do="make room on the disk, delete keys, or add a node and give this one "
                 f"less: kritash node set-weight {node} W",
             )  # fmt: skip
@@ -104,6 +61,14 @@ def disks(checkup: Checkup) -> Iterator[Finding]:
                 Urgency.SOON, "disk-low", f"the disk of node {node} has {size_text(free)} left",
                 "below disk_reserve_bytes it takes no writes", "kritash node add",
             )  # fmt: skip
+
+
+def _without_room(checkup: Checkup, number: int) -> str:
+    """It hands its shards to others that have room; those for which there is none stay."""
+    leaders = sum(shard.leader == number for shard in checkup.cluster.data_shards)
+    if not leaders:
+        return "it leads no shard, and takes no writes but deletes"
+    return f"the {count_text(leaders, 'shard')} that it leads take no writes but deletes"
 
 
 def clocks(checkup: Checkup) -> Iterator[Finding]:
@@ -124,4 +89,4 @@ def clocks(checkup: Checkup) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-NODE_RULES = (dead, silent, leaving, disks, clocks)
+NODE_RULES = (leaving, disks, clocks)

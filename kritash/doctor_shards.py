@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from kritash.documents import Shard, get
 from kritash.finding import Checkup, Finding, Urgency
@@ -13,45 +13,81 @@ from kritash.views.moves import move_text
 
 IMBALANCE_MAX = 1.15
 LAG_MAX = 50_000  # entries
+NAMED_MAX = 9  # shards that one finding names, if it is about many
 
 
 def _name(shard: Shard) -> str:
     return "the meta shard" if shard.meta else f"shard {shard.shard}"
 
 
-def _effect(shard: Shard) -> str:
-    if shard.meta:
-        return "nodes and shards cannot be changed; keys are served as before"
-    return "its keys can be neither read nor written"
+def _effect(shards: Sequence[Shard]) -> str:
+    """Of these shards being without a leader."""
+    unchangeable = "nodes and shards cannot be changed"
+    if not any(shard.meta for shard in shards):
+        keys = "its keys" if len(shards) == 1 else "their keys"
+        return f"{keys} can be neither read nor written"
+    if len(shards) == 1:
+        return f"{unchangeable}; keys are served as before"
+    return f"keys of the others can be neither read nor written, {unchangeable}"
+
+
+def without_majority(checkup: Checkup) -> Iterator[Finding]:
+    """Shards that nobody can lead for now. One finding for those that wait for the same
+    nodes: they have one cause."""
+    by_down: dict[tuple[int, ...], list[Shard]] = {}
+    for shard in checkup.cluster.shards:
+        if shard.majority_lost:
+            by_down.setdefault(tuple(sorted(shard.down)), []).append(shard)
+    for down, shards in by_down.items():
+        places = " and ".join(_place(checkup, node) for node in down)
+        yield Finding(
+            Urgency.NOW, "majority-lost", _majority_lost(shards, down), _effect(shards),
+            what_to_do=f"start {places}; if they are gone for good, stop the nodes that are left, "
+            "and `kritad recover --plan --data_dir DIR` on each of them says what can be saved",
+        )  # fmt: skip
+
+
+def _majority_lost(shards: Sequence[Shard], down: Sequence[int]) -> str:
+    if len(shards) == 1:
+        replicas = count_text(len(shards[0].replicas), "replica")
+        return (
+            f"{_name(shards[0])} has lost its majority: {len(down)} of its {replicas} cannot be "
+            "reached"
+        )
+    nodes = " and ".join(f"node {node}" for node in down)
+    return f"{_names(shards)} have lost their majority: {nodes} cannot be reached"
+
+
+def _names(shards: Sequence[Shard]) -> str:
+    """``9 shards (0, 1, 2, 3, 4, 5, 6, 7, 8)``, the first of them where there are many."""
+    shown = len(shards) if len(shards) <= NAMED_MAX else NAMED_MAX - 1
+    names = ", ".join(str(shard.shard) for shard in shards[:shown])
+    more = f" and {len(shards) - shown} more" if len(shards) > shown else ""
+    return f"{count_text(len(shards), 'shard')} ({names}{more})"
 
 
 def without_leader(checkup: Checkup) -> Iterator[Finding]:
-    """A shard that nobody leads: for lack of a majority, or only for now."""
+    """Shards that could have a leader, and have none."""
     for shard in checkup.cluster.shards:
-        if shard.leader:
-            continue
-        down = [r.node for r in shard.replicas if r.role == "unreachable"]
-        if 2 * len(down) >= len(shard.replicas) > 0:
-            places = " and ".join(_place(checkup, node) for node in down)
+        if not shard.leader and not shard.majority_lost:
             yield Finding(
-                Urgency.NOW, "majority-lost",
-                f"{_name(shard)} has lost its majority: {len(down)} of its "
-                f"{count_text(len(shard.replicas), 'replica')} cannot be reached",
-                _effect(shard),
-                what_to_do=f"start {places}; if they are gone for good, `kritad recover --plan` "
-                "on a node that is left says what can be saved",
-            )  # fmt: skip
-        else:
-            yield Finding(
-                Urgency.NOW, "no-leader", f"{_name(shard)} has no leader", _effect(shard),
+                Urgency.NOW, "no-leader", f"{_name(shard)} has no leader", _effect([shard]),
                 what_to_do="an election takes seconds; if it lasts, look at the network between "
                 "the nodes and at krita_wal_fsync_seconds",
             )  # fmt: skip
 
 
 def _place(checkup: Checkup, number: int) -> str:
-    address = next((n.address for n in checkup.cluster.nodes if n.node == number), "")
-    return f"node {number} ({address})" if address else f"node {number}"
+    node = next((n for n in checkup.cluster.nodes if n.node == number), None)
+    if node is None:
+        return f"node {number}"
+    heir = checkup.heir_of(node)
+    if heir is None:
+        return f"node {number} ({node.address})"
+    return (
+        f"node {number} with its old directory, at another address ({node.address} has node "
+        f"{heir.node} now)"
+    )
 
 
 def at_the_edge(checkup: Checkup) -> Iterator[Finding]:
@@ -64,11 +100,9 @@ def at_the_edge(checkup: Checkup) -> Iterator[Finding]:
         and any(r.lost for r in shard.replicas)
     ]  # fmt: skip
     if thin:
-        names = ", ".join(str(shard.shard) for shard in thin[:8])
-        more = f" and {len(thin) - 8} more" if len(thin) > 8 else ""
         yield Finding(
             Urgency.URGENT, "no-failure-tolerated",
-            f"{count_text(len(thin), 'shard')} ({names}{more}) cannot lose another replica",
+            f"{_names(thin)} cannot lose another replica",
             "with one more node down they stop answering",
             what_to_do="start the nodes that are down, or let lost copies be made anew",
         )  # fmt: skip
@@ -217,6 +251,6 @@ def stuck(checkup: Checkup) -> Iterator[Finding]:
 
 
 SHARD_RULES = (
-    without_leader, copies_differ, damaged, at_the_edge, suspect_disks, behind, too_large, held,
-    unbalanced, stuck,
+    without_majority, without_leader, copies_differ, damaged, at_the_edge, suspect_disks, behind,
+    too_large, held, unbalanced, stuck,
 )  # fmt: skip

@@ -193,6 +193,16 @@ class Shard:
         )
 
     @property
+    def down(self) -> tuple[int, ...]:
+        """The nodes whose replicas of it nobody hears."""
+        return tuple(r.node for r in self.replicas if r.role == "unreachable")
+
+    @property
+    def majority_lost(self) -> bool:
+        """Whether it cannot have a leader before some of these are back."""
+        return not self.leader and 2 * len(self.down) >= len(self.replicas) > 0
+
+    @property
     def meta(self) -> bool:
         """Whether it is the meta shard, which owns no key."""
         return self.shard == 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from kritash.documents import text
+from kritash.documents import text, wholes
 
 if TYPE_CHECKING:
     from kritash.documents import Cluster, Node
@@ -49,6 +49,25 @@ class Checkup:
     def dead(self) -> list[Node]:
         """Members that the cluster has given up waiting for."""
         return [node for node in self.cluster.members if node.dead]
+
+    @property
+    def takes_changes(self) -> bool:
+        """Whether nodes can be removed and the like: the meta shard has a leader, as far as
+        is said."""
+        return all(shard.leader for shard in self.cluster.shards if shard.meta)
+
+    @property
+    def given_up(self) -> set[int]:
+        """The nodes that a recovery has gone on without; they are refused for ever."""
+        said = (wholes(document, "given_up") for document in self.documents.values())
+        return {node for nodes in said for node in nodes}
+
+    def heir_of(self, node: Node) -> Node | None:
+        """Who answers at the address at which a silent or dead node was last."""
+        for other in self.cluster.members:
+            if other.address == node.address and other.node != node.node and other.reachable:
+                return other
+        return None
 
     def version_of(self, node: Node) -> str:
         """The version that a node runs; "" where it is not known."""

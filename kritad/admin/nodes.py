@@ -76,6 +76,7 @@ def node_document(host: Host) -> Document:
         "disk_free_bytes": host.leadership.disk_free_bytes,
         "disk_low": host.leadership.space_low,
         "memory_bytes": memory_bytes(),
+        "given_up": sorted(host.belonging.given_up),
         "vigil": host.vigil.document(host.view),
     }
 

@@ -88,7 +88,7 @@ async def test_a_node_tells_what_it_knows_of_itself(cluster: Cluster) -> None:
     assert document.keys() == {
         "node", "address", "version", "uptime_s", "boot_counter", "cluster_id", "clock_ms",
         "replicas", "transfers", "damaged", "remade", "disk_free_bytes", "disk_low", "memory_bytes",
-        "vigil",
+        "vigil", "given_up",
     }  # fmt: skip
     host = cluster.nodes[0].host
     assert document["node"] == 1

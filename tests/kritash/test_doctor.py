@@ -29,11 +29,18 @@ def both(*changes: Change) -> Change:
     return change
 
 
-def found(change: Change, nodes: int = 3, shards: int = 4) -> list[Finding]:
+def found(change: Change, nodes: int = 3, shards: int = 4, **said: object) -> list[Finding]:
+    """``said``: what each node says of itself beyond what a healthy one does."""
     status = samples.status(nodes, shards)
     change(status)
-    documents = {row["node"]: samples.node_status() for row in status["nodes"]}
+    documents = {row["node"]: samples.node_status(**said) for row in status["nodes"]}
     return diagnose(status, documents)
+
+
+def one(code: str, findings: list[Finding]) -> Finding:
+    """The only one of that code."""
+    (finding,) = [finding for finding in findings if finding.code == code]
+    return finding
 
 
 def silence(status: Document, number: int, **different: object) -> None:
@@ -170,6 +177,100 @@ def test_a_silent_node_s_countdown_is_told() -> None:
     assert "declared dead in 3 min 20 s" in next(
         f.what for f in findings if f.code == "node-silent"
     )
+
+
+def leave(status: Document, number: int) -> None:
+    status["nodes"][number - 1]["state"] = "removing"
+
+
+def take_over(status: Document) -> None:
+    """Node 3 was wiped, and has joined again, as node 4."""
+    silence(status, 3)
+    status["nodes"].append(node(4, address="10.0.0.3:8080", replicas=1, bytes=0))
+
+
+@pytest.mark.parametrize("gone", [silence, lambda s, n: silence(s, n, dead=True)])
+@pytest.mark.parametrize(
+    ("change", "said", "mend", "advice"),
+    [
+        (lambda s: leave(s, 3), {}, "", "nothing: it is being removed"),
+        (lambda _: None, {"given_up": [3]}, "kritash node remove 3", "it may not come back"),
+        (take_over, {}, "kritash node remove 3", "node 4 is at its address now"),
+    ],
+)
+def test_a_node_that_cannot_come_back_is_not_to_be_started(
+    gone: Callable[[Document, int], None], change: Change, said: Document, mend: str, advice: str
+) -> None:
+    findings = found(both(lambda s: gone(s, 3), change), **said)
+    (finding,) = [f for f in findings if f.code in ("node-silent", "node-dead")]
+    assert finding.mend == mend or finding.mend == "kritash node replace 3 4"
+    assert finding.what_to_do.startswith(advice)
+    assert "its old command" not in finding.what_to_do
+
+
+def test_nobody_is_to_be_removed_while_the_meta_shard_takes_no_changes() -> None:
+    def change(status: Document) -> None:
+        silence(status, 2)
+        silence(status, 3, dead=True)
+        for shard in status["shards"]:
+            shard["leader"] = 0
+
+    findings = found(change)
+    assert {f.code for f in findings} >= {"majority-lost", "node-silent", "node-dead"}
+    assert not any("node re" in f.mend + f.what_to_do for f in findings)
+    silent = one("node-silent", findings)
+    assert "cannot be removed while the meta shard has no leader" in silent.what_to_do
+    assert "survive" not in silent.why
+    lost = one("majority-lost", findings)
+    assert lost.what == (
+        "5 shards (0, 1, 2, 3, 4) have lost their majority: node 2 and node 3 cannot be reached"
+    )
+    assert "--data_dir" in lost.what_to_do
+
+
+def test_shards_that_wait_for_the_same_nodes_are_one_finding() -> None:
+    def change(status: Document) -> None:
+        for shard, *down in ((1, 2, 3), (2, 2, 3), (3, 1, 3)):
+            status["shards"][shard]["leader"] = 0
+            for row in status["shards"][shard]["replicas"]:
+                if row["node"] in down:
+                    row.update(replica(row["node"], "unreachable"))
+
+    lost = [f for f in found(change) if f.code == "majority-lost"]
+    assert [f.what for f in lost] == [
+        "2 shards (1, 2) have lost their majority: node 2 and node 3 cannot be reached",
+        "shard 3 has lost its majority: 2 of its 3 replicas cannot be reached",
+    ]
+
+
+def test_a_lost_majority_does_not_ask_for_a_node_whose_address_is_taken() -> None:
+    def change(status: Document) -> None:
+        lose_majority(status)
+        status["nodes"].append(node(4, address="10.0.0.3:8080", replicas=0))
+
+    what_to_do = one("majority-lost", found(change)).what_to_do
+    assert "start node 2 (10.0.0.2:8080) and node 3 with its old directory" in what_to_do
+
+
+@pytest.mark.parametrize(
+    ("shards", "names"),
+    [(8, "0, 1, 2, 3, 4, 5, 6, 7, 8"), (16, "0, 1, 2, 3, 4, 5, 6, 7 and 9 more")],
+)
+def test_of_many_shards_the_first_are_named_and_never_all_but_one(shards: int, names: str) -> None:
+    finding = one("no-failure-tolerated", found(lambda s: silence(s, 2), shards=shards))
+    assert f"{shards + 1} shards ({names})" in finding.what
+
+
+def test_a_full_disk_of_a_node_that_must_lead_does_not_say_that_it_leads_nothing() -> None:
+    def lead(status: Document) -> None:
+        for shard in status["shards"]:
+            shard["leader"] = 1
+
+    full = [f for f in found(lead, disk_low=True) if f.code == "disk-full"]
+    assert [f.why for f in full] == [
+        "the 4 shards that it leads take no writes but deletes",
+        *["it leads no shard, and takes no writes but deletes"] * 2,
+    ]
 
 
 def test_an_empty_node_is_offered_in_place_of_a_dead_one() -> None:
