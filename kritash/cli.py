@@ -35,7 +35,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-import traceback
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
@@ -43,7 +42,7 @@ from krita import __version__
 from krita.errors import BadRequest
 from kritash.commands import GLOBAL_OPTIONS
 from kritash.context import Context
-from kritash.dispatch import Ended, help_of, run_line, run_words
+from kritash.dispatch import Ended, help_of, run_line, run_words, wants
 from kritash.exits import Exit
 from kritash.help import program_help
 from kritash.output import Output
@@ -61,19 +60,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(sys.argv[1:] if argv is None else argv, output)
     except KeyboardInterrupt:
-        output.note("interrupted; if a write was on its way, its outcome is unknown")
-        return Exit.INTERRUPTED
+        return output.interrupted()
     except BrokenPipeError:
         _write_nowhere(stdout)
         return Exit.DONE  # whoever read us has enough (`| head`)
     except OSError as error:
         _write_nowhere(stdout)
         where = f"{error.filename}: " if error.filename else ""
-        output.note(f"error: the answer cannot be written: {where}{error.strerror}")
+        output.fail(
+            "OSError", f"the answer cannot be written: {where}{error.strerror}", Exit.OUTPUT
+        )
         return Exit.OUTPUT
-    except Exception:  # Python's own code for it would say that the answer is "no"
-        traceback.print_exc(file=stderr)
-        return Exit.BUG
+    except Exception as error:  # Python's own code for it would say that the answer is "no"
+        return output.crashed(error)
 
 
 def _nothing() -> TextIO:
@@ -100,6 +99,7 @@ def run(argv: Sequence[str], output: Output) -> int:
     """The same with the streams given; lets KeyboardInterrupt and
     BrokenPipeError through."""
     words = words_of(argv)
+    output.json = wants(words, b"--json")  # for what is wrong with the words themselves, too
     try:
         options, rest = parse_options(words, GLOBAL_OPTIONS)
         output.json = bool(options["json"])

@@ -8,6 +8,7 @@ pipe plain lines; ``--json`` overrides both.
 from __future__ import annotations
 
 import os
+import traceback
 from typing import TextIO
 
 import attrs
@@ -79,7 +80,10 @@ class Output:
         self.stdout.flush()
 
     def preview(self, reply: Reply) -> None:
-        """Shows a reply on stderr, for somebody who is about to be asked."""
+        """Shows a reply on stderr, for somebody who is about to be asked. Not where --json
+        is to be read by a program: it would stand in front of the error that nobody was."""
+        if self.as_json and not self.stderr.isatty():
+            return
         self.progress_done()
         renderable = render_terminal(reply) if self.stderr.isatty() else None
         if renderable is None:
@@ -148,6 +152,37 @@ class Output:
             lines.append(f"  {visible(error.hint)}")
         self.note("\n".join(lines))
         return Exit.USAGE
+
+    def interrupted(self) -> Exit:
+        """Says that Ctrl-C ended it; returns the exit code for it."""
+        unknown = "if a write was on its way, its outcome is unknown"
+        if self.as_json:
+            self._complain_json(
+                "Interrupted", "interrupted", unknown, Outcome.UNKNOWN, Exit.INTERRUPTED
+            )
+        else:
+            self.note(f"interrupted; {unknown}")
+        return Exit.INTERRUPTED
+
+    def fail(self, name: str, message: str, code: Exit) -> None:
+        """Says what failed here, and not in the cluster: what became of the request is not
+        known any more."""
+        if self.as_json:
+            self._complain_json(name, message, "", Outcome.UNKNOWN, code)
+        else:
+            self.note(f"error: {message}")
+
+    def crashed(self, error: Exception) -> Exit:
+        """Shows a bug of ours whole, for whoever reports it; returns the exit code for it."""
+        trace = "".join(traceback.format_exception(error))
+        if self.as_json:
+            self._complain_json(
+                type(error).__name__, str(error), "a bug of kritash: report it with the trace",
+                Outcome.UNKNOWN, Exit.BUG, {"trace": trace},
+            )  # fmt: skip
+        else:
+            self.note(trace.rstrip("\n"))
+        return Exit.BUG
 
     def _complain_json(
         self,

@@ -123,16 +123,18 @@ def add(context: Context, invocation: Invocation) -> Reply:
     given = ["" if options[name] is None else str(options[name]) for name in _WISHES]
     wishes = Wishes(*given)
     command = command_for(nodes, wishes)
-    document: dict[str, object] = {"command": command.words, "line": command.line}
+    remarks = remarks_on(command, has_token=context.settings.token is not None)
+    document: dict[str, object] = {
+        "command": command.words, "line": command.line, "remarks": remarks,
+    }  # fmt: skip
     patience_s = options["wait-s"]
     waits = invocation.flag("wait") or patience_s is not None
-    if not invocation.flag("json"):
-        for remark in remarks_on(command, has_token=context.settings.token is not None):
+    if not context.display.as_json:
+        for remark in remarks:
             context.display.note(remark)
     if not waits:
         return sentence(document, command.line)
-    if not invocation.flag("json"):
-        context.display.result(command.line)
+    context.display.result(command.line)
     look = look_at_arrival(context, frozenset(node.node for node in nodes))
     seconds = float(patience_s) if isinstance(patience_s, (int, float)) else None
     return ended(document, follow(context, look, seconds))

@@ -15,7 +15,7 @@ from kritash import cli
 from kritash.cli import __doc__ as cli_doc
 from kritash.exits import MEANINGS
 from tests.kritash.server import CLUSTER_ID, Cluster
-from tests.kritash.shell import environment, kritash
+from tests.kritash.shell import environment, kritash, kritash_here
 
 TOKEN = b"open sesame"
 
@@ -249,7 +249,10 @@ def test_an_answer_that_cannot_be_written_is_not_a_no(
             check=False,
         )
     assert done.returncode == 9
-    assert done.stderr == b"error: the answer cannot be written: No space left on device\n"
+    said = json.loads(done.stderr)["message"] if "--json" in arguments else done.stderr.decode()
+    assert said.removeprefix("error: ").strip() == (
+        "the answer cannot be written: No space left on device"
+    )
 
 
 def test_a_shell_that_has_closed_the_streams_is_no_reason_to_fail(cluster: Cluster) -> None:
@@ -281,6 +284,73 @@ def test_a_bug_is_not_a_no(
     monkeypatch.setattr(cli, "run", fail)
     assert cli.main([]) == 70
     assert "AssertionError: this cannot be" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--json", "--bogus"], 2),
+        (["--json", "--timeout-ms", "x", "ping"], 2),
+        (["--timeout-ms", "x", "ping", "--json"], 2),
+        (["--json", "-e", "ping", "ping"], 2),
+        (["--json", "--token-file", "/nonexistent", "ping"], 2),
+        (["--json", "frobnicate"], 2),
+        (["--json", "-e", "put a 'b"], 2),
+    ],
+)
+def test_with_json_what_is_wrong_with_the_words_is_a_document_too(
+    words: list[str], code: int
+) -> None:
+    done = kritash_here(*words)
+    document = json.loads(done.err)
+    assert (done.code, document["exit_code"], document["outcome"]) == (code, code, "not_applied")
+    assert document["message"]
+    assert done.out == b""
+
+
+@pytest.mark.parametrize(
+    ("raised", "name", "code"),
+    [
+        (KeyboardInterrupt(), "Interrupted", 130),
+        (OSError(28, "No space left on device"), "OSError", 9),
+        (AssertionError("this cannot be"), "AssertionError", 70),
+    ],
+)
+def test_with_json_every_end_is_a_document(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    raised: BaseException,
+    name: str,
+    code: int,
+) -> None:
+    def fail(*_: object) -> int:
+        raise raised
+
+    monkeypatch.setattr(cli, "_run_mode", fail)
+    monkeypatch.setattr(cli, "_write_nowhere", lambda _: None)
+    assert cli.main(["--json", "ping"]) == code
+    document = json.loads(capfd.readouterr().err)
+    assert (document["error"], document["exit_code"]) == (name, code)
+    assert document["outcome"] == "unknown"
+
+
+def test_with_json_a_plan_does_not_stand_in_front_of_the_error(cluster: Cluster) -> None:
+    """Nobody can be asked, so nobody needs to see what it is about."""
+    done = kritash(
+        "--json", "node", "drain", "3",
+        KRITA_NODES=cluster.addresses, KRITA_ADMIN_TOKEN=TOKEN.decode(),
+    )  # fmt: skip
+    assert done.code == 2
+    assert json.loads(done.err)["error"] == "ParseError"
+
+
+@pytest.mark.parametrize("words", [["--json", "node", "add"], ["node", "add", "--json"]])
+def test_with_json_the_remarks_on_a_new_node_are_in_its_document(
+    cluster: Cluster, words: list[str]
+) -> None:
+    done = kritash(*words, KRITA_NODES=cluster.addresses, KRITA_ADMIN_TOKEN=TOKEN.decode())
+    assert (done.code, done.err) == (0, "")
+    assert "with an empty data directory" in json.loads(done.out)["remarks"][0]
 
 
 def test_a_script_whose_reader_has_enough_says_that_it_was_not_run_to_its_end(
