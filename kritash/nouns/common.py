@@ -12,7 +12,8 @@ LOCK = Argument("NAME", Kind.LOCK, "the lock's name, which is a key")
 TOKEN = Argument("TOKEN", Kind.TOKEN, "the fencing token that taking it has printed")
 LEASE = Argument("LEASE", Kind.LEASE, "the lease's number")
 
-PLAN = Option("plan", "show what would move and what may fail before and after; do nothing")
+PLAN = Option("plan", "show what would move and what may fail before and after; do nothing. Exit "
+              "code 1 if it would be refused")  # fmt: skip
 WAIT = Option("wait", "follow it until it is done (Ctrl-C ends the waiting, not the work)")
 WAIT_S = Option("wait-s", "wait at most so long; exit code 1 if it is not done by then", "S",
                 Kind.SECONDS)  # fmt: skip

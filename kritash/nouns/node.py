@@ -8,6 +8,7 @@ import attrs
 
 from kritash.answers import ask, node_list
 from kritash.consent import NOT_DONE, has_consent, may_act
+from kritash.exits import Exit
 from kritash.grammar import Argument, Command, Kind, Option
 from kritash.nouns.common import ADMINISTRATION, NODE, PLAN, WAIT, WAIT_S
 from kritash.reply import Reply, View, sentence
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
     from kritash.context import Context
     from kritash.grammar import Invocation
 
-UP, DRAINING, REMOVING = 0, 1, 4  # as node_set takes them
+UP, DRAINING, LEFT, REMOVING = 0, 1, 3, 4  # as node_set takes and answers them
 _STATES: dict[object, object] = {
     UP: "up",
     DRAINING: "draining",
-    3: "left",
+    LEFT: "left",
     REMOVING: "removing",
-}  # and answers; fmt: skip
+}
 
 
 def show_list(context: Context, _: Invocation) -> Reply:
@@ -59,13 +60,14 @@ _CHANGES = {
 
 
 def set_intent(context: Context, invocation: Invocation) -> Reply:
-    """Drain, remove or replace: with --plan only says what that would do."""
+    """Drain, remove or replace: with --plan only says what that would do; code NO for what
+    would be refused."""
     change = _CHANGES[invocation.command.path[1]]
     replaces = invocation.command.path[1] == "replace"
     node = invocation.integer("OLD" if replaces else "NODE")
     successor = invocation.integer("NEW") if replaces else None
     if invocation.flag("plan") or not has_consent(context, invocation):
-        plan = Reply(View.PLAN, ask(context, "node_plan", node, change.state, successor))
+        plan = _plan_of(ask(context, "node_plan", node, change.state, successor))
         if invocation.flag("plan"):
             return plan
         context.display.preview(plan)
@@ -73,22 +75,40 @@ def set_intent(context: Context, invocation: Invocation) -> Reply:
         if not may_act(context, invocation, question):
             return NOT_DONE
     state = ask(context, "node_set", node, change.state, successor)
+    document: dict[str, object] = {
+        "node": node, "state": _STATES.get(state, state), "successor": successor,
+    }  # fmt: skip
+    if state == LEFT:  # it held nothing, or this is said once more
+        return sentence(document | {"done": True}, "ok", f"node {node} has left the cluster")
     from kritash.waiting import begun, look_at_emptying
 
     return begun(
         context,
         invocation,
-        {"node": node, "state": _STATES.get(state, state), "successor": successor},
+        document,
         change.said.format(node=node, successor=successor),
         lambda: look_at_emptying(context, node, leave=change.state == REMOVING),
     )
 
 
+def _plan_of(document: object) -> Reply:
+    from kritash.plan import Plan
+
+    return Reply(View.PLAN, document, code=Exit.NO if Plan.of(document).refusals else Exit.DONE)
+
+
 def recommission(context: Context, invocation: Invocation) -> Reply:
     """Takes back a drain, or a removal that is not done yet."""
+    from kritash.documents import Node, rows
+
     node = invocation.integer("NODE")
+    before = next((n for n in map(Node.of, rows(node_list(context))) if n.node == node), None)
     state = ask(context, "node_set", node, UP, None)
     document = {"node": node, "state": _STATES.get(state, state)}
+    if before is not None and before.state == "up":
+        return sentence(
+            document, "ok", f"node {node} was up already: there is nothing to take back"
+        )
     return sentence(document, "ok", f"node {node} is up again, and gets its share of the replicas")
 
 

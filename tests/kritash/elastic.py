@@ -49,6 +49,8 @@ class Elastic:
 
     def node_set(self, node: int, state: int, successor: int | None) -> int:
         """As NODE_SET; the state that it has then."""
+        if self.states.get(node) == LEFT and state == REMOVING:
+            return LEFT
         if node not in self.states or self.states[node] == LEFT:
             raise ConditionFailed(f"node {node} is no member of this cluster")
         others = [n for n, s in self.states.items() if s == UP and n != node]

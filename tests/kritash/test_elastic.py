@@ -11,7 +11,7 @@ import pytest
 
 from kritash.documents import Node
 from kritash.joining import Wishes, command_for, remarks_on
-from tests.kritash.elastic import SHARD_BYTES
+from tests.kritash.elastic import DRAINING, LEFT, SHARD_BYTES
 from tests.kritash.samples import node
 from tests.kritash.server import Cluster
 from tests.kritash.shell import Result, kritash_here
@@ -107,6 +107,31 @@ def test_what_the_cluster_refuses_is_no_with_its_reason(cluster: Cluster) -> Non
     done = run(cluster, "shard move 1 5 2 -y")
     assert done.code == 1
     assert "shard 1 cannot move from node 5 to 2" in done.err
+
+
+def test_a_plan_that_would_be_refused_is_no(cluster: Cluster) -> None:
+    for other in cluster.elastic.states:
+        if other != 3:
+            cluster.elastic.states[other] = DRAINING
+    for line in ("node drain 3 --plan", "node remove 3 --plan"):
+        done = run(cluster, line)
+        assert done.code == 1
+        assert b"refused\tnode 3 is the last node that is up\n" in done.out
+
+
+@pytest.mark.parametrize("waits", ["", " --wait"])
+def test_a_node_that_has_left_is_not_being_removed(cluster: Cluster, waits: str) -> None:
+    cluster.elastic.states[3] = LEFT
+    done = run(cluster, f"node remove 3 --yes{waits}")
+    assert (done.code, done.out) == (0, b"ok\tnode 3 has left the cluster\n")
+    found = document(cluster, f"node remove 3 --yes{waits}")
+    assert (found["state"], found["done"]) == ("left", True)
+
+
+def test_of_a_node_that_is_up_nothing_is_taken_back(cluster: Cluster) -> None:
+    assert b"node 3 was up already" in run(cluster, "node recommission 3").out
+    run(cluster, "node drain 3 --yes")
+    assert b"node 3 is up again" in run(cluster, "node recommission 3").out
 
 
 # -- Waiting -------------------------------------------------------------------
