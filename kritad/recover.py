@@ -33,6 +33,7 @@ from kritad.cluster.recovery import (
     RecoveryRefused,
     ReplicaSurvey,
     decide,
+    done_already,
     given_up,
     read_record,
 )
@@ -121,6 +122,7 @@ class _Store:
             raise DirectoryRefused(f"{path} holds no node of a cluster", "name its --data_dir")
         self.directory = stack.enter_context(closing(DataDirectory(path)))
         self._stack = stack
+        self.records: list[bytes] = []  # of the recoveries it is a part of; see ``survey``
 
     def survey(self) -> NodeSurvey:
         """What it holds, verified. Reads all of it; raises StorageError for damage that
@@ -146,7 +148,8 @@ class _Store:
                 else _survey(raft_db, data_db, row)
                 for row in raft_db.replicas()
             )
-            lost = tuple(sorted(given_up(raft_db.recoveries())))
+            self.records = raft_db.recoveries()
+            lost = tuple(sorted(given_up(self.records)))
             return NodeSurvey(known.cluster_id, known.node_id, known.boot_counter, replicas, lost)
 
     def recover(self, own: Sequence[Forced], commits: Sequence[int], record: bytes) -> None:
@@ -202,13 +205,20 @@ def _apply(
 ) -> int:
     if not options.keep:
         raise RecoveryRefused("which nodes are left?", "name them all: --keep 1,3")
+    pending = [
+        (store, survey)
+        for store, survey in zip(stores, surveys, strict=True)
+        if not _is_done(store, survey, options.keep, say)
+    ]
+    if not pending:
+        return EXIT_OK
     decision = _decide(options, surveys)
     for line in decision_lines(decision):
         say(line)
     if not options.yes and not _confirmed(decision, say, ask):
         return EXIT_USAGE
     at_ms = time.time_ns() // 1_000_000
-    for store, survey in zip(stores, surveys, strict=True):
+    for store, survey in pending:
         own = [forced for forced in decision.forced if forced.node == survey.node]
         commits = {replica.shard: replica.commit for replica in survey.replicas}
         record = decision.record(at_ms, survey.boot_counter)
@@ -223,6 +233,13 @@ def _apply(
     for node in decision.lost:
         say(f"then: kritash node remove {node} --yes")
     return EXIT_OK
+
+
+def _is_done(store: _Store, survey: NodeSurvey, kept: Sequence[int], say: Say) -> bool:
+    record = done_already(store.records, survey, kept)
+    if record is not None:
+        say(f"done already on node {survey.node} (decision {record['decision']}): nothing changed")
+    return record is not None
 
 
 def _decide(options: argparse.Namespace, surveys: list[NodeSurvey]) -> Decision:

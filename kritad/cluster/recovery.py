@@ -166,6 +166,19 @@ def given_up(records: Iterable[bytes]) -> frozenset[int]:
     return frozenset(node for record in records for node in read_record(record)["lost"])
 
 
+def done_already(
+    records: Iterable[bytes], survey: NodeSurvey, kept: Collection[int]
+) -> Mapping[str, Any] | None:
+    """The record of the recovery that went on with these nodes and without all others that
+    this store knows of, if it is a part of one; None otherwise. A repetition must not be
+    decided anew: the store's own part is done, so another decision would come of it."""
+    others = _named([survey]) - set(kept)
+    for record in map(read_record, records):
+        if set(record["kept"]) == set(kept) and others <= set(record["lost"]):
+            return record
+    return None
+
+
 def decide(
     surveys: Sequence[NodeSurvey], kept: Collection[int], *, leave_damaged: bool = False
 ) -> Decision:

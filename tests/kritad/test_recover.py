@@ -120,8 +120,8 @@ def test_the_newest_log_gets_an_entry_that_makes_it_the_only_voter(
     assert "kritash node remove 5 --yes" in done.text
     assert "nodes 2, 4, 5 were given up" in recover.record_line(records(stores[3])[0])
     again = run("--apply", *both, "--keep=1,3", "--yes")
-    assert again.status == recover.EXIT_CONFIG
-    assert "nothing to recover" in again.text
+    assert again.status == recover.EXIT_OK
+    assert again.text.count("done already") == 2
 
 
 def test_survivors_that_exchange_their_plans_decide_the_same(stores: dict[int, Path]) -> None:
@@ -138,6 +138,32 @@ def test_survivors_that_exchange_their_plans_decide_the_same(stores: dict[int, P
     assert said[0] == said[1]
     assert boot(stores[1]).last_index == LAST[1]
     assert boot(stores[3]).last_index == LAST[3] + 1
+
+
+def test_repeated_it_changes_nothing_and_names_the_decision_that_was_made(
+    stores: dict[int, Path],
+) -> None:
+    """The store's own part is done: decided anew, something else would come of it."""
+    plans = {node: plan_file(path) for node, path in stores.items()}
+    for node, other in ((3, 1), (1, 3)):
+        words = ("--apply", "--data_dir", stores[node], "--keep=1,3", "--with", plans[other])
+        first = run(*words, "--yes")
+        assert first.status == 0, first.text
+        decision = first.said[0].split()[1].rstrip(":")
+        before = boot(stores[node]), records(stores[node])
+        for again in (run(*words), run(*words, "--yes"), run(*words[:-2], "--yes")):
+            assert again.status == 0, again.text
+            assert again.said == [
+                f"done already on node {node} (decision {decision}): nothing changed"
+            ]
+        assert (boot(stores[node]), records(stores[node])) == before
+
+
+def test_another_set_of_survivors_is_another_recovery(stores: dict[int, Path]) -> None:
+    both = ("--data_dir", stores[1], "--data_dir", stores[3])
+    assert run("--apply", *both, "--keep=1,3", "--yes").status == 0
+    done = run("--apply", "--data_dir", stores[1], "--keep=1", "--yes")
+    assert "done already" not in done.text
 
 
 def test_a_plan_that_is_older_than_its_directory_is_refused(stores: dict[int, Path]) -> None:
