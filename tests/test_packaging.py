@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import setuptools
 
+from tests.kritash.shell import environment
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -158,6 +160,23 @@ def test_the_unit_is_exposed_no_more_than_a_hardened_service_is(unit: Path) -> N
     """Of ten; Debian's prometheus has 4.0, and what needs the network at least 1."""
     done = systemd_analyze("security", "--offline=true", "--threshold=20", str(unit))
     assert done.returncode == 0, done.stdout.splitlines()[-1]
+
+
+def test_what_the_unit_says_to_do_first_works_where_there_is_nothing(tmp_path: Path) -> None:
+    """The commands of its comment, in their order, below another root."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    head = UNIT.read_text(encoding="utf-8").partition("[Unit]")[0]
+    commands = re.findall(r"(?m)^#   [a-z ]+: +(.*/etc/krita\b[^,\n]*)", head)
+    assert len(commands) == 3
+    for command in commands:
+        here = command.replace("/etc/", f"{tmp_path}/").replace(
+            "kritad config", f"{sys.executable} -m kritad config"
+        )
+        subprocess.run(["sh", "-ec", here], check=True, env=environment())
+    made = tmp_path / "krita"
+    assert (made / "admin_token").stat().st_mode & 0o777 == 0o600
+    assert (made / "kritad.yaml").stat().st_size > 0
 
 
 def test_the_flags_in_the_unit_are_settings() -> None:
