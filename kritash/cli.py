@@ -45,6 +45,7 @@ from kritash.context import Context
 from kritash.dispatch import Ended, help_of, run_line, run_words, wants
 from kritash.exits import Exit
 from kritash.help import program_help
+from kritash.interruption import NothingSent, nothing_sent, patient
 from kritash.output import Output
 from kritash.parser import parse_options
 from kritash.settings import SettingsError, load_settings
@@ -59,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = Output(stdout, stderr)
     try:
         return run(sys.argv[1:] if argv is None else argv, output)
-    except KeyboardInterrupt:
-        return output.interrupted()
+    except KeyboardInterrupt as interrupt:
+        return output.interrupted(interrupt)
     except BrokenPipeError:
         _write_nowhere(stdout)
         return Exit.DONE  # whoever read us has enough (`| head`)
@@ -116,6 +117,12 @@ def run(argv: Sequence[str], output: Output) -> int:
         return output.complain(BadRequest(str(error)))
     try:
         return _run_mode(context, output, options, rest)
+    except NothingSent:
+        raise
+    except KeyboardInterrupt as interrupt:
+        if context.connected:
+            raise
+        raise NothingSent from interrupt
     finally:
         context.close()
 
@@ -127,7 +134,7 @@ def _open_context(options: dict[str, object], rest: Sequence[Word], output: Outp
     settings = load_settings(options, os.environ)
     context = Context(settings, output, assume_yes=bool(options["yes"]))
     if rest or lines:
-        context.stdin = sys.stdin.buffer
+        context.stdin = patient(sys.stdin.buffer)
     if sys.stdin.isatty() and sys.stderr.isatty():
         context.ask = ask_terminal
     return context
@@ -168,12 +175,13 @@ def _run_script(context: Context, output: Output, lines: Iterable[str], keep_goi
 
 def _stdin_lines() -> Iterable[str]:
     """Line by line as they come, so that a program can converse with us."""
-    for line in sys.stdin.buffer:
+    for line in patient(sys.stdin.buffer):
         yield line.decode("utf-8", "surrogateescape")
 
 
 def ask_terminal(question: str) -> bool:
     """A yes-or-no question at the terminal; only y or yes is one."""
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    with nothing_sent():
+        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.flush()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -92,6 +92,11 @@ class Context:
             self._client = open_client(self.settings)
         return self._client
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a client, so that anything can have been sent."""
+        return self._client is not None
+
     def close(self) -> None:
         """Idempotent."""
         if self._client is not None:

@@ -22,6 +22,7 @@ import attrs
 
 from krita.errors import BadRequest, ConditionFailed, KritaError, Outcome
 from krita.values import PutResult
+from kritash.interruption import NothingSent
 from kritash.reply import Reply, sentence
 from kritash.transfer.formats import DEFAULT, FORMATS, Format, format_of
 from kritash.transfer.record import Record, TransferError, checked
@@ -90,6 +91,10 @@ def run_import(context: Context, invocation: Invocation) -> Reply:
                     _show(context, order, counts, total)
     except TransferError as error:
         raise _stopped(BadRequest(f"{order.path}: {error}"), counts) from error
+    except NothingSent as interrupt:  # while standard input had no more for us
+        if counts.records:
+            interrupt.done = f"{count_text(counts.records, 'record')} had been imported"
+        raise
     return _reply(context, order, counts)
 
 

@@ -16,6 +16,7 @@ import attrs
 from krita.errors import KritaError, Outcome
 from kritash.cells import visible
 from kritash.exits import Exit, exit_of
+from kritash.interruption import NothingSent
 from kritash.render import render_json, render_plain, render_terminal, terminal_text
 from kritash.reply import Reply, View
 from kritash.words import ParseError
@@ -153,15 +154,16 @@ class Output:
         self.note("\n".join(lines))
         return Exit.USAGE
 
-    def interrupted(self) -> Exit:
-        """Says that Ctrl-C ended it; returns the exit code for it."""
-        unknown = "if a write was on its way, its outcome is unknown"
+    def interrupted(self, interrupt: KeyboardInterrupt) -> Exit:
+        """Says that Ctrl-C ended it, and what became of the request; returns the exit code."""
+        outcome, after = Outcome.UNKNOWN, "if a write was on its way, its outcome is unknown"
+        if isinstance(interrupt, NothingSent):
+            after = interrupt.done
+            outcome = Outcome.APPLIED if after else Outcome.NOT_APPLIED
         if self.as_json:
-            self._complain_json(
-                "Interrupted", "interrupted", unknown, Outcome.UNKNOWN, Exit.INTERRUPTED
-            )
+            self._complain_json("Interrupted", "interrupted", after, outcome, Exit.INTERRUPTED)
         else:
-            self.note(f"interrupted; {unknown}")
+            self.note(f"interrupted; {after}" if after else "interrupted")
         return Exit.INTERRUPTED
 
     def fail(self, name: str, message: str, code: Exit) -> None:

@@ -38,7 +38,7 @@ def _run_one(context: Context, output: Output, line: str) -> bool:
     """Runs a line; True when it was the last."""
     try:
         return run_line(context, output, line).leave
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         # The client has given the request up and is ready for the next.
-        output.note("interrupted; if a write was on its way, its outcome is unknown")
+        output.interrupted(interrupt)
         return False

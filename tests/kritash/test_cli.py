@@ -309,11 +309,11 @@ def test_with_json_what_is_wrong_with_the_words_is_a_document_too(
 
 
 @pytest.mark.parametrize(
-    ("raised", "name", "code"),
+    ("raised", "name", "code", "outcome"),
     [
-        (KeyboardInterrupt(), "Interrupted", 130),
-        (OSError(28, "No space left on device"), "OSError", 9),
-        (AssertionError("this cannot be"), "AssertionError", 70),
+        (KeyboardInterrupt(), "Interrupted", 130, "not_applied"),  # there is no connection yet
+        (OSError(28, "No space left on device"), "OSError", 9, "unknown"),
+        (AssertionError("this cannot be"), "AssertionError", 70, "unknown"),
     ],
 )
 def test_with_json_every_end_is_a_document(
@@ -322,6 +322,7 @@ def test_with_json_every_end_is_a_document(
     raised: BaseException,
     name: str,
     code: int,
+    outcome: str,
 ) -> None:
     def fail(*_: object) -> int:
         raise raised
@@ -331,7 +332,7 @@ def test_with_json_every_end_is_a_document(
     assert cli.main(["--json", "ping"]) == code
     document = json.loads(capfd.readouterr().err)
     assert (document["error"], document["exit_code"]) == (name, code)
-    assert document["outcome"] == "unknown"
+    assert document["outcome"] == outcome
 
 
 def test_with_json_a_plan_does_not_stand_in_front_of_the_error(cluster: Cluster) -> None:

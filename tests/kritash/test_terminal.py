@@ -150,6 +150,14 @@ def test_a_transfer_asks_and_takes_no_for_an_answer(cluster: Cluster, terminal: 
     assert cluster.leaders[1] == 3
 
 
+def test_ctrl_c_at_a_question_leaves_nothing_unknown(terminal: Terminal) -> None:
+    terminal.type("shard transfer 1 3" + ENTER)
+    terminal.wait_for("[y/N]")
+    terminal.type(CTRL_C)
+    terminal.wait_for("interrupted")
+    assert "outcome" not in terminal.wait_for("krita ")
+
+
 def test_a_drain_shows_its_plan_asks_and_is_followed_with_a_bar(cluster: Cluster) -> None:
     arguments = ("node", "drain", "3", "--wait")
     variables = {"KRITA_NODES": cluster.addresses, "KRITA_ADMIN_TOKEN": "sesame"}
