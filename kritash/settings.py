@@ -94,5 +94,7 @@ def open_history(path: Path) -> Path | None:
 
 def belongs_in_history(line: str) -> bool:
     """Whether a line may be written to disk: not if it begins with a blank (as
-    in other shells), nor if it seems to carry a secret."""
-    return bool(line.strip()) and not line[0].isspace() and not _SENSITIVE.search(line)
+    in other shells), nor if it seems to carry a secret. Of several that were pasted, which
+    are kept as one, none may."""
+    private = any(part[0].isspace() for part in line.split("\n") if part)
+    return bool(line.strip()) and not private and not _SENSITIVE.search(line)

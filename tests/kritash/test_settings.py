@@ -82,6 +82,7 @@ def test_a_history_that_is_a_link_elsewhere_is_not_written(tmp_path: Path) -> No
     [
         ("get a", True), (" get a", False), ("", False), ("   ", False),
         ("put db/Password x", False), ("put api-token x", False), ("put my_secret x", False),
+        ("get a\n\nget b", True), ("get a\n get b", False),
     ],
 )  # fmt: skip
 def test_lines_that_may_hold_a_secret_are_not_kept(line: str, kept: bool) -> None:

@@ -136,6 +136,27 @@ def test_ctrl_c_clears_the_line_and_does_not_leave(terminal: Terminal) -> None:
     assert terminal.wait_for_exit() == 0
 
 
+PASTED = "\x1b[200~{}\x1b[201~"
+
+
+def test_lines_that_are_pasted_are_commands_up_to_the_first_that_fails(
+    cluster: Cluster, terminal: Terminal
+) -> None:
+    terminal.type(PASTED.format("put a 1\n\nput b 'x y'\r\n  put c 3\n") + ENTER)
+    for _ in range(3):
+        terminal.wait_for("ok  revision")
+    assert [cluster.rows[key][0] for key in (b"a", b"b", b"c")] == [b"1", b"x y", b"3"]
+    terminal.wait_for(">")
+    terminal.type(PASTED.format("put d 4\nget absent\nput e 5\n\nput f 6") + ENTER)
+    terminal.wait_for("there is no such key")
+    terminal.wait_for("2 lines behind it not run")
+    assert b"d" in cluster.rows
+    assert not {b"e", b"f"} & cluster.rows.keys()
+    terminal.type(PASTED.format("exit\nput g 7") + ENTER)
+    assert terminal.wait_for_exit() == 0
+    assert b"g" not in cluster.rows
+
+
 def test_a_transfer_asks_and_takes_no_for_an_answer(cluster: Cluster, terminal: Terminal) -> None:
     terminal.type("shard transfer 1 3" + ENTER)
     terminal.wait_for("Hand the leadership of shard 1 to node 3? [y/N]")
