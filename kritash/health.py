@@ -5,24 +5,36 @@ from __future__ import annotations
 
 import attrs
 
+from krita.errors import KritaError
 from kritash.documents import Cluster, Move, Shard, get, rows, whole
-from kritash.exits import Exit
+from kritash.exits import Exit, exit_of
 from kritash.units import count_text
 
 # One code for each state, so that a monitor needs no parser.
 EXITS = {"healthy": Exit.DONE, "degraded": Exit.NO, "unavailable": Exit.UNAVAILABLE}
 
 
+# What -1 nodes that may be off, or be lost for good, mean.
+NO_MAJORITY = "some shard has lost its majority"
+NO_COPY = "of some shard no copy answers"
+
+
 @attrs.frozen
 class Summary:
     """One line on the cluster. ``health`` is that of the cluster_status document,
-    or "connecting" or "unreachable"."""
+    or "connecting", "unreachable" or "denied"."""
 
     health: str
     text: str
 
 
 CONNECTING = Summary("connecting", "")
+
+
+def trouble(error: KritaError) -> Summary:
+    """The line for a status that could not be had: a node that refuses us is there."""
+    denied = exit_of(error) is Exit.DENIED
+    return Summary("denied" if denied else "unreachable", error.message)
 
 
 def summarize(status: object) -> Summary:
@@ -85,13 +97,13 @@ def tolerance_text(document: object) -> str:
     parts = []
     if down is not None:
         parts.append(
-            "some shard has lost its majority"
+            NO_MAJORITY
             if down < 0
             else f"{count_text(down, 'node') if down else 'no node'} may be off"
         )
     if lost is not None:
         parts.append(
-            "of some shard no copy answers"
+            NO_COPY
             if lost < 0
             else f"{count_text(lost, 'node') if lost else 'none'} may be lost for good"
         )

@@ -13,7 +13,7 @@ import attrs
 
 from krita.errors import KritaError
 from kritash.context import check_reachable, open_client
-from kritash.health import CONNECTING, Summary, summarize
+from kritash.health import CONNECTING, summarize, trouble
 from kritash.recent import Recent
 from kritash.settings import Settings
 
@@ -52,7 +52,7 @@ class HealthWatch:
                         check_reachable(self._settings)
                     reply = client.call("cluster_status")
                 except KritaError as error:
-                    self.summary = Summary("unreachable", error.message)
+                    self.summary = trouble(error)
                 else:
                     status = reply[0] if reply else None
                     self.summary = summarize(status)

@@ -68,8 +68,12 @@ def _reason(
         return "the moves of this shard are paused"
     away = [node for node in sorted(move.adding.values()) if node not in known]
     if away:
-        numbers = ", ".join(map(str, away))
-        return f"node {numbers} does not answer"
+        numbers = " and ".join(map(str, away))
+        return (
+            f"node {numbers} does not answer"
+            if len(away) == 1
+            else f"nodes {numbers} do not answer"
+        )
     states = {text(transfer, "state") for transfer in transfers}
     if move.step is Step.COPYING and states == {"waiting"}:
         return "other snapshots go first: a node sends two at a time, and receives two"

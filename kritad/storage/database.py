@@ -131,7 +131,8 @@ def failure(path: Path, doing: str, error: sqlite3.Error | UnicodeDecodeError) -
         return Corrupt(
             None,
             f"cannot {doing} {path}: {error}",
-            "the file is damaged; let the cluster rebuild this node's replicas",
+            "the file is damaged: move the data directory away and start with --join_ip; the "
+            "cluster rebuilds this node's replicas",
         )
     return write_failure(path, doing, error)
 

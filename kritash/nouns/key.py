@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from krita.errors import ConditionFailed
 from krita.operations import Consistency
 from kritash.exits import Exit
 from kritash.grammar import Command, Kind, Option
@@ -62,15 +63,21 @@ def get(context: Context, invocation: Invocation) -> Reply:
 def put(context: Context, invocation: Invocation) -> Reply:
     """Sets a key."""
     key = invocation.key()
-    result = context.client.put(
-        key,
-        read_value(context, invocation),
-        content_type=invocation.text("content-type"),
-        if_absent=invocation.flag("if-absent"),
-        previous=invocation.flag("previous"),
-        **life_of(invocation),
-        **guard_of(invocation),
-    )
+    try:
+        result = context.client.put(
+            key,
+            read_value(context, invocation),
+            content_type=invocation.text("content-type"),
+            if_absent=invocation.flag("if-absent"),
+            previous=invocation.flag("previous"),
+            **life_of(invocation),
+            **guard_of(invocation),
+        )
+    except ConditionFailed as error:
+        if invocation.flag("if-absent") and error.detail and not error.detail.get("if_lock"):
+            # The cluster knows it as if_revision 0, which nobody has said here.
+            error.message = f"--if-absent: the key is there, at revision {error.detail['revision']}"
+        raise
     context.recent.saw_key(key)
     document: dict[str, object] = {
         "key": key, "revision": result.revision, "existed": result.existed,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kritash import draw
 from kritash.cells import Rows, cell, row
 from kritash.documents import Cluster, Move, get, rows, text, texts, whole
-from kritash.health import tolerance_text
+from kritash.health import NO_COPY, NO_MAJORITY, tolerance_text
 from kritash.units import count_text
 from kritash.views import nodes, shards
 from kritash.views.moves import move_text
@@ -71,8 +71,8 @@ def health_plain(document: object) -> Rows:
     short = get(document, "short_of_copies")
     return [
         row("health", text(document, "health")),
-        row("tolerates_off", whole(tolerates, "availability")),
-        row("tolerates_lost", whole(tolerates, "data")),
+        _tolerated("tolerates_off", whole(tolerates, "availability"), NO_MAJORITY),
+        _tolerated("tolerates_lost", whole(tolerates, "data"), NO_COPY),
         *(row("problem", problem) for problem in texts(document, "problems")),
         row("short_of_copies", short or None),
         row("paused", get(document, "paused")),
@@ -83,6 +83,11 @@ def health_plain(document: object) -> Rows:
         *(row("waiting", move_text(Move.of(move))) for move in rows(get(document, "waiting"))),
         row("moves_to_come", whole(document, "moves_to_come")),
     ]  # fmt: skip
+
+
+def _tolerated(name: str, number: int | None, below: str) -> list[str]:
+    """A number of nodes; -1 is none, so what it means stands behind it."""
+    return row(name, number, below) if number is not None and number < 0 else row(name, number)
 
 
 def health_drawn(document: object) -> RenderableType:

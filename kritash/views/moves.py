@@ -65,13 +65,18 @@ def drawn(moves: object) -> RenderableType:
 
 def step_text(move: Move) -> str:
     """The step, and why it is not getting further if that is known."""
-    step = f"held ({cell(move.step)})" if move.held else cell(move.step)
+    step = _step(move)
     return f"{step}: {cell(move.reason)}" if move.reason else step
 
 
+def _step(move: Move) -> str:
+    return f"held ({cell(move.step)})" if move.held else cell(move.step)
+
+
 def move_text(move: Move) -> str:
-    """``shard 3: copying from 1 to 4, 40.0 % of 1.0 GiB, 3 min left``."""
-    parts = [step_text(move)]
+    """``shard 3: copying from 1 to 4, 40.0 % of 1.0 GiB, 3 min left``, and behind it why it
+    is not getting further."""
+    parts = [_step(move)]
     if move.in_place:
         parts.append(f"anew on {cell(move.targets)}")
     elif move.sources:
@@ -83,7 +88,7 @@ def move_text(move: Move) -> str:
         line += f", {share_text(move.share)} of {size_text(move.total_bytes)}"
     if move.eta_s is not None:
         line += f", {duration_text(move.eta_s)} left"
-    return line
+    return f"{line}; {cell(move.reason)}" if move.reason else line
 
 
 def plan_plain(document: object) -> Rows:

@@ -252,6 +252,16 @@ def test_a_move_to_a_node_that_is_away_says_so(cluster: Cluster, moving: Moving)
     assert row["reason"] == f"node {moving.target} does not answer"
 
 
+def test_several_that_are_away_are_told_in_one_sentence(cluster: Cluster, moving: Moving) -> None:
+    wanted = moving.node.host.view.shards[1].replicas
+    more = attrs.evolve(wanted[0], replica=901, node=99)
+    set_shard(moving.node, 1, replicas=(*wanted, more))
+    documents = known(cluster)
+    del documents[moving.target]
+    (row,) = move_rows(moving.node.host.view, documents)
+    assert row["reason"] == f"nodes {moving.target} and 99 do not answer"
+
+
 def test_a_joint_configuration_shows(cluster: Cluster, moving: Moving) -> None:
     documents = known(cluster)
     for replica in documents[moving.leader.number]["replicas"]:

@@ -31,7 +31,9 @@ def test_a_duration_without_a_unit_is_refused_with_a_mark_under_it(shell: Shell)
 
 def test_conditions_of_a_write_that_do_not_hold_are_code_1(shell: Shell) -> None:
     shell("key", "put", "k", "v", "--if-absent")
-    assert "outcome: not applied" in shell.error("put", "k", "w", "--if-absent", code=1)
+    refused = shell.error("put", "k", "w", "--if-absent", code=1)
+    assert refused.startswith("error: --if-absent: the key is there, at revision 2\n")
+    assert "outcome: not applied" in refused
     shell.error("put", "k", "w", "--if-revision", "9999", code=1)
     shell.error("delete", "k", "--if-revision", "9999", code=1)
     revision = shell.json("get", "k")["revision"]

@@ -8,13 +8,14 @@ import pytest
 from rich.console import Console
 
 from krita.ring import RING_SIZE
-from kritash.documents import Cluster
+from kritash.documents import Cluster, Move
 from kritash.health import health_document
 from kritash.plan import Plan
 from kritash.render import render_plain, render_terminal
 from kritash.reply import Reply, View
 from kritash.ring import EMPTY, HOLDS, LEADS, NOBODY, STRIP_COLUMNS, UNKNOWN, picture, ring_document
 from kritash.shard_detail import shard_document
+from kritash.views.moves import move_text
 from tests.kritash import samples
 from tests.kritash.samples import MIB, Document
 
@@ -211,9 +212,23 @@ def test_health_tells_what_goes_on_and_what_waits() -> None:
     text = "\n".join(drawn(View.HEALTH, document, 100))
     assert "tolerates: no node may be off, 1 node may be lost for good" in text
     assert "under way: shard 1: copying from 2 to 4, 40.0 % of 10.0 MiB, 3 s left" in text
-    assert "waits: shard 2: copying: node 4 does not answer from 3 to 4" in text
+    assert "waits: shard 2: copying from 3 to 4, 40.0 % of 10.0 MiB" in text
+    assert "; node 4 does not answer" in text
     assert "2 shards more will move" in text
     assert ["moves_to_come", "2"] in plain(View.HEALTH, document)
+
+
+def test_what_waits_is_a_sentence() -> None:
+    waits = samples.move(3, 1, 2, to=[2, 3], sent_bytes=None, total_bytes=None, eta_s=None)
+    waits |= {"from": [], "reason": "nodes 2 and 3 do not answer"}
+    assert move_text(Move.of(waits)) == "shard 3: copying to 2,3; nodes 2 and 3 do not answer"
+
+
+def test_a_number_below_none_says_what_it_means() -> None:
+    document = health_document(samples.status(tolerates={"availability": -1, "data": 0}))
+    lines = plain(View.HEALTH, document)
+    assert ["tolerates_off", "-1", "some shard has lost its majority"] in lines
+    assert ["tolerates_lost", "0"] in lines
 
 
 def test_health_knows_when_it_is_too_late() -> None:

@@ -11,14 +11,16 @@ from krita.errors import (
     ERRORS,
     Busy,
     ConnectionFailed,
+    Forbidden,
     InternalError,
     KritaError,
     Outcome,
     SessionExpired,
+    Unauthenticated,
     Unavailable,
 )
 from kritash.exits import Exit, exit_of
-from kritash.health import summarize
+from kritash.health import Summary, summarize, trouble
 from kritash.settings import (
     SettingsError,
     belongs_in_history,
@@ -137,3 +139,16 @@ def test_the_toolbar_says_what_moves_and_leaves_out_who_has_left() -> None:
 @pytest.mark.parametrize("status", [None, [], {}, {"nodes": None, "shards": [3]}])
 def test_a_status_in_an_unknown_shape_does_not_break_the_toolbar(status: object) -> None:
     summarize(status)
+
+
+@pytest.mark.parametrize(
+    ("error", "health"),
+    [
+        (ConnectionFailed("nobody there"), "unreachable"),
+        (Unavailable("no time"), "unreachable"),
+        (Unauthenticated("the token is another"), "denied"),
+        (Forbidden("the token is needed"), "denied"),
+    ],
+)
+def test_a_node_that_refuses_us_is_not_unreachable(error: KritaError, health: str) -> None:
+    assert trouble(error) == Summary(health, error.message)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from kritad.storage.data_db import DataDatabase
-from kritad.storage.database import execute_rows, open_reader, version_warnings
-from kritad.storage.errors import StorageError, StoreFailed
+from kritad.storage.database import execute_rows, open_reader, open_writer, version_warnings
+from kritad.storage.errors import Corrupt, StorageError, StoreFailed
 from kritad.storage.migrations import DATA, RAFT, migrate
 from kritad.storage.raft_db import RaftDatabase
 
@@ -62,6 +62,13 @@ def test_the_log_is_synced_at_every_commit_and_checkpointed_by_us_alone(tmp_path
         ):
             assert database._writer.execute(f"PRAGMA {pragma}").fetchone() == (value,)
         database.close()
+
+
+def test_a_file_that_is_damaged_as_a_whole_says_how_to_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "data.db"
+    path.write_bytes(b"no database at all" * 1000)
+    with pytest.raises(Corrupt, match=r"move the data directory away and start with --join_ip"):
+        open_writer(path, "NORMAL")
 
 
 def test_a_path_that_cannot_be_opened_is_named(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_database_that_sqlite_cannot_read_is_left_as_it_is(make_cluster: MakeC
     assert node.wait_exit() == EXIT_CONFIG
     said = node.log_tail(1)
     assert str(path) in said
-    assert "the file is damaged; let the cluster rebuild this node's replicas" in said
+    assert "the file is damaged: move the data directory away and start with --join_ip" in said
     assert path.read_bytes() == damaged
 
 
