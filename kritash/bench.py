@@ -257,6 +257,9 @@ def make_report(
         dict(tally.errors),
         dict(tally.retries),
         interrupted,
+        settings.prefix.decode("utf-8", "backslashreplace"),
+        # What has failed may have been written.
+        settings.fill or (settings.operation != "get" and bool(tally.done or tally.errors)),
     )
 
 

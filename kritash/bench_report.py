@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from array import array
 from collections.abc import Mapping, Sequence
 
 import attrs
+
+from kritash.units import count_text
 
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
@@ -60,6 +63,8 @@ class Report:
     errors: Mapping[str, int]
     retries: Mapping[str, int]
     interrupted: bool = False
+    prefix: str = ""  # what the keys begin with
+    wrote: bool = False  # so there are some of them now
 
     @property
     def requests(self) -> int:
@@ -91,6 +96,8 @@ class Report:
             "retries": dict(self.retries),
             "client_cpu_us_per_request": round(self.cpu_us, 1),
             "interrupted": self.interrupted,
+            "prefix": self.prefix,
+            "wrote": self.wrote,
         }
 
     def to_text(self) -> str:
@@ -112,7 +119,15 @@ class Report:
         lines.append(f"client      {self.cpu_us:.1f} µs of processor time per request")
         if self.interrupted:
             lines.append("interrupted before its time")
+        if self.wrote:
+            lines.append(f"left        {self._left()}")
         return "\n".join(lines)
+
+    def _left(self) -> str:
+        left = f"up to {count_text(self.keys, 'key')}"
+        if not self.prefix:
+            return f"{left}, from 00000000 on"
+        return f"{left}: kritash key delete --prefix {shlex.quote(self.prefix)} removes them"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, TextIO
 
 import attrs
 
-from krita.errors import BadRequest, ConditionFailed, KritaError, Outcome
+from krita.errors import BadRequest, ConditionFailed, KritaError
 from krita.values import PutResult
+from kritash.batch import broken_off, shown, worst
 from kritash.interruption import NothingSent
 from kritash.reply import Reply, sentence
 from kritash.transfer.formats import DEFAULT, FORMATS, Format, format_of
@@ -90,7 +91,8 @@ def run_import(context: Context, invocation: Invocation) -> Reply:
                 if len(batch) == BATCH_RECORDS_MAX:
                     _show(context, order, counts, total)
     except TransferError as error:
-        raise _stopped(BadRequest(f"{order.path}: {error}"), counts) from error
+        message = f"{order.path}: {error}"
+        raise _stopped(BadRequest(message), counts, message) from error
     except NothingSent as interrupt:  # while standard input had no more for us
         if counts.records:
             interrupt.done = f"{count_text(counts.records, 'record')} had been imported"
@@ -162,11 +164,6 @@ def _prepared(record: Record, order: Order) -> Record:
     return checked(record, shown(record.key))
 
 
-def shown(key: bytes) -> str:
-    """A key in a message."""
-    return repr(key.decode("utf-8", "backslashreplace"))
-
-
 def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
     """What is put at once. What stands before an error is given first."""
     batch: list[Record] = []
@@ -215,12 +212,12 @@ def _put(context: Context, order: Order, batch: list[Record], counts: Counts) ->
             if_revision=0 if order.if_absent else None,
             ttl_ms=record.ttl_ms,
         )
-    failed: list[tuple[Record, KritaError]] = []
+    failed: list[tuple[bytes, KritaError]] = []
     for record, result in zip(batch, pipeline.execute(), strict=True):
         if isinstance(result, ConditionFailed) and order.if_absent:
             counts.kept += 1
         elif isinstance(result, KritaError):
-            failed.append((record, result))
+            failed.append((record.key, result))
             continue
         else:
             assert isinstance(result, PutResult)
@@ -228,24 +225,18 @@ def _put(context: Context, order: Order, batch: list[Record], counts: Counts) ->
             counts.new += not result.existed
         counts.take(record)
     if failed:
-        record, error = max(failed, key=lambda pair: pair[1].outcome is Outcome.UNKNOWN)
-        message = f"{shown(record.key)} could not be put: {error.message}"
-        raise _stopped(_renamed(error, message), counts)
+        key, error = worst(failed)
+        raise _stopped(error, counts, f"{shown(key)} could not be put: {error.message}")
 
 
-def _renamed(error: KritaError, message: str) -> KritaError:
-    return type(error)(message, hint=error.hint, outcome=error.outcome, detail=error.detail)
-
-
-def _stopped(error: KritaError, counts: Counts) -> KritaError:
+def _stopped(error: KritaError, counts: Counts, message: str) -> KritaError:
     """The error with how far the import came."""
-    done = count_text(counts.records, "record")
-    stopped = _renamed(error, f"{error.message}; {done} had been imported")
-    if counts.records:
-        stopped.hint = "mend it and import again: what is there is set to the same once more"
-        if error.outcome is Outcome.NOT_APPLIED:
-            stopped.outcome = Outcome.APPLIED
-    return stopped
+    return broken_off(
+        error,
+        f"{message}; {count_text(counts.records, 'record')} had been imported",
+        happened=bool(counts.records),
+        hint="mend it and import again: what is there is set to the same once more",
+    )
 
 
 # -- Telling -------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from krita.errors import ConditionFailed
 from krita.operations import Consistency
 from kritash.exits import Exit
-from kritash.grammar import Command, Kind, Option
+from kritash.grammar import Argument, Command, Kind, Option
 from kritash.nouns.common import (
     GUARD,
     KEY,
@@ -26,6 +26,7 @@ from kritash.operands import (
     value_document,
 )
 from kritash.reply import Reply, View, sentence
+from kritash.words import ParseError
 
 if TYPE_CHECKING:
     from krita.values import DeleteResult, PutResult
@@ -88,7 +89,13 @@ def put(context: Context, invocation: Invocation) -> Reply:
 
 
 def delete(context: Context, invocation: Invocation) -> Reply:
-    """Removes a key; code NO when there was none."""
+    """Removes a key, or all that begin with something; code NO when there was none."""
+    if (invocation.arguments["KEY"] is None) == (invocation.options["prefix"] is None):
+        raise ParseError("say which: key delete KEY, or key delete --prefix P for many")
+    if invocation.options["prefix"] is not None:
+        from kritash.deleting import run_delete_all
+
+        return run_delete_all(context, invocation)
     key = invocation.key()
     result = context.client.delete(
         key, previous=invocation.flag("previous"), **guard_of(invocation)
@@ -138,9 +145,14 @@ COMMANDS: tuple[Command, ...] = (
         example='key put user:1 "Ada Lovelace"',
     ),
     Command(
-        ("key", "delete"), "remove a key", delete, aliases=("del", "delete"),
-        arguments=(KEY,), options=(*GUARD, PREVIOUS),
-        details="Exit code 1 when there was no such key.",
+        ("key", "delete"), "remove a key, or all that begin with something", delete,
+        aliases=("del", "delete"),
+        arguments=(Argument(KEY.name, KEY.kind, KEY.summary, optional=True),),
+        options=(Option("prefix", "all keys that begin with this; asks first, with their number",
+                        "P", Kind.KEY), *GUARD, PREVIOUS),
+        details="Exit code 1 when there was no such key. With --prefix keys go in groups, many at\n"
+        "once: what is written meanwhile may go or stay, and after an error the rest is there;\n"
+        "say it again. Locks, elections and what ends with a lease are keys as well.",
         example="key delete user:1",
     ),
 )  # fmt: skip

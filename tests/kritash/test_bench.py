@@ -17,7 +17,7 @@ from krita.ring import ShardMap
 from krita.routing import Router
 from krita.session import Session
 from kritash.bench_load import Load
-from kritash.bench_report import Latency, quantile
+from kritash.bench_report import Latency, Report, quantile
 from kritash.bench_workload import VALUES, Work, Workload, in_session
 from tests.kritash.server import Cluster
 from tests.kritash.shell import kritash
@@ -194,6 +194,7 @@ def test_bench_reports_throughput_and_latency(operation: str) -> None:
         for latency in report["latency_ms"].values():
             assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"] <= latency["max"]
         assert report["throughput_per_s"] > 0
+        assert (report["prefix"], report["wrote"]) == ("bench:", True)
         assert all(len(value) == 10 for value, _ in cluster.rows.values())
         assert len(cluster.rows) == 100 or operation == "put"
 
@@ -217,6 +218,25 @@ def test_bench_shows_its_progress_and_a_readable_report() -> None:
         assert "put: 8 connections, 64 in flight each, 10000 keys" in text
         for word in ("throughput", "p50", "p95", "p99", "max", "errors      none"):
             assert word in text
+        left = "left        up to 10000 keys: kritash key delete --prefix bench: removes them"
+        assert left in text
+
+
+@pytest.mark.parametrize(
+    ("prefix", "wrote", "said"),
+    [
+        ("two words:", True, "kritash key delete --prefix 'two words:' removes them"),
+        ("", True, "left        up to 50 keys, from 00000000 on"),
+        ("bench:", False, None),
+    ],
+)
+def test_a_report_says_what_was_left_and_how_it_goes_away(
+    prefix: str, wrote: bool, said: str | None
+) -> None:
+    report = Report("put", 1, 1, 50, 10, 1.0, 0.1, {}, {}, {}, prefix=prefix, wrote=wrote)
+    assert ("left" in report.to_text()) == (said is not None)
+    assert said is None or said in report.to_text()
+    assert (report.to_document()["prefix"], report.to_document()["wrote"]) == (prefix, wrote)
 
 
 def test_a_bench_of_nothing_but_failures_has_their_exit_code() -> None:
