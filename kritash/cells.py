@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 Rows = list[list[str]]
+_SPELLED = {"\\": "\\\\", "\t": "\\t", "\n": "\\n"}
 
 
 def visible(data: bytes | str) -> str:
@@ -57,6 +58,40 @@ def cell(value: object) -> str:
 def row(*values: object) -> list[str]:
     """A row of cells."""
     return [cell(value) for value in values]
+
+
+def data_cell(value: object) -> str:
+    """One cell of a pipe that may be something which people have stored: no two values look
+    alike, and none like nothing. What cannot be printed is ``\\xHH`` byte by byte, a backslash
+    is doubled, what is empty is ``""``; in double quotes a line of kritash reads it back."""
+    match value:
+        case b"":
+            return '""'
+        case b"-" | b'""':
+            return f"\\x{value[0]:02x}{value[1:].decode()}"
+        case bytes():
+            text = value.decode("utf-8", "surrogateescape")
+            plain = text.isprintable() and "\\" not in text
+            return text if plain else "".join(map(_spelled, text))
+        case list() | tuple():
+            return ",".join(map(data_cell, value))
+        case str() if value:
+            return data_cell(value.encode("utf-8", "surrogatepass"))
+        case _:
+            return cell(value)
+
+
+def _spelled(char: str) -> str:
+    if char in _SPELLED:
+        return _SPELLED[char]
+    if char.isprintable():
+        return char
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
+
+
+def data_row(*values: object) -> list[str]:
+    """A row of such cells."""
+    return [data_cell(value) for value in values]
 
 
 def lines(rows: Iterable[Sequence[str]]) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kritash import draw
-from kritash.cells import Rows, cell, row, shortened, uniform, without_columns
+from kritash.cells import Rows, cell, data_row, shortened, uniform, without_columns
 from kritash.documents import get, rows, whole
 from kritash.times import duration_word
 
@@ -21,12 +21,12 @@ _STYLES = {"put": "green", "delete": "red", "expire": "yellow"}
 def items_plain(document: object) -> Rows:
     """A row for each key, behind a header if one is wanted; without values it is the key."""
     found = rows(get(document, "items"))
-    lines = [_cells(item) if "value" in item else row(item.get("key")) for item in found]
+    lines = [_cells(item) if "value" in item else data_row(item.get("key")) for item in found]
     return [HEADERS, *lines] if get(document, "header") else lines
 
 
 def _cells(item: dict[str, object]) -> list[str]:
-    return row(*(item.get(name) for name in HEADERS))
+    return data_row(*(item.get(name) for name in HEADERS))
 
 
 def items_drawn(document: object) -> RenderableType:
@@ -66,7 +66,7 @@ def _short(value: object, chars_max: int) -> str:
 def events_plain(document: object) -> Rows:
     """``put``, key, revision, value."""
     return [
-        row(event.get("type"), event.get("key"), event.get("revision"), event.get("value"))
+        data_row(event.get("type"), event.get("key"), event.get("revision"), event.get("value"))
         for event in rows(document)
     ]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from kritash import draw
-from kritash.cells import Rows, cell, row, shortened, visible
+from kritash.cells import Rows, cell, data_row, row, shortened, visible
 from kritash.differences import styled
 from kritash.documents import get, rows, texts, whole
 from kritash.times import duration_word, time_text, time_word
@@ -33,7 +33,7 @@ def versions_plain(document: object) -> Rows:
 
 def _version_row(version: dict[str, object]) -> list[str]:
     value, until_ms = version.get("value"), _time(version, "until_ms")
-    return row(
+    return data_row(
         version.get("revision"),
         version.get("until_revision"),
         None if until_ms is None else time_word(until_ms),
@@ -82,18 +82,20 @@ def difference_drawn(document: object) -> RenderableType:
 
 def rules_plain(document: object) -> Rows:
     """A header, and a row for each rule; times in UTC."""
-    return [RULE_HEADERS, *(_rule_row(rule, time_word) for rule in rows(document))]
+    return [RULE_HEADERS, *(_rule_row(rule, time_word, data_row) for rule in rows(document))]
 
 
 def rules_drawn(document: object) -> RenderableType:
     """A table."""
-    found = [_rule_row(rule, time_text) for rule in rows(document)]
+    found = [_rule_row(rule, time_text, row) for rule in rows(document)]
     if not found:
         return draw.text("no old versions are kept")
     return draw.table(RULE_HEADERS, found)
 
 
-def _rule_row(rule: dict[str, object], told: Callable[[int], str]) -> list[str]:
+def _rule_row(
+    rule: dict[str, object], told: Callable[[int], str], row: Callable[..., list[str]]
+) -> list[str]:
     prefix, since_ms = rule.get("prefix"), _time(rule, "since_ms")
     retention_ms = whole(rule, "retention_ms")
     return row(

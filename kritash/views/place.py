@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kritash import draw
-from kritash.cells import Rows, cell, row, uniform, without_columns
+from kritash.cells import Rows, cell, data_row, row, uniform, without_columns
 from kritash.documents import get, rows, whole
 from kritash.views.shards import token_text
 
@@ -18,7 +18,7 @@ HEADERS = ["node", "address", "role", "lag", "zone"]
 def plain(document: object) -> Rows:
     """Every line begins with what it is about; a copy's goes on as HEADERS say."""
     facts = [
-        row(name, get(document, name))
+        data_row(name, get(document, name))
         for name in ("key", "tag", "place", "shard", "leader", "address", "term")
     ]
     return facts + [["copy", *cells] for cells in _copies(document)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kritash import draw
-from kritash.cells import Rows, cell, row, shortened
+from kritash.cells import Rows, cell, data_row, row, shortened
 from kritash.documents import get, rows
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def plain(document: object) -> Rows:
     steps = rows(get(document, "results"))
     return [
         row(_branch(document), get(document, "revision")),
-        *(row(*_cells(step), _outcome(step)) for step in steps),
+        *(data_row(*_fields(step), _outcome(step)) for step in steps),
     ]
 
 
@@ -32,17 +32,17 @@ def drawn(document: object) -> RenderableType:
     steps = rows(get(document, "results"))
     if not steps:
         return head
-    return draw.group(head, draw.table(HEADERS, [[*_cells(s), _short(s)] for s in steps]))
+    return draw.group(head, draw.table(HEADERS, [[*row(*_fields(s)), _short(s)] for s in steps]))
 
 
 def _branch(document: object) -> str:
     return "then" if get(document, "succeeded") is True else "else"
 
 
-def _cells(step: dict[str, object]) -> list[str]:
+def _fields(step: dict[str, object]) -> tuple[object, ...]:
     value = step.get("value")
     existed = step.get("existed", value is not None)
-    return row(step.get("do"), step.get("key"), step.get("revision"), existed)
+    return step.get("do"), step.get("key"), step.get("revision"), existed
 
 
 def _outcome(step: dict[str, object]) -> object:

@@ -93,7 +93,7 @@ def test_a_history_has_the_newest_first_and_tells_when_each_ended(kept: Shell) -
     rows = [line.split("\t") for line in kept("key", "history", "k").out.decode().splitlines()]
     assert rows[0] == ["revision", "until_revision", "until", "bytes", "content_type", "value"]
     # That it was absent in the beginning is known: the retention was there before.
-    expected = [["0", "-", "-"], ["3", "text/plain", "one"], ["-", "-", "-"]]
+    expected = [["0", "-", '""'], ["3", "text/plain", "one"], ["-", "-", "-"]]
     assert [row[3:] for row in rows[1:]] == expected
     assert rows[2][2] == "2023-11-14T22:13:21.000Z"
     versions = kept.json("key", "history", "k", "--limit", "1")["versions"]

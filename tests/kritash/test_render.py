@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from kritash.cells import visible
+from kritash.cells import data_cell, visible
 from kritash.render import (
     jsonable,
     render_json,
@@ -17,6 +17,7 @@ from kritash.render import (
 )
 from kritash.reply import Reply, View
 from kritash.views import VIEWS, nodes
+from kritash.words import split
 
 STATUS = {
     "cluster_id": "3f2a9c01" + "00" * 12,
@@ -135,3 +136,38 @@ def test_a_sentence_has_tabs_in_a_pipe_and_blanks_at_a_terminal() -> None:
     reply = Reply(View.SENTENCE, {}, "ok\trevision 3")
     assert render_plain(reply) == b"ok\trevision 3\n"
     assert terminal_text(reply) == "ok  revision 3\n"
+
+
+VALUES = [
+    b"", b"-", b'""', b"a\\b", b"a\\\\b", b"\\x41", b"A", b"\xff", b"\\xff", b"\x85",
+    "\x85".encode(),
+    b"a\tb", b"a\\tb", b"a\nb", b"a\rb", "\u2028 é".encode(), b'say "so"', b" ", b"''", b"--",
+]  # fmt: skip
+
+
+def test_what_was_stored_is_told_exactly_in_a_pipe() -> None:
+    cells = [data_cell(value) for value in VALUES]
+    assert len({*cells, data_cell(None)}) == len(VALUES) + 1, "two of them look alike"
+    assert data_cell(None) == "-"
+    assert data_cell(b"") == '""'
+    for cell_text, value in zip(cells, VALUES, strict=True):
+        assert not set("\t\n") & set(cell_text)
+        typed = '"' + cell_text.replace('"', '\\"') + '"'
+        assert split(typed)[0].data == value or value == b""
+
+
+@pytest.mark.parametrize(
+    ("view", "document"),
+    [
+        (View.ITEMS, {"header": True, "items": [{"key": b"a\\b", "value": b""}]}),
+        (View.EVENTS, [{"type": "put", "key": b"a\\b", "revision": 1, "value": b""}]),
+        (View.VERSIONS, {"versions": [{"revision": 1, "value": b"", "content_type": "a\\b"}]}),
+        (View.TXN, {"results": [{"do": "get", "key": b"a\\b", "value": b"", "revision": 1}]}),
+        (View.PAIRS, {"name": b"a\\b", "value": b""}),
+    ],
+)
+def test_every_list_of_stored_things_is_exact_in_a_pipe(view: View, document: object) -> None:
+    cells = render_plain(Reply(view, document)).decode().splitlines()[-2:]
+    text = "\n".join(cells)
+    assert "a\\\\b" in text
+    assert text.endswith('""')
