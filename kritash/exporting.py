@@ -16,6 +16,7 @@ from krita.errors import BadRequest
 from kritash.reply import Reply, View, sentence
 from kritash.transfer.formats import DEFAULT, FORMATS, Format, format_of
 from kritash.transfer.record import Record, TransferError
+from kritash.transfer.seal import sealed
 from kritash.units import count_text, size_text
 from kritash.words import ParseError
 
@@ -32,22 +33,25 @@ PIECE_CHARS = 1 << 16  # written to a pipe at once
 def run_export(context: Context, invocation: Invocation) -> Reply:
     """Exports the keys that the invocation names.
 
-    Raises ParseError for a file that cannot be written, KritaError when the cluster
-    cannot be read; the file is not there then.
+    Raises ParseError for a file that cannot be written, or that is there already, KritaError
+    when the cluster cannot be read; the file is not there then, or as it was.
     """
     path = invocation.text("FILE") or STDOUT
     format = _format(path, invocation.text("format"))
     prefix = invocation.bytes("prefix")
     counted = Counted(context, context.client.scan(prefix))
+    if path != STDOUT and os.path.isfile(path) and not invocation.flag("force"):
+        raise ParseError(f"{path!r} is there already", hint="--force writes over it")
     assert format.write is not None
+    text = sealed(format.write, counted) if format.sealed else format.write(counted)
     try:
         if path == STDOUT:
-            for text in _in_pieces(format.write(counted)):
-                context.display.data(text)
+            for piece in _in_pieces(text):
+                context.display.data(piece)
             _tell_lost(context, counted)
             return Reply(View.NOTHING)
         with _written(path) as file:
-            file.writelines(format.write(counted))
+            file.writelines(text)
     except TransferError as error:
         raise BadRequest(f"{error} (key {counted.last!r})") from error
     _tell_lost(context, counted)

@@ -27,6 +27,7 @@ from kritash.interruption import NothingSent
 from kritash.reply import Reply, sentence
 from kritash.transfer.formats import DEFAULT, FORMATS, Format, format_of
 from kritash.transfer.record import Record, TransferError, checked
+from kritash.transfer.seal import Unsealed
 from kritash.units import count_text, size_text
 from kritash.words import ParseError
 
@@ -62,6 +63,7 @@ class Counts:
     new: int = 0
     replaced: int = 0
     kept: int = 0  # existed, and were to be left alone
+    whole: bool = False  # by what its last line says
     lost: Counter[str] = attrs.field(factory=Counter)  # what Krita does not keep of them
 
     def take(self, record: Record) -> None:
@@ -85,7 +87,7 @@ def run_import(context: Context, invocation: Invocation) -> Reply:
             return _reply(context, order, total)
     counts = Counts()
     try:
-        with _open(context, order) as records:
+        with _open(context, order, counts) as records:
             for batch in _batches(records):
                 _put(context, order, batch, counts)
                 if len(batch) == BATCH_RECORDS_MAX:
@@ -116,10 +118,19 @@ def _read_order(invocation: Invocation) -> Order:
 
 
 @contextmanager
-def _open(context: Context, order: Order) -> Iterator[Iterator[Record]]:
+def _open(context: Context, order: Order, counts: Counts) -> Iterator[Iterator[Record]]:
     """The records, as they will be put. Raises ParseError when there is no such file."""
     with _text(context, order.path) as text:
-        yield (_prepared(record, order) for record in order.format.read(_decoded(text, order)))
+        yield (_prepared(record, order) for record in _read(_decoded(text, order), order, counts))
+
+
+def _read(pieces: Iterable[str], order: Order, counts: Counts) -> Iterator[Record]:
+    if not order.format.sealed:
+        yield from order.format.read(pieces)
+        return
+    unsealed = Unsealed(order.format.read)
+    yield from unsealed.records(pieces)
+    counts.whole = unsealed.whole
 
 
 @contextmanager
@@ -187,7 +198,7 @@ def _check(context: Context, order: Order) -> Counts:
     """Reads all of it. Raises BadRequest."""
     counts = Counts()
     try:
-        with _open(context, order) as records:
+        with _open(context, order, counts) as records:
             for record in records:
                 counts.take(record)
                 if counts.records % CHECKED_AT_A_TIME == 0:
@@ -252,8 +263,14 @@ def _reply(context: Context, order: Order, counts: Counts) -> Reply:
     for name, number in sorted(counts.lost.items()):
         had = count_text(number, "record")
         context.display.note(f"{had} had {name} in the source, which Krita does not keep")
+    if order.format.sealed and not counts.whole and not context.display.as_json:
+        context.display.note(
+            f"warning: {order.path} has no last line that counts, as an export has: nobody can "
+            "tell whether it is whole"
+        )
     document: dict[str, object] = {
         "file": order.path, "format": order.format.name, "dry_run": order.dry_run,
+        "whole": counts.whole if order.format.sealed else None,
         "records": counts.records, "bytes": counts.bytes, "new": counts.new,
         "replaced": counts.replaced, "kept": counts.kept, "lost": dict(counts.lost),
     }  # fmt: skip

@@ -36,13 +36,16 @@ jsonl   {"key": "user:1", "value": "Ada", "content_type": "text/plain"} on a lin
 csv     a header of key,value,content_type,ttl_ms; key_base64, value_base64 for bytes
 consul  the output of `consul kv export`; flags are not kept
 etcd    the output of `etcdctl get "" --prefix -w json`; leases are not kept
-A file is checked whole before anything is put. Keys that exist are replaced
-(--if-absent: kept). When it stops half-way, run it again: what is there already
-is set to the same once more."""
+A file is checked whole before anything is put; an export also by its last line, which
+counts: one that was cut or changed is refused, one without it imported with a warning.
+Keys that exist are replaced (--if-absent: kept). When it stops half-way, run it again:
+what is there already is set to the same once more."""
 
 _EXPORT_DETAILS = """\
 FILE is standard output unless given, jsonl unless --format or its name says csv.
-It appears when it is complete. Each key is as it was when the export came to it;
+It appears when it is complete, and a file that is there is not written over without
+--force. JSON lines have a first line and a last one with a count and a digest, by which
+`key import` knows that nothing is missing. Each key is as it was when the export came to it;
 what is written meanwhile may be in it or not. `key import` reads it back: a key
 that had so long to live lives so long from then on. Leases are not kept."""
 
@@ -69,7 +72,7 @@ COMMANDS: tuple[Command, ...] = (
         ("key", "export"), "write keys and their values into a file", export_keys,
         arguments=(Argument("FILE", Kind.TEXT, "where to; - is standard output", optional=True),),
         options=(Option("format", ", ".join(_WRITABLE), "FORMAT", choices=_WRITABLE),
-                 _PREFIX_EXPORT),
+                 _PREFIX_EXPORT, Option("force", "write over a file that is there")),
         details=_EXPORT_DETAILS, example="key export --prefix user: users.jsonl",
     ),
 )  # fmt: skip

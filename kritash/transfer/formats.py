@@ -13,7 +13,8 @@ from kritash.transfer.record import Record
 
 @attrs.frozen
 class Format:
-    """``in_lines``: its reader wants whole lines; another takes pieces of any size."""
+    """``in_lines``: its reader wants whole lines; another takes pieces of any size.
+    ``sealed``: a file of it can say that it is whole (seal.py)."""
 
     name: str
     summary: str
@@ -21,13 +22,14 @@ class Format:
     write: Callable[[Iterable[Record]], Iterator[str]] | None = None
     suffixes: tuple[str, ...] = ()
     in_lines: bool = True
+    sealed: bool = False
 
 
 FORMATS = {
     format.name: format
     for format in (
         Format("jsonl", "a JSON object on each line", jsonl.read, jsonl.write,
-               (".jsonl", ".ndjson")),
+               (".jsonl", ".ndjson"), sealed=True),
         Format("csv", "a header, then a row for each key", comma.read, comma.write, (".csv",)),
         Format("consul", "the output of `consul kv export`", consul.read, in_lines=False),
         Format("etcd", 'the output of `etcdctl get "" --prefix -w json`', etcd.read,

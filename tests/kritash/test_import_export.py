@@ -68,7 +68,8 @@ def test_a_file_of_each_format_is_put(cluster: Cluster, tmp_path: Path, name: st
     suffix = name.partition(".")[2]
     format = () if suffix in ("jsonl", "csv") else ("--format", suffix)
     done = here(cluster, "key", "import", path, *format)
-    assert (done.code, done.err) == (0, "")
+    assert done.code == 0
+    assert ("nobody can tell whether it is whole" in done.err) == (suffix == "jsonl")
     expected = {b"a": b"1", b"\xff": b"2"}
     assert values(cluster) == ({b"a": b"1"} if suffix == "consul" else expected)
     assert done.out.startswith(b"ok\t")
@@ -82,7 +83,7 @@ def test_the_summary_counts_what_was_new_and_what_was_replaced(
     done = here(cluster, "key", "import", path, "--prefix", "p:", "--json")
     assert json.loads(done.out) == {
         "file": path, "format": "jsonl", "dry_run": False, "records": 3, "bytes": 18, "new": 2,
-        "replaced": 1, "kept": 0, "lost": {},
+        "replaced": 1, "kept": 0, "lost": {}, "whole": False,
     }  # fmt: skip
     assert values(cluster) == {b"p:k0": b"v0", b"p:k1": b"v1", b"p:k2": b"v2"}
     again = here(cluster, "key", "import", path, "--prefix", "p:")
@@ -177,7 +178,7 @@ def test_an_export_says_how_many_records_had_a_lease(shell: Shell) -> None:
     lease.grant()
     shell.db.put("k", "v", lease=lease)
     done = shell("key", "export")
-    assert done.out == b'{"key": "k", "value": "v"}\n'
+    assert b'\n{"key": "k", "value": "v"}\n' in done.out
     assert done.err == "1 record had a lease; where it is imported it lasts for good\n"
 
 
@@ -228,7 +229,10 @@ def scanned(monkeypatch: pytest.MonkeyPatch) -> list[Item]:
 def test_an_export_goes_to_standard_output_as_json_lines(cluster: Cluster) -> None:
     done = here(cluster, "key", "export")
     assert (done.code, done.err) == (0, "")
-    assert done.out.decode().splitlines() == [
+    head, *records, tail = done.out.decode().splitlines()
+    assert head == '{"krita_export": {"format": 1}}'
+    assert json.loads(tail)["krita_export"]["records"] == 3
+    assert records == [
         '{"key": "a", "value": "1", "content_type": "text/plain"}',
         '{"key": "b:1", "value": {"base64": "/w=="}}',
         '{"key": "b:2", "value": "x,y\\r\\n"}',
@@ -258,6 +262,25 @@ def test_what_was_exported_can_be_imported(cluster: Cluster, tmp_path: Path, nam
     assert values(cluster) == {item.key: item.data for item in ITEMS}
 
 
+@pytest.mark.usefixtures("scanned")
+@pytest.mark.parametrize("source", ["file", "stdin"])
+def test_an_export_that_was_cut_is_refused_with_what_is_missing(
+    cluster: Cluster, tmp_path: Path, source: str
+) -> None:
+    whole = here(cluster, "key", "export").out.decode()
+    text = "".join(whole.splitlines(keepends=True)[:-1])
+    path = file_of(tmp_path, "x.jsonl", text) if source == "file" else "-"
+    done = kritash_here(
+        "--json", "--nodes", cluster.addresses, "key", "import", path, stdin=text.encode()
+    )
+    error = json.loads(done.err)
+    assert (done.code, error["error"]) == (2, "BadRequest")
+    assert "whatever stood behind 3 records: the file was cut" in error["message"]
+    assert len(values(cluster)) == (0 if source == "file" else 3)
+    checked = here(cluster, "key", "import", file_of(tmp_path, "y.jsonl", whole), "--dry-run")
+    assert (checked.code, checked.err) == (0, "")
+
+
 def test_an_export_that_fails_leaves_the_file_as_it_was(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,10 +291,23 @@ def test_an_export_that_fails_leaves_the_file_as_it_was(
     monkeypatch.setattr(Client, "scan", scan, raising=False)
     path = tmp_path / "out.jsonl"
     path.write_text("before")
-    done = here(cluster, "key", "export", str(path))
+    done = here(cluster, "key", "export", str(path), "--force")
     assert (done.code, "no leader" in done.err) == (5, True)
     assert path.read_text() == "before"
     assert os.listdir(tmp_path) == ["out.jsonl"]
+
+
+@pytest.mark.usefixtures("scanned")
+def test_a_file_that_is_there_is_written_over_when_that_is_said(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text("yesterday's backup")
+    done = here(cluster, "key", "export", str(path))
+    assert (done.code, "--force writes over it" in done.err) == (2, True)
+    assert path.read_text() == "yesterday's backup"
+    assert here(cluster, "key", "export", str(path), "--force").code == 0
+    assert path.read_text().startswith('{"krita_export"')
 
 
 @pytest.mark.usefixtures("scanned")
