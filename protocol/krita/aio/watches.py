@@ -68,18 +68,19 @@ class AsyncWatch:
         So nothing is missed between reading and watching: begin, read, then iterate. Raises
         as ``get`` does, and Unavailable when a shard was being split for all that time.
         """
+        return (await self._begun()).token
+
+    async def _begun(self) -> Watching:
         if self._watching is None:
             positions = await self._positions()
             self._watching = Watching(self._keys, positions, progress=self._progress)
-        return self._watching.token
+        return self._watching
 
     def __aiter__(self) -> AsyncWatch:
         return self
 
     async def __anext__(self) -> Event:
-        await self.begin()
-        watching = self._watching
-        assert watching is not None
+        watching = await self._begun()
         while True:
             event = watching.next()
             if event is not None:

@@ -69,18 +69,19 @@ class Watch:
         So nothing is missed between reading and watching: begin, read, then iterate. Raises
         as ``get`` does, and Unavailable when a shard was being split for all that time.
         """
+        return (self._begun()).token
+
+    def _begun(self) -> Watching:
         if self._watching is None:
             positions = self._positions()
             self._watching = Watching(self._keys, positions, progress=self._progress)
-        return self._watching.token
+        return self._watching
 
     def __iter__(self) -> Watch:
         return self
 
     def __next__(self) -> Event:
-        self.begin()
-        watching = self._watching
-        assert watching is not None
+        watching = self._begun()
         while True:
             event = watching.next()
             if event is not None:
