@@ -36,6 +36,9 @@ _OK = int(Status.OK)
 NO_CUT = 0
 # A configuration's first version; a shard that a split has made is at that.
 _CONF_VERSION_FIRST = 1
+# Above every later term of the new shard a report's term would be proof against voters
+# (host/upkeep.py). No leader of it has reported yet; the parent's term says nothing of it.
+_TERM_NONE = 0
 # Above that of a shard whose first replica begins it: nobody begins this one, every
 # replica of it has the rows and the log's beginning from the shard that was split.
 _PLACEMENT_VERSION_SPLIT = 2
@@ -74,8 +77,9 @@ def split_done(records: Records, values: list[object], index: int) -> tuple[int,
     fields = Fields(Op.META_SPLIT_DONE, values)
     shard, shard_new = fields.count("shard"), fields.count("shard_new", 1)
     at = fields.count("at", NO_CUT, RING_SIZE - 1)
-    version, term = fields.count("version", 1), fields.count("term")
-    fields.count("conf_version")
+    version = fields.count("version", 1)
+    fields.count("conf_version")  # the parent's configuration and term
+    fields.count("term")
     tables = Tables(records, index)
     record = tables.shard(shard)
     split = record.split
@@ -95,7 +99,7 @@ def split_done(records: Records, values: list[object], index: int) -> tuple[int,
         tuple(ReplicaRecord(half.replica_new, half.node) for half in split.replicas),
         Report(
             _CONF_VERSION_FIRST,
-            term,
+            _TERM_NONE,
             tuple(ReportedReplica(half.replica_new, half.node, True) for half in split.replicas),
         ),
         held=record.held,

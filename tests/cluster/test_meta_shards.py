@@ -289,7 +289,8 @@ def test_a_split_that_is_done_makes_two_shards_of_one() -> None:
         2,
         2,  # its replicas are not to begin a group of their own
         tuple(ReplicaRecord(half.replica_new, half.node) for half in halves),
-        Report(1, 8, tuple(ReportedReplica(h.replica_new, h.node, True) for h in halves)),
+        # The term is the parent's, and counted otherwise in the new group.
+        Report(1, 0, tuple(ReportedReplica(h.replica_new, h.node, True) for h in halves)),
     )
     assert not child.in_motion
     arcs = sorted((r.hash_lo, r.hash_hi) for r in records.view.data_shards)

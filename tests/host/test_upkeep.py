@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from krita.operations import Op
 from kritad.cluster.model import ReplicaRecord, Report, ReportedReplica, ShardRecord
 from kritad.cluster.view import MetaView
 from kritad.host.replica import Replica
@@ -24,6 +25,7 @@ from kritad.raft.types import (
 )
 from kritad.storage import raft_db as raft_db_module
 from kritad.storage.errors import StoreFailed, Tombstoned
+from tests.cluster.records import bootstrapped, report_all
 from tests.host.lone import SHARD, LoneNode
 
 OTHERS = (ReplicaRecord(2, 2), ReplicaRecord(3, 3))
@@ -114,6 +116,24 @@ def test_a_replica_of_a_shard_that_was_just_split_off_stays_when_the_meta_shard_
     assert node.raft.configuration.version == 1
     assert not was_let_go(view((OWN, *OTHERS), (1, 2, 3), 1), node.replica)
     assert not was_let_go(view(OTHERS, (1, 2, 3), 1), node.replica)
+
+
+def test_a_voter_of_a_shard_that_was_split_off_stays_whatever_its_parents_term_was(
+    node: LoneNode,
+) -> None:
+    """It was made a voter later, in term 2, by a leader whom the meta shard does not hear;
+    the parent was led anew more often than that before its split was told, and people
+    have taken the move back."""
+    records = bootstrapped(shards=1)
+    report_all(records)
+    records.call(Op.SHARD_SPLIT, 1)
+    records.call(Op.META_SPLIT_DONE, 1, 2, 1 << 20, 2, 1, 5)
+    view = records.view
+    assert node.replica.id not in {wanted.replica for wanted in view.shards[2].replicas}
+    view.shards[SHARD] = attrs.evolve(view.shards[2], shard=SHARD)
+    conf = attrs.evolve(node.raft.configuration, version=4)
+    node.raft.log.configurations = [(0, conf)]
+    assert not was_let_go(view, node.replica)
 
 
 def test_one_that_has_a_successor_is_left_when_it_does_not_vote_or_hears_no_leader(
