@@ -173,13 +173,18 @@ class Births:
 
 def is_due(record: ShardRecord, replicas: Mapping[int, Replica]) -> bool:
     """Whether a replica here may yet split off the shard of that record, which the meta
-    shard wants here: its own arc contains that one still. Making it empty would have its
-    rows sent from another node. O(replicas)."""
+    shard wants here: its own arc contains that one still, and it votes. Making it empty
+    would have its rows sent from another node. O(replicas).
+
+    One that does not vote by its own log came behind the split, most likely: a shard is cut
+    only when all its members vote, and no others get a half. On its way here it may be held
+    for as long as people like."""
     for replica in replicas.values():
         arc = replica.state.extent
         if (
             replica.shard not in (META_SHARD, record.shard)
             and not replica.raft.poisoned
+            and replica.id in replica.raft.configuration.voters_all
             and arc.hash_lo <= record.hash_lo
             and record.hash_hi <= arc.hash_hi
         ):

@@ -8,6 +8,7 @@ import pytest
 from krita.errors import Status
 from kritad.host.births import is_due
 from kritad.host.bootstrap import META_SHARD
+from kritad.raft.types import Configuration
 from tests.host.cluster import Cluster, Grow, Node, write_some
 from tests.host.splits import NEW, OLD, ask, flush, follower_of, is_told, leader_of, split
 
@@ -59,6 +60,20 @@ def test_a_shard_whose_arc_a_replica_here_still_has_is_about_to_be_split_off(gro
     replicas[OLD].raft.poison("damaged")
     assert not is_due(part, replicas), "nothing will come of it"
     assert behind.host.failure is None
+
+
+def test_a_new_shard_does_not_wait_for_an_old_one_that_is_held_on_its_way(grow: Grow) -> None:
+    """It came behind the split, and will not live it."""
+    cluster = grow(shards=1)
+    write_some(cluster, 20)
+    replica, record = cluster.nodes[0].replica(OLD), cluster.nodes[0].host.view.shards[OLD]
+    part = attrs.evolve(record, shard=NEW, hash_hi=record.hash_hi // 2)
+    assert is_due(part, {OLD: replica})
+    conf = replica.raft.configuration
+    learns = attrs.evolve(conf, voters=conf.voters - {replica.id}, learners=frozenset({replica.id}))
+    for told in (Configuration(), learns):
+        replica.raft.log.configurations = [(0, told)]
+        assert not is_due(part, {OLD: replica}), told
 
 
 def lagging(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Node:
