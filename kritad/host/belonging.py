@@ -22,7 +22,7 @@ from krita.hello import Identity
 from kritad.cluster.view import MetaView
 from kritad.host.admission import check_kept, check_member
 from kritad.host.bootstrap import META_SHARD
-from kritad.host.departure import LEAVING, has_gone, removed_from_cluster
+from kritad.host.departure import LEAVING, has_gone, may_leave, removed_from_cluster
 from kritad.host.link import Expelled
 from kritad.host.replica import Replica
 from kritad.host.transport import Transport
@@ -83,7 +83,7 @@ class Belonging:
         for node in list(self._transport.peers):
             if self._has_gone(node):
                 self._transport.forget(node)
-        if self._has_gone(self._node):
+        if may_leave(self._view(), self._node, self._replicas.get(META_SHARD)):
             self.leave()
 
     def addresses(self) -> dict[int, str]:

@@ -4,6 +4,7 @@ The meta shard says that it has LEFT once it holds no data. It may still be one 
 meta shard's own voters then, for the moment until that shard's leader has demoted it; in
 a cluster of two, its going would take the other's majority away for good. So both
 are asked for: the state, and that it does not vote in a configuration that is committed.
+Who cannot say who votes says of nobody else that he has gone.
 """
 
 from __future__ import annotations
@@ -21,16 +22,29 @@ LEAVING = (NodeState.REMOVING, NodeState.LEFT)
 
 
 def has_gone(view: MetaView, node: int, meta: Replica | None) -> bool:
-    """Whether the node is no member any more and votes in nothing, as far as is known
-    here. ``meta`` is the meta shard's replica that is here; None: it was let go."""
-    known = view.nodes.get(node)
-    if known is None or known.state is not NodeState.LEFT:
+    """Whether another node is no member any more and votes in nothing, as far as is known
+    here. ``meta`` is the meta shard's replica that is here. If there is none, or one that
+    does not know of its own membership yet, because it is being made anew, nobody knows here
+    who votes: a voter that was sent away then may have been the meta shard's majority."""
+    if meta is None or meta.id not in meta.raft.configuration.members:
         return False
-    if meta is None:
-        return True
+    return _is_left(view, node) and not _may_vote(node, meta)
+
+
+def may_leave(view: MetaView, node: int, meta: Replica | None) -> bool:
+    """The same for the node that this is. ``meta`` None: it was let go."""
+    return _is_left(view, node) and (meta is None or not _may_vote(node, meta))
+
+
+def _is_left(view: MetaView, node: int) -> bool:
+    known = view.nodes.get(node)
+    return known is not None and known.left
+
+
+def _may_vote(node: int, meta: Replica) -> bool:
     conf = meta.raft.configuration
     voting = {conf.nodes.get(member) for member in conf.voters_all}
-    return meta.raft.configuration_committed and node not in voting
+    return node in voting or not meta.raft.configuration_committed
 
 
 def removed_from_cluster(node: int) -> Foreign:

@@ -16,8 +16,9 @@ from kritad.cluster.model import NodeState
 from kritad.cluster.moves import moves
 from kritad.cluster.view import MetaView
 from kritad.host.bootstrap import META_SHARD
-from kritad.host.departure import has_gone
+from kritad.host.departure import has_gone, may_leave
 from kritad.host.opening import HostSettings
+from kritad.raft.types import Configuration
 from tests.host.cluster import (
     SETTINGS,
     Cluster,
@@ -259,7 +260,29 @@ def test_who_votes_in_the_meta_shard_has_not_gone(four: Cluster) -> None:
         after = attrs.evolve(view, nodes={**view.nodes, number: left})
         assert not has_gone(view, number, meta)
         assert has_gone(after, number, meta) is (number not in voting)
-        assert has_gone(after, number, None)
+        assert may_leave(after, number, meta) is (number not in voting)
+        assert not may_leave(view, number, None)
+        assert may_leave(after, number, None)
+
+
+def test_a_node_whose_meta_replica_is_made_anew_sends_nobody_away(four: Cluster) -> None:
+    """It does not know who votes. Whom it expels stops for good, and of two voters that are
+    left each is the meta shard's majority."""
+    node, left = four.nodes[0], four.nodes[1]
+    nodes = node.host.view.nodes
+    nodes[left.number] = attrs.evolve(nodes[left.number], state=NodeState.LEFT)
+    node.host.belonging.check_stays(left.number)  # it votes
+    meta = node.host.replicas[META_SHARD]
+    known, meta.raft.log.configurations = meta.raft.log.configurations, [(0, Configuration())]
+    node.host.belonging.check_stays(left.number)  # the new one has come, and its log has not
+    del node.host.replicas[META_SHARD]
+    node.host.belonging.check_stays(left.number)
+    node.host.replicas[META_SHARD] = meta
+    conf = known[-1][1]
+    others = attrs.evolve(conf, voters=frozenset({meta.id}))
+    meta.raft.log.configurations = [(0, others)]
+    with pytest.raises(Foreign, match="has been removed from this cluster"):
+        node.host.belonging.check_stays(left.number)
 
 
 # --- dead ----------------------------------------------------------------------------------
