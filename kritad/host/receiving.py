@@ -11,6 +11,8 @@ Rules:
 * The answer to an opening says up to which key an earlier transfer has brought rows: those
   that are the same still need not be sent again (storage/snapshots.py). The answer to a
   slice names the rows that are to be sent whole after all.
+* One transfer a shard: the next takes the place of the one before, unless that is a later
+  leader's. A leader that does not know yet that it is none any more gives way.
 * While a received snapshot waits for its installation, no other is taken up: its
   generation is the only one that nobody sweeps away.
 """
@@ -111,6 +113,9 @@ class SnapshotReceiver:
         installing = any(applied.shard == shard for applied in self._host.effects.received.values())
         if installing or buggify("snapshots.busy"):
             raise Unavailable(f"shard {shard} is about to install a snapshot", hint="ask again")
+        known = self._writers.get(shard)
+        if known is not None and known.replica is replica and known.term > term:
+            raise Unavailable(f"a leader of term {known.term} sends this snapshot of shard {shard}")
         self._make_room(shard)
         writer = self._make_writer(self._data_db, applied)
         self._writers[shard] = _Receiving(

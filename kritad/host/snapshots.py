@@ -22,6 +22,9 @@ Rules:
 * The end of a transfer, good or bad, is reported to the leader's core exactly once; a
   core that still needs the snapshot asks again at once, so a failure is reported only
   after a pause that grows.
+* A transfer belongs to the term in which the core has asked for it, and ends with that. A
+  leader that is elected again asks again: two that go to one recipient would take each
+  other's place there for ever (receiving.py).
 * Nothing that arrives for ``_NO_PROGRESS_S`` ends a transfer; how long it takes in all
   does not. While it reads, no checkpoint of data.db ends and so no log is cut (raft.md
   B35): that is what lets the recipient go on from the log afterwards. The price is disk,
@@ -86,11 +89,12 @@ class _Outrun(Exception):
     """The shard is written to faster than it is sent: this snapshot would not do."""
 
 
-def _is_wanted(host: Host, replica: Replica, recipient: int) -> bool:
-    """Whether the leader's core still waits for it."""
+def _is_wanted(host: Host, replica: Replica, recipient: int, term: int) -> bool:
+    """Whether the leader's core still waits for what it has asked for in that term."""
     raft = replica.raft
     here = host.replicas.get(replica.shard) is replica and not raft.poisoned
-    return here and replica.leads and recipient in raft.configuration.members
+    leads = replica.leads and raft.term == term
+    return here and leads and recipient in raft.configuration.members
 
 
 def _is_held(host: Host, replica: Replica, recipient: int) -> bool:
@@ -127,14 +131,14 @@ class SnapshotSender:
         """Start what was asked for since the last call."""
         wanted, self._host.effects.snapshots_wanted = self._host.effects.snapshots_wanted, []
         for replica, recipient in wanted:
-            self._nursery.start_soon(self._send_one, replica, recipient)
+            self._nursery.start_soon(self._send_one, replica, recipient, replica.raft.term)
 
-    async def _send_one(self, replica: Replica, recipient: int) -> None:
+    async def _send_one(self, replica: Replica, recipient: int, term: int) -> None:
         sent = False
         node = replica.raft.configuration.nodes.get(recipient, 0)
         outgoing = self._host.transfers.expect(replica.shard, recipient, node)
         try:
-            sent = await self._bring(replica, recipient, outgoing)
+            sent = await self._bring(replica, recipient, term, outgoing)
         except (OSError, trio.TooSlowError) as problem:
             self._note(replica, node, problem)
         except Corrupt as damage:
@@ -143,28 +147,29 @@ class SnapshotSender:
             self._host.on_damage(replica, damage)
         except (KritaError, StorageError, _Outrun) as problem:
             self._note(replica, node, problem)
-        await self._pause_after(replica, recipient, sent)
+        await self._pause_after(replica, recipient, term, sent)
         self._host.transfers.end(outgoing)
-        replica.raft.snapshot_sent(recipient, sent)
-        self._host.drive.mark(replica)
+        if replica.raft.term == term:
+            replica.raft.snapshot_sent(recipient, sent)
+            self._host.drive.mark(replica)
 
     def _note(self, replica: Replica, node: int, problem: Exception) -> None:
         text = str(problem) or type(problem).__name__
         log.warning("shard %d: the snapshot for node %d failed: %s", replica.shard, node, text)
 
-    async def _pause_after(self, replica: Replica, recipient: int, sent: bool) -> None:
+    async def _pause_after(self, replica: Replica, recipient: int, term: int, sent: bool) -> None:
         """Before the core hears of a failure: it asks again at once."""
         key = (replica.shard, recipient)
-        if sent or not _is_wanted(self._host, replica, recipient):
+        if sent or not _is_wanted(self._host, replica, recipient, term):
             self._failures.pop(key, None)
             return
         self._failures[key] += 1
         await trio.sleep(_PAUSE_S * 2 ** min(self._failures[key], _PAUSE_DOUBLINGS_MAX))
 
-    async def _bring(self, replica: Replica, recipient: int, outgoing: Outgoing) -> bool:
+    async def _bring(self, replica: Replica, recipient: int, term: int, outgoing: Outgoing) -> bool:
         """Send it as soon as that may be, as often as others put it off; whether it arrived."""
         host, shard = self._host, replica.shard
-        while _is_wanted(host, replica, recipient):
+        while _is_wanted(host, replica, recipient, term):
             held = _is_held(host, replica, recipient)
             host.transfers.stand(outgoing, Standing.HELD if held else Standing.WAITING)
             if held or trio.current_time() < self._busy_until_s.get(outgoing.node, 0.0):
@@ -172,10 +177,10 @@ class SnapshotSender:
                 continue
             # The meta shard is small, and nothing goes on without it: it need not queue.
             async with nullcontext() if shard == META_SHARD else self._slots:
-                if not _is_wanted(host, replica, recipient):
+                if not _is_wanted(host, replica, recipient, term):
                     break
                 try:
-                    return await self._send(replica, recipient, outgoing)
+                    return await self._send(replica, recipient, term, outgoing)
                 except _Later:
                     continue
                 except Busy:
@@ -183,7 +188,7 @@ class SnapshotSender:
                     self._busy_until_s[outgoing.node] = trio.current_time() + pause_s
         return False
 
-    async def _send(self, replica: Replica, recipient: int, outgoing: Outgoing) -> bool:
+    async def _send(self, replica: Replica, recipient: int, term: int, outgoing: Outgoing) -> bool:
         address = self._host.transport.address_of(outgoing.node)
         if address is None:
             return False
@@ -199,7 +204,7 @@ class SnapshotSender:
             rate = None if replica.shard == META_SHARD else self._rate
             await _Transfer(
                 self._host, replica, recipient, outgoing.node, address, reader, around,
-                outgoing=outgoing, rate=rate,
+                term=term, outgoing=outgoing, rate=rate,
             ).run()  # fmt: skip
         finally:
             reader.close()
@@ -219,6 +224,7 @@ class _Transfer:
         reader: SnapshotReader,
         surroundings: Surroundings = MACHINE,
         *,
+        term: int | None = None,
         outgoing: Outgoing | None = None,
         rate: ByteRate | None = None,
     ) -> None:
@@ -230,7 +236,7 @@ class _Transfer:
         self._reader = reader
         self._surroundings = surroundings
         self._id = surroundings.make_uuid()
-        self._term = replica.raft.term
+        self._term = replica.raft.term if term is None else term  # in which it was asked for
         self._outgoing = outgoing or Outgoing(replica.shard, recipient, node, 0.0)
         self._outgoing.total_bytes = replica.state.extent.bytes
         self._rate = rate or ByteRate(0)
@@ -250,11 +256,14 @@ class _Transfer:
                 await self._attempt()
             except (OSError, trio.TooSlowError, Unavailable):
                 stuck = trio.current_time() - self._moved_s >= _NO_PROGRESS_S
-                if stuck or not _is_wanted(self._host, self._replica, self._recipient):
+                if stuck or not self._is_wanted():
                     raise
                 await trio.sleep(_PAUSE_S)
             else:
                 return
+
+    def _is_wanted(self) -> bool:
+        return _is_wanted(self._host, self._replica, self._recipient, self._term)
 
     async def _attempt(self) -> None:
         transport = self._host.transport
@@ -310,7 +319,7 @@ class _Transfer:
             await trio.sleep(_LOOK_S)
         host.transfers.stand(self._outgoing, Standing.SENDING)
         self._moved_s += trio.current_time() - began_s
-        if not _is_wanted(host, replica, recipient):
+        if not self._is_wanted():
             raise _Later
         grown_bytes = replica.marks.total_bytes - self._log_bytes
         if grown_bytes > pin_bytes_max(host.settings.log_tail_bytes, self._outgoing.total_bytes):

@@ -21,7 +21,6 @@ from krita.errors import Busy, KritaError, Status, Unavailable, to_wire
 from krita.events import Reply
 from krita.operations import Op
 from kritad.host import snapshots as module
-from kritad.host.rate import ByteRate
 from kritad.host.receiving import _SILENT_MS, RECEIVES_MAX
 from kritad.host.snapshots import SnapshotSender, _is_held, _Transfer
 from kritad.host.surroundings import MACHINE
@@ -168,41 +167,11 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 # --- how fast ------------------------------------------------------------------------------
 
 
-def test_a_rate_grants_what_it_says_and_no_more() -> None:
-    rate = ByteRate(1000)
-    waits = [rate.reserve(250, 100.0) for _ in range(6)]
-    assert waits == [0.0, 0.0, 0.25, 0.5, 0.75, 1.0], "half a second's worth is there at once"
-    assert rate.reserve(250, 101.0) == pytest.approx(0.25)
-    assert rate.reserve(250, 1000.0) == 0.0, "what was not used is not kept"
-    assert rate.reserve(250, 1000.0) == 0.0
-    assert rate.reserve(250, 1000.0) == 0.25
-
-
-def test_a_slice_larger_than_the_bucket_waits_once_and_delays_those_behind() -> None:
-    rate = ByteRate(100)
-    assert rate.reserve(1000, 5.0) == pytest.approx(9.5)
-    assert rate.reserve(1, 5.0) == pytest.approx(9.51)
-
-
-def test_without_a_limit_nobody_waits() -> None:
-    rate = ByteRate(0)
-    assert [rate.reserve(1 << 40, 0.0) for _ in range(3)] == [0.0] * 3
-
-
 def test_a_transfer_takes_as_long_as_the_rate_says(bench: Bench) -> None:
     sent, took_s = bench.send(move_bytes_per_s=1000)
     assert sent
     assert took_s == pytest.approx(ROWS * ROW_BYTES / 1000, rel=0.35)
     assert bench.arrived()
-
-
-def test_two_who_share_a_rate_get_half_of_it_each() -> None:
-    rate = ByteRate(1000)
-    ends_s = {"one": 0.0, "other": 0.0}
-    for _ in range(10):
-        for who in ends_s:
-            ends_s[who] += rate.reserve(1000, ends_s[who])
-    assert ends_s == pytest.approx({"one": 19.5, "other": 19.5}, abs=1.1)
 
 
 # --- how long ------------------------------------------------------------------------------
@@ -293,6 +262,28 @@ def test_a_leader_that_is_none_any_more_stops_sending(bench: Bench) -> None:
     bench.on_ask = lambda number: raft.step_down() if number == 4 else None
     assert not bench.send()[0]
     assert len(bench.asked) == 5
+
+
+def test_a_transfer_ends_with_the_term_in_which_it_was_asked_for(bench: Bench) -> None:
+    """The leader was elected again, and its core asks for another: the two would take each
+    other's place at the recipient for ever. What came of the first is none of its business."""
+    cluster, replica = bench.cluster, bench.source.replica(SHARD)
+
+    def elect_again(number: int) -> None:
+        if number == 4:
+            replica.raft.step_down()
+            bench.source.host.drive.mark(replica)
+            cluster.run(50)
+            replica.raft.campaign()
+            bench.source.host.drive.mark(replica)
+            cluster.run_until(lambda: replica.leads)
+
+    bench.on_ask = elect_again
+    told: list[bool] = []
+    bench.run_sender(lambda _sender, _recipient, sent: told.append(sent))
+    assert told == []
+    assert len(bench.asked) == 5
+    assert bench.source.host.transfers.documents() == []
 
 
 # --- people, and the disk ------------------------------------------------------------------
@@ -434,6 +425,19 @@ def test_a_node_takes_two_snapshots_at_a_time(doors: Doors) -> None:
         doors.open(doors.transfer(3))
     assert doors.open(doors.transfer(0)).one[0] == Status.OK, "the meta shard's is not counted"
     assert doors.open(doors.transfer(2)).one[0] == Status.OK, "another of the same shard is no more"
+
+
+def test_an_earlier_leaders_transfer_does_not_take_the_place_of_a_later_ones(doors: Doors) -> None:
+    raft = doors.bench.source.replica(SHARD).raft
+    earlier = doors.transfer(SHARD)
+    raft.term += 1
+    later, again = doors.transfer(SHARD), doors.transfer(SHARD)
+    for transfer in (earlier, later):
+        assert doors.open(transfer).one[0] == Status.OK
+    with pytest.raises(Unavailable, match=f"a leader of term {raft.term}"):
+        doors.open(earlier)
+    assert doors.chunk(later).one[0] == Status.OK
+    assert doors.open(again).one[0] == Status.OK, "it has begun anew"
 
 
 def test_a_place_that_nobody_comes_for_goes_to_the_next(doors: Doors) -> None:

@@ -36,47 +36,49 @@ class SnapshotSender:
     def __init__(self, node: SimNode) -> None:
         self.node = node
         self.sent = 0
-        self._waiting: deque[tuple[Replica, int]] = deque()
+        self._waiting: deque[tuple[Replica, int, int]] = deque()  # and the term
         self._under_way = 0
 
     def start_wanted(self) -> None:
         """Take up what was asked for since the last call."""
         host = self.node.host
         wanted, host.effects.snapshots_wanted = host.effects.snapshots_wanted, []
-        self._waiting.extend(wanted)
+        self._waiting.extend((replica, who, replica.raft.term) for replica, who in wanted)
         self._next()
 
     def _next(self) -> None:
         while self._waiting and self._under_way < SENDS_MAX:
-            replica, recipient = self._waiting.popleft()
+            asked = self._waiting.popleft()
             self._under_way += 1
             self.node.host.flusher.when_flushed(
-                lambda replica=replica, recipient=recipient: self._open(replica, recipient)  # type: ignore[misc]
+                lambda asked=asked: self._open(*asked)  # type: ignore[misc]
             )
 
-    def _open(self, replica: Replica, recipient: int) -> None:
+    def _open(self, replica: Replica, recipient: int, term: int) -> None:
         node = self.node
         known = node.data_db.applied().get(replica.shard)
         target = replica.raft.configuration.nodes.get(recipient, 0)
         behind = known is None or known.index < replica.raft.log.snapshot.index
-        if behind or not replica.leads or target not in node.world.network.nodes:
-            self.end(replica, recipient, ok=False)
+        stale = not replica.leads or replica.raft.term != term
+        if behind or stale or target not in node.world.network.nodes:
+            self.end(replica, recipient, term, ok=False)
             return
         assert known is not None
         try:
             reader = MemorySnapshotReader(node.data_db, known)
         except StorageError:  # the shard has moved on, or is damaged
-            self.end(replica, recipient, ok=False)
+            self.end(replica, recipient, term, ok=False)
             return
         dice = node.world.chance.stream("snapshot", node.loop.now_us, node.number, target)
-        _Transfer(self, replica, recipient, target, reader, dice).attempt()
+        _Transfer(self, replica, recipient, term, target, reader, dice).attempt()
 
-    def end(self, replica: Replica, recipient: int, *, ok: bool) -> None:
-        """Tell the leader's core what came of it, once."""
+    def end(self, replica: Replica, recipient: int, term: int, *, ok: bool) -> None:
+        """Tell the leader's core what came of it, once, in the term in which it asked."""
         self._under_way -= 1
         self.sent += ok
-        replica.raft.snapshot_sent(recipient, ok)
-        self.node.host.drive.mark(replica)
+        if replica.raft.term == term:
+            replica.raft.snapshot_sent(recipient, ok)
+            self.node.host.drive.mark(replica)
         self._next()
 
 
@@ -87,19 +89,19 @@ class _Transfer:
     sender: SnapshotSender
     replica: Replica
     recipient: int
+    term: int
     target: int
     reader: MemorySnapshotReader
     dice: random.Random
     attempts: int = 0
     id: bytes = b""
-    term: int = 0
     chunk_bytes: int = 0
     known_to: bytes = b""  # up to this key the recipient may have rows
 
     def attempt(self) -> None:
         """Open it (again)."""
         if not self.id:
-            self.id, self.term = self.dice.randbytes(16), self.replica.raft.term
+            self.id = self.dice.randbytes(16)
             self.chunk_bytes = self.dice.choice([1, 500, 256 << 10])
         self.attempts += 1
         body = encode_body(
@@ -164,11 +166,12 @@ class _Transfer:
         )
 
     def _failed(self) -> None:
-        if self.attempts == _ATTEMPTS_MAX or not self.replica.leads:
+        wanted = self.replica.leads and self.replica.raft.term == self.term
+        if self.attempts == _ATTEMPTS_MAX or not wanted:
             self._finish(ok=False)
         else:
             self.sender.node.later(_PAUSE_US, self.attempt)
 
     def _finish(self, *, ok: bool) -> None:
         self.reader.close()
-        self.sender.end(self.replica, self.recipient, ok=ok)
+        self.sender.end(self.replica, self.recipient, self.term, ok=ok)
