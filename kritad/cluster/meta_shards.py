@@ -61,7 +61,9 @@ def place(records: Records, values: list[object], index: int) -> tuple[int, obje
 def report(records: Records, values: list[object], index: int) -> tuple[int, object]:
     """META_REPORT: a shard's configuration as its leader has it. The newest
     (conf_version, term) wins; an older one, arriving late, changes nothing. From a leader
-    that knows the newest wish it says as well whom it will not make a member any more."""
+    that knows the newest wish it says as well whom it will not make a member any more; nor
+    will a later one, who reports first (host/steward.py). Of an earlier one that counts for
+    nothing."""
     fields = Fields(Op.META_REPORT, values)
     shard = fields.count("shard")
     told = Report(
@@ -75,8 +77,9 @@ def report(records: Records, values: list[object], index: int) -> tuple[int, obj
     tables = Tables(records, index)
     record = tables.shard(shard)
     known, wish_known = record.report, fields.optional_count("placement_version")
-    news = (told.conf_version, told.term) > (known.conf_version, known.term)
-    settled = wish_known == record.placement_version and told.conf_version >= known.conf_version
+    age, age_known = (told.conf_version, told.term), (known.conf_version, known.term)
+    news = age > age_known
+    settled = wish_known == record.placement_version and age >= age_known
     if not news and not (settled and record.offered):
         return _OK, []
     after = attrs.evolve(

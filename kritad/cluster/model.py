@@ -200,7 +200,7 @@ class ShardRecord:
     held: bool = False  # people have stopped its moves
     split: Split | None = None
     pinned: bool = False  # people have put it where it is: not moved for balance
-    # Until the leader has reported and said that it knows the newest wish.
+    # Until the newest leader that has reported said that it knows the newest wish.
     offered: tuple[int, ...] = ()
 
     @property

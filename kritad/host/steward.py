@@ -21,6 +21,11 @@ Rules:
   (cluster/liveness.py).
 * What people have paused or held stays as it is, but for what a move that was taken
   back has left: learners that nobody wants are let go. The meta shard is never paused.
+* A leader makes nobody a member before the meta shard has shown it a report of its own
+  term: it knows then all that was wished before that, and what an earlier leader still says
+  of older wishes does not count any more (cluster/meta_shards.py: ``report``). A node that
+  nobody wants has LEFT on the word of the leader; the next one, whose view is older, would
+  make a voter of it.
 * A shard that is being copied keeps its leader: the next one would begin anew.
 * Nothing is remembered between steps but what is in flight. The next step follows from
   the meta shard's state and the shard's own configuration alone, so a crash anywhere, of
@@ -74,6 +79,18 @@ def is_safe(view: MetaView, placement: Placement, present: Collection[int]) -> b
     holders = {*record.nodes, *record.report.voters}
     gives_up = any(node in present for node in holders - after)
     return not gives_up or all(node in present for node in after)
+
+
+def may_add(record: ShardRecord, replica: Replica) -> bool:
+    """Whether this leader may make others members; see the module's rules. Not asked of the
+    meta shard: what is wished of that stands in its own log."""
+    return record.shard == META_SHARD or record.report.term >= replica.raft.term
+
+
+def lacks(record: ShardRecord, replica: Replica) -> bool:
+    """Whether a replica is wanted that is no member, by this one's configuration."""
+    members = replica.raft.configuration.members
+    return any(wanted.replica not in members for wanted in record.replicas)
 
 
 class Steward:
@@ -208,6 +225,8 @@ class Steward:
             reachable=reachable | {replica.id},
             held=held,
         )
+        if any(change.replica not in conf.members for change in changes or ()):
+            changes = changes if may_add(record, replica) else None
         if not changes and (not heir or held):
             return
         try:
@@ -231,10 +250,14 @@ class Steward:
         conf = raft.configuration
         if conf.joint or not raft.configuration_committed:
             return
+        # Until then a later leader may yet bring back a configuration that this one lacks.
+        if raft.log.commit < raft.term_start:
+            return
         # Only a new configuration is news, or that an old wish will not be followed any
-        # more; who leads in which term is told by other means (host/leaders.py), without
-        # an entry in a log.
-        if conf.version <= record.report.conf_version and not record.offered:
+        # more, or that a new one will be; who leads in which term is told by other means
+        # (host/leaders.py), without an entry in a log.
+        awaited = lacks(record, replica) and not may_add(record, replica)
+        if conf.version <= record.report.conf_version and not record.offered and not awaited:
             return
         members = [
             [member, conf.nodes[member], member in conf.voters] for member in sorted(conf.members)

@@ -130,7 +130,10 @@ def test_a_leader_of_before_does_not_say_who_is_no_member() -> None:
     newer = records.view.shards[1].report.conf_version + 5
     records.call(Op.META_REPORT, 1, newer, 2, members, 3)
     records.call(Op.META_REPORT, 1, newer - 1, 1, members, 4)
+    records.call(Op.META_REPORT, 1, newer, 1, members, 4)
     assert state(records, 4) is NodeState.REMOVING
+    records.call(Op.META_REPORT, 1, newer, 2, members, 4)
+    assert state(records, 4) is NodeState.LEFT
 
 
 def test_a_drained_node_never_leaves_by_itself() -> None:

@@ -15,6 +15,7 @@ from kritad.admin.nodes import node_rows
 from kritad.cluster.model import NodeState
 from kritad.cluster.moves import moves
 from kritad.cluster.view import MetaView
+from kritad.host import steward
 from kritad.host.bootstrap import META_SHARD
 from kritad.host.departure import has_gone, may_leave
 from kritad.host.opening import HostSettings
@@ -24,6 +25,7 @@ from tests.host.cluster import (
     Cluster,
     Node,
     check_written,
+    grown_cluster,
     write_some,
 )
 
@@ -269,8 +271,9 @@ def test_a_node_whose_meta_replica_is_made_anew_sends_nobody_away(four: Cluster)
     """It does not know who votes. Whom it expels stops for good, and of two voters that are
     left each is the meta shard's majority."""
     node, left = four.nodes[0], four.nodes[1]
-    nodes = node.host.view.nodes
-    nodes[left.number] = attrs.evolve(nodes[left.number], state=NodeState.LEFT)
+    view = node.host.view
+    record = attrs.evolve(view.nodes[left.number], state=NodeState.LEFT)
+    node.host.view = attrs.evolve(view, nodes={**view.nodes, left.number: record})
     node.host.belonging.check_stays(left.number)  # it votes
     meta = node.host.replicas[META_SHARD]
     known, meta.raft.log.configurations = meta.raft.log.configurations, [(0, Configuration())]
@@ -283,6 +286,49 @@ def test_a_node_whose_meta_replica_is_made_anew_sends_nobody_away(four: Cluster)
     meta.raft.log.configurations = [(0, others)]
     with pytest.raises(Foreign, match="has been removed from this cluster"):
         node.host.belonging.check_stays(left.number)
+
+
+def hand_over(cluster: Cluster, shard: int, node: Node) -> None:
+    leader = cluster.leader(shard)
+    assert leader is not None
+    if leader is not node:
+        leader.replica(shard).raft.transfer(node.replica(shard).id)
+        leader.host.drive.mark(leader.replica(shard))
+    cluster.run_until(lambda: cluster.leader(shard) is node)
+
+
+def test_a_node_that_has_left_is_made_a_voter_by_no_later_leader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People move a shard to a node, take that back and remove the node. The shard's leader
+    knows all that, and says so; the next one knows the first alone. The writes that the node
+    had acknowledged would be on one disk less than they should."""
+    cluster = grown_cluster(tmp_path, 3, shards=1)
+    monkeypatch.setattr(steward, "placements", lambda *_: [])  # people move, nobody else
+    monkeypatch.setattr(steward, "leader_transfers", lambda *_, **__: [])
+    leaving = cluster.join()
+    cluster.run(5000)
+    first, second, meta = cluster.nodes[:3]
+    hand_over(cluster, META_SHARD, meta)
+    hand_over(cluster, 1, first)
+    with monkeypatch.context() as patched:
+        patched.setattr(first.host.steward, "step", lambda _view: None)  # it is slow
+        admin(cluster, Op.SHARD_MOVE, 1, meta.number, leaving.number, node=meta)
+        cluster.run_until(lambda: leaving.number in second.host.view.shards[1].nodes)
+        cluster.cut(leaving, first, meta)
+        cluster.cut(second, meta)
+        admin(cluster, Op.MOVE_CANCEL, 1, node=meta)
+        admin(cluster, Op.NODE_SET, leaving.number, int(NodeState.REMOVING), None, node=meta)
+        cluster.run_until(lambda: first.host.view.version == meta.host.view.version)
+    cluster.run_until(lambda: meta.host.view.nodes[leaving.number].left)
+    hand_over(cluster, 1, second)
+    cluster.run(5000)
+    assert second.host.view.nodes[leaving.number].state is NodeState.UP, "as far as it knows"
+    assert leaving.number not in second.replica(1).raft.configuration.nodes.values()
+    cluster.heal()
+    cluster.run_until(lambda: leaving.host.belonging.removed or leaving.host.failure is not None)
+    assert leaving.number not in second.replica(1).raft.configuration.nodes.values()
+    write_some(cluster, 1)
 
 
 # --- dead ----------------------------------------------------------------------------------

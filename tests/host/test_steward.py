@@ -120,6 +120,26 @@ def test_a_shards_leader_changes_its_configuration_towards_what_is_wanted(bench:
     assert bench.node.raft.configuration == after, "one change at a time"
 
 
+def test_a_new_leader_makes_nobody_a_member_before_its_term_was_reported(bench: Bench) -> None:
+    """Its view may be older than what the last leader knew, and has told: that the wish was
+    taken back, so that the node could leave."""
+    bench.lead_data()
+    bench.node.lead_again()
+    before, moving = bench.node.raft.configuration, view(nodes=4, wanted=(1, 2, 4))
+    bench.steward.step(moving)
+    assert bench.routed == [], "another leader may bring another configuration"
+    raft = bench.node.raft
+    bench.node.step(AppendReply(DATA, 2, 1, raft.term, True, raft.last_index, 0, 0, 0))
+    bench.node.settle()
+    bench.steward.step(moving)
+    assert bench.node.raft.configuration == before
+    assert bench.ops() == {Op.META_REPORT: 1}
+    record = moving.shards[DATA]
+    report = attrs.evolve(record.report, term=bench.node.raft.term)
+    bench.steward.step(attrs.evolve(moving, shards={DATA: attrs.evolve(record, report=report)}))
+    assert bench.node.raft.configuration.learners == {4}
+
+
 def test_a_change_is_left_for_later_while_leadership_is_handed_over(bench: Bench) -> None:
     bench.lead_data()
     before = bench.node.raft.configuration

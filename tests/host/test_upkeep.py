@@ -130,7 +130,7 @@ def test_a_voter_of_a_shard_that_was_split_off_stays_whatever_its_parents_term_w
     records.call(Op.META_SPLIT_DONE, 1, 2, 1 << 20, 2, 1, 5)
     view = records.view
     assert node.replica.id not in {wanted.replica for wanted in view.shards[2].replicas}
-    view.shards[SHARD] = attrs.evolve(view.shards[2], shard=SHARD)
+    view = attrs.evolve(view, shards={SHARD: attrs.evolve(view.shards[2], shard=SHARD)})
     conf = attrs.evolve(node.raft.configuration, version=4)
     node.raft.log.configurations = [(0, conf)]
     assert not was_let_go(view, node.replica)
