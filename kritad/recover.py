@@ -26,10 +26,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from krita.codec import encode_body
+from krita.operations import Op
+from krita.ring import META_SHARD
 from kritad.cluster.recovery import (
     Decision,
     Forced,
     NodeSurvey,
+    Numbers,
     RecoveryRefused,
     ReplicaSurvey,
     decide,
@@ -39,6 +43,7 @@ from kritad.cluster.recovery import (
 )
 from kritad.raft.configuration import encode_configuration
 from kritad.raft.types import Configuration, Entry, EntryKind, HardState, Save
+from kritad.state.command import pack_command
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.directory import DataDirectory
 from kritad.storage.errors import Corrupt, DirectoryRefused, StorageError
@@ -152,16 +157,27 @@ class _Store:
             lost = tuple(sorted(given_up(self.records)))
             return NodeSurvey(known.cluster_id, known.node_id, known.boot_counter, replicas, lost)
 
-    def recover(self, own: Sequence[Forced], commits: Sequence[int], record: bytes) -> None:
+    def recover(
+        self, own: Sequence[Forced], commits: Sequence[int], numbers: Numbers, record: bytes
+    ) -> None:
         """Put the forced entries behind their logs, whose commits stay, and keep the record."""
         with closing(RaftDatabase.open(self.directory.raft_path)) as raft_db:
             saves = []
             for forced, commit in zip(own, commits, strict=True):
-                data = encode_configuration(forced.configuration)
-                entry = Entry(forced.index, forced.term, EntryKind.CONF, data)
                 hard = HardState(forced.term, commit=commit)
-                saves.append((forced.shard, Save(0, hard, entries=[entry])))
+                entries = list(_entries(forced, numbers))
+                saves.append((forced.shard, Save(0, hard, entries=entries)))
             raft_db.recover(saves, record)
+
+
+def _entries(forced: Forced, numbers: Numbers) -> Iterator[Entry]:
+    data = encode_configuration(forced.configuration)
+    yield Entry(forced.index, forced.term, EntryKind.CONF, data)
+    if forced.shard == META_SHARD:
+        op = Op.META_RECOVERED
+        body = encode_body(op, numbers.node, numbers.replica, numbers.shard)
+        data = pack_command(0, op, body)  # at no time: the shard's clock stays where it is
+        yield Entry(forced.index + 1, forced.term, EntryKind.COMMAND, data)
 
 
 def _survey(raft_db: RaftDatabase, data_db: DataDatabase, row: ReplicaRow) -> ReplicaSurvey:
@@ -222,7 +238,7 @@ def _apply(
         own = [forced for forced in decision.forced if forced.node == survey.node]
         commits = {replica.shard: replica.commit for replica in survey.replicas}
         record = decision.record(at_ms, survey.boot_counter)
-        store.recover(own, [commits[forced.shard] for forced in own], record)
+        store.recover(own, [commits[forced.shard] for forced in own], decision.numbers, record)
         say(f"done on node {survey.node}: {len(own)} shards go on from here")
     rest = sorted(set(decision.kept) - {survey.node for survey in surveys})
     if rest:

@@ -12,6 +12,8 @@ Rules (raft.md 4.5, last paragraph):
 * Its replica becomes the group's only voter by one entry behind its log; the other
   survivors' replicas of the shard are learners then. They follow as any follower would,
   and what they have beyond the newest log's is overwritten: it was never committed.
+* The meta shard's log gets one entry more, which steps over all numbers of nodes, replicas
+  and shards that its lost entries may have given out (cluster/meta.py: ``recovered``).
 * Term and configuration version rise by a large step, so that nothing which the lost
   nodes might still say under the old ones counts for more.
 * The lost nodes are named in a record that every survivor keeps for ever: should one come
@@ -120,6 +122,15 @@ class Forced:
 
 
 @attrs.frozen
+class Numbers:
+    """The highest numbers that any survivor's disk knows."""
+
+    node: int
+    replica: int
+    shard: int
+
+
+@attrs.frozen
 class Decision:
     """What is done to the cluster; each survivor carries its own part out."""
 
@@ -129,6 +140,7 @@ class Decision:
     forced: tuple[Forced, ...]
     whole: tuple[int, ...]  # shards that have their majority
     gone: tuple[int, ...]  # shards of which nothing is left but empty or damaged replicas
+    numbers: Numbers
 
     @property
     def digest(self) -> str:
@@ -137,7 +149,8 @@ class Decision:
             [f.shard, f.node, f.replica, f.index, f.term, f.configuration.version]
             for f in self.forced
         ]
-        text = json.dumps([self.cluster_id.hex(), self.kept, self.lost, forced])
+        numbers = attrs.astuple(self.numbers)
+        text = json.dumps([self.cluster_id.hex(), self.kept, self.lost, forced, numbers])
         return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
     def record(self, at_ms: int, boot_counter: int) -> bytes:
@@ -219,6 +232,7 @@ def decide(
         tuple(forced),
         tuple(whole),
         tuple(gone),
+        _numbers(surveys),
     )
 
 
@@ -229,6 +243,14 @@ def _named(surveys: Iterable[NodeSurvey]) -> set[int]:
         for replica in survey.replicas:
             named.update(replica.configuration.nodes.values())
     return named
+
+
+def _numbers(surveys: Sequence[NodeSurvey]) -> Numbers:
+    found = [replica for survey in surveys for replica in survey.replicas]
+    replicas = {replica.replica for replica in found}
+    replicas.update(*(replica.configuration.nodes for replica in found))
+    nodes = _named(surveys) | {survey.node for survey in surveys}
+    return Numbers(max(nodes), max(replicas), max(replica.shard for replica in found))
 
 
 def _check(surveys: Sequence[NodeSurvey], kept: Collection[int]) -> bytes:

@@ -155,9 +155,10 @@ class RaftDatabase:
             for shard, save in forced:
                 tail, hard = self._catalog.tails[shard], save.hard_state
                 assert hard is not None, save
-                assert [entry.index for entry in save.entries] == [tail.last_index + 1], save
+                first, behind = tail.last_index + 1, tail.last_index + 1 + len(save.entries)
+                assert [entry.index for entry in save.entries] == list(range(first, behind)), save
                 appended[shard] = save.entries
-                tail.last_index += 1
+                tail.last_index = behind - 1
                 tail.term, tail.vote, tail.commit = hard.term, hard.vote, hard.commit
             self._append(appended, appended)
             self._catalog.write_recovery(connection, record)

@@ -90,6 +90,7 @@ class Op(enum.IntEnum):
     META_NODE_DEAD = 133
     META_SPLIT_DONE = 134
     META_REBUILD = 135
+    META_RECOVERED = 136
 
 
 class Access(enum.IntEnum):
@@ -342,6 +343,10 @@ _ROWS = (
     Operation(Op.META_REBUILD, "meta_rebuild", Access.LOG, Route.META, True,
               ("shard", "expected_version", "replica"), ("version",),
               "a damaged replica shall be made anew where it is, under a new id"),
+    Operation(Op.META_RECOVERED, "meta_recovered", Access.LOG, Route.META, True,
+              ("node", "replica", "shard"), (),
+              "a recovery has gone on without some nodes; the highest numbers that are known of to "
+              "those that are left"),
 )  # fmt: skip
 
 OPERATIONS: dict[int, Operation] = {row.code: row for row in _ROWS}

@@ -15,6 +15,7 @@ from kritad.cluster.recovery import (
     VERSION_STEP,
     Decision,
     NodeSurvey,
+    Numbers,
     RecoveryRefused,
     ReplicaSurvey,
     decide,
@@ -154,6 +155,15 @@ def test_a_plan_survives_its_file() -> None:
 def test_a_file_that_is_no_plan_is_refused(document: object) -> None:
     with pytest.raises(RecoveryRefused, match="not a plan"):
         NodeSurvey.from_document(document)
+
+
+def test_the_decision_knows_the_highest_numbers_of_all_survivors() -> None:
+    surveys = [
+        attrs.evolve(node(3, replica(3, 17, members=conf(1, 3, 5))), given_up=(7,)),
+        node(4, replica(4, 9, members=conf(1, 2, 4)), ReplicaSurvey(9, 81, damage="why")),
+    ]
+    decision = decide(surveys, [3, 4], leave_damaged=True)
+    assert decision.numbers == Numbers(node=7, replica=81, shard=9)
 
 
 def test_the_record_says_who_may_not_come_back() -> None:

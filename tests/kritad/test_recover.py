@@ -115,6 +115,8 @@ def test_the_newest_log_gets_an_entry_that_makes_it_the_only_voter(
     assert conf.version == 1 + VERSION_STEP
     assert after.hard_state == HardState(3 + TERM_STEP, 0, 2)
     assert after.terms[-1] == (7, 3 + TERM_STEP)
+    meta = boot(stores[3], 0)
+    assert (meta.configurations[-1][0], meta.last_index) == (7, 8), "and one of what it knows"
     assert boot(stores[1]) == behind, "who follows was changed"
     assert given_up(records(stores[1])) == given_up(records(stores[3])) == {2, 4, 5}
     assert "kritash node remove 5 --yes" in done.text

@@ -147,6 +147,7 @@ def test_two_of_five_nodes_agree_on_the_newest_of_their_logs(make_cluster: MakeC
         node.start()
     for node in left:
         wait_serving(cluster, node)
+    cluster.settle(2)
     check_kept(writers.keys, [node.address for node in left])
 
     def followed() -> bool:
