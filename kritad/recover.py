@@ -26,14 +26,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from krita.codec import encode_body
+from krita.codec import CodecError, decode, encode_body
+from krita.errors import BadRequest, ConditionFailed
 from krita.operations import Op
 from krita.ring import META_SHARD
+from kritad.cluster.meta_recovery import FoundShard
 from kritad.cluster.recovery import (
     Decision,
     Forced,
     NodeSurvey,
-    Numbers,
     RecoveryRefused,
     ReplicaSurvey,
     decide,
@@ -42,13 +43,16 @@ from kritad.cluster.recovery import (
     read_record,
 )
 from kritad.raft.configuration import encode_configuration
-from kritad.raft.types import Configuration, Entry, EntryKind, HardState, Save
-from kritad.state.command import pack_command
+from kritad.raft.types import Boot, Configuration, Entry, EntryKind, HardState, Save
+from kritad.state.command import BadCommand, pack_command, unpack_command
+from kritad.state.split import Lineage, SplitCommand
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.directory import DataDirectory
 from kritad.storage.errors import Corrupt, DirectoryRefused, StorageError
+from kritad.storage.extent import Extent
 from kritad.storage.inspection import verify_store
 from kritad.storage.raft_db import RaftDatabase, ReplicaRow
+from kritad.storage.rows import Applied
 
 EXIT_OK, EXIT_FAILURE, EXIT_USAGE, EXIT_CONFIG = 0, 1, 2, 78
 
@@ -158,25 +162,25 @@ class _Store:
             return NodeSurvey(known.cluster_id, known.node_id, known.boot_counter, replicas, lost)
 
     def recover(
-        self, own: Sequence[Forced], commits: Sequence[int], numbers: Numbers, record: bytes
+        self, own: Sequence[Forced], commits: Sequence[int], told: bytes, record: bytes
     ) -> None:
-        """Put the forced entries behind their logs, whose commits stay, and keep the record."""
+        """Put the forced entries behind their logs, whose commits stay, and keep the record.
+        ``told`` is the body of the meta shard's META_RECOVERED."""
         with closing(RaftDatabase.open(self.directory.raft_path)) as raft_db:
             saves = []
             for forced, commit in zip(own, commits, strict=True):
                 hard = HardState(forced.term, commit=commit)
-                entries = list(_entries(forced, numbers))
+                entries = list(_entries(forced, told))
                 saves.append((forced.shard, Save(0, hard, entries=entries)))
             raft_db.recover(saves, record)
 
 
-def _entries(forced: Forced, numbers: Numbers) -> Iterator[Entry]:
+def _entries(forced: Forced, told: bytes) -> Iterator[Entry]:
     data = encode_configuration(forced.configuration)
     yield Entry(forced.index, forced.term, EntryKind.CONF, data)
     if forced.shard == META_SHARD:
-        op = Op.META_RECOVERED
-        body = encode_body(op, numbers.node, numbers.replica, numbers.shard)
-        data = pack_command(0, op, body)  # at no time: the shard's clock stays where it is
+        # At no time: the shard's clock stays where it is.
+        data = pack_command(0, Op.META_RECOVERED, told)
         yield Entry(forced.index + 1, forced.term, EntryKind.COMMAND, data)
 
 
@@ -184,6 +188,10 @@ def _survey(raft_db: RaftDatabase, data_db: DataDatabase, row: ReplicaRow) -> Re
     state = data_db.applied().get(row.shard)
     applied = state.index if state is not None and state.replica == row.replica else 0
     boot = raft_db.load(row.shard, applied)
+    arc: tuple[int, int] | None = None
+    unborn: tuple[FoundShard, ...] = ()
+    if state is not None and applied and row.shard != META_SHARD and state.cells:
+        arc, unborn = _cut(row, state, boot)
     return ReplicaSurvey(
         row.shard,
         row.replica,
@@ -193,7 +201,46 @@ def _survey(raft_db: RaftDatabase, data_db: DataDatabase, row: ReplicaRow) -> Re
         boot.last_index,
         boot.terms[-1][1] if boot.terms else boot.snapshot.term,
         boot.configurations[-1][1] if boot.configurations else boot.snapshot.configuration,
+        arc=arc,
+        unborn=unborn,
     )
+
+
+def _cut(
+    row: ReplicaRow, state: Applied, boot: Boot
+) -> tuple[tuple[int, int], tuple[FoundShard, ...]]:
+    """The arc that the log will leave, and what it will split off behind the state."""
+    lo, hi = state.arc
+    lineage = Lineage.decode(state.lineage)
+    extent = Extent.decode(lo, hi, state.cells)
+    unborn = []
+    for entry in boot.entries:
+        command = _split_command(entry) if entry.index > state.index else None
+        if command is None:
+            continue
+        known = [conf for index, conf in boot.configurations if index < entry.index]
+        conf = known[-1] if known else boot.snapshot.configuration
+        try:
+            command.check(lineage, extent, conf)
+        except ConditionFailed:
+            continue  # refused when it is applied, too
+        lineage = lineage.cut(command.shard_new, command.at)
+        members = tuple((new, node) for _, new, node in command.replicas)
+        if command.replica_new(row.replica):
+            unborn.append(FoundShard(command.shard_new, (command.at, extent.hash_hi), members))
+        extent.cut(command.at)
+    return extent.arc, tuple(unborn)
+
+
+def _split_command(entry: Entry) -> SplitCommand | None:
+    if entry.kind != EntryKind.COMMAND:
+        return None
+    try:
+        _, op, body = unpack_command(entry.data)
+        fields = decode(body) if op == Op.SPLIT else None
+        return SplitCommand.parse(fields) if isinstance(fields, list) else None
+    except (BadCommand, BadRequest, CodecError):
+        return None
 
 
 def _plan(options: argparse.Namespace, surveys: list[NodeSurvey], say: Say) -> int:
@@ -234,11 +281,14 @@ def _apply(
     if not options.yes and not _confirmed(decision, say, ask):
         return EXIT_USAGE
     at_ms = time.time_ns() // 1_000_000
+    numbers, found = decision.numbers, [shard.to_fields() for shard in decision.found]
+    highest = numbers.node, numbers.replica, numbers.shard
+    told = encode_body(Op.META_RECOVERED, *highest, found)
     for store, survey in pending:
         own = [forced for forced in decision.forced if forced.node == survey.node]
         commits = {replica.shard: replica.commit for replica in survey.replicas}
         record = decision.record(at_ms, survey.boot_counter)
-        store.recover(own, [commits[forced.shard] for forced in own], decision.numbers, record)
+        store.recover(own, [commits[forced.shard] for forced in own], told, record)
         say(f"done on node {survey.node}: {len(own)} shards go on from here")
     rest = sorted(set(decision.kept) - {survey.node for survey in surveys})
     if rest:
@@ -335,6 +385,11 @@ def decision_lines(decision: Decision) -> Iterator[str]:
         )
     if decision.whole:
         yield f"untouched, they have their majority: shards {_listed(decision.whole)}"
+    for unborn in decision.unborn:
+        yield (
+            f"shard {unborn} is split off when its node has started; the same"
+            f" once more for shard {unborn}, if nobody leads it then"
+        )
     if decision.gone:
         yield f"NOT recovered, nothing sound is left of them: shards {_listed(decision.gone)}"
     yield "lost is every write that was acknowledged behind these entries by lost nodes alone;"

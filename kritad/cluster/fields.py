@@ -112,5 +112,12 @@ class Fields:
             raise self._bad(name, "an array that names no replica twice")
         return triples
 
+    def array(self, name: str) -> list[object]:
+        """Any array; what is in it is the caller's to read."""
+        value = self._values[name]
+        if type(value) is not list:
+            raise self._bad(name, "an array")
+        return value
+
     def _bad(self, name: str, wanted: str) -> BadRequest:
         return BadRequest(f"{self._operation}: {name} has to be {wanted}")

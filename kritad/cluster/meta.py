@@ -12,9 +12,8 @@ index, to ``(status, body)``. Rules:
 * ``META_REPLICA`` and shard 0 are known without records: the first node has to
   start the meta shard before there is a log to read them from.
 
-What concerns the cluster as a whole, its bootstrap and its recovery, is here; the others
-are told by what they are about: ``meta_nodes``,
-``meta_shards`` and ``meta_splits``.
+The bootstrap is here; the others are told by what they are about: ``meta_nodes``,
+``meta_shards``, ``meta_splits`` and ``meta_recovery``.
 
 Sources: raft.md 4.4; design 4 (identity) and 5 (placement).
 """
@@ -23,12 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
-
 from krita.errors import BadRequest, ConditionFailed, Status
 from krita.operations import Op
 from krita.ring import equal_arcs
-from kritad.cluster import meta_nodes, meta_shards, meta_splits
+from kritad.cluster import meta_nodes, meta_recovery, meta_shards, meta_splits
 from kritad.cluster.fields import Fields
 from kritad.cluster.model import (
     CLUSTER_KEY,
@@ -41,7 +38,6 @@ from kritad.cluster.model import (
     node_key,
     shard_key,
 )
-from kritad.cluster.tables import Tables
 from kritad.cluster.view import MetaView, Records
 
 __all__ = ["FIRST_NODE", "META_REPLICA", "MetaView", "handlers"]
@@ -53,14 +49,6 @@ REPLICATION_FACTOR_MAX = 9
 FIRST_NODE = 1
 META_REPLICA = 1  # the meta shard's first replica, on the first node
 
-# How far a recovery steps over what entries that are lost may have given out: to replicas in
-# the survivors' logs that nobody has made yet, and to nodes that are lost and not known of. Of
-# shards there are SHARDS_MAX in all of a cluster's life, so that step is small: as many
-# splits as can be on their way.
-NODE_STEP = 1_000
-REPLICA_STEP = 1_000_000
-SHARD_STEP = 64
-
 Handler = Callable[[Records, list[object], int], tuple[int, object]]
 
 
@@ -68,7 +56,7 @@ def handlers() -> dict[int, Handler]:
     """Every meta operation's handler by code, for ``ShardState``."""
     return {
         Op.META_BOOTSTRAP: bootstrap,
-        Op.META_RECOVERED: recovered,
+        Op.META_RECOVERED: meta_recovery.recovered,
         Op.META_NODE_ADD: meta_nodes.node_add,
         Op.META_NODE_ANNOUNCE: meta_nodes.node_announce,
         Op.META_NODE_DEAD: meta_nodes.node_dead,
@@ -111,22 +99,4 @@ def bootstrap(records: Records, values: list[object], index: int) -> tuple[int, 
         cluster_id, shards, factor, FIRST_NODE + 1, replica + 1, index, shards + 1
     )
     records.put(CLUSTER_KEY, cluster.encode())
-    return _OK, []
-
-
-def recovered(records: Records, values: list[object], index: int) -> tuple[int, object]:
-    """META_RECOVERED: the first entry of a meta shard that went on without its majority
-    (cluster/recovery.py). Newer entries, which are lost, may have given out numbers that are
-    in use on the survivors' disks, as shards, as replicas, in votes: none is given again."""
-    fields = Fields(Op.META_RECOVERED, values)
-    node, replica, shard = fields.count("node"), fields.count("replica"), fields.count("shard")
-    tables = Tables(records, index)
-    cluster = tables.cluster
-    after = attrs.evolve(
-        cluster,
-        node_next=max(cluster.node_next, node + 1) + NODE_STEP,
-        replica_next=max(cluster.replica_next, replica + 1) + REPLICA_STEP,
-        shard_next=max(cluster.shard_next, shard + 1) + SHARD_STEP,
-    )
-    tables.write(cluster=after)
     return _OK, []

@@ -12,8 +12,8 @@ Rules (raft.md 4.5, last paragraph):
 * Its replica becomes the group's only voter by one entry behind its log; the other
   survivors' replicas of the shard are learners then. They follow as any follower would,
   and what they have beyond the newest log's is overwritten: it was never committed.
-* The meta shard's log gets one entry more, which steps over all numbers of nodes, replicas
-  and shards that its lost entries may have given out (cluster/meta.py: ``recovered``).
+* The meta shard's log gets one entry more, which tells it what is on the disks
+  (cluster/meta_recovery.py): it may lack what the shards' logs know, or know what they lack.
 * Term and configuration version rise by a large step, so that nothing which the lost
   nodes might still say under the old ones counts for more.
 * The lost nodes are named in a record that every survivor keeps for ever: should one come
@@ -25,17 +25,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 
+from krita.errors import BadRequest
+from krita.ring import META_SHARD
+from kritad.cluster.meta_recovery import FoundShard
 from kritad.raft.configuration import decode_configuration, encode_configuration
 from kritad.raft.types import Configuration
 
 TERM_STEP = 1_000_000
 VERSION_STEP = 1_000_000
-_FORMAT = 1
+_FORMAT = 2
 
 
 class RecoveryRefused(ValueError):
@@ -59,6 +62,10 @@ class ReplicaSurvey:
     last_term: int = 0  # of the entry at last_index
     configuration: Configuration = attrs.field(factory=Configuration)  # the log's newest
     damage: str = ""
+    # Of the state on the disk, as the entries behind it will cut it; None: not known.
+    arc: tuple[int, int] | None = None
+    # What those entries will split off: its number, arc, and [replica, node] of its members.
+    unborn: tuple[FoundShard, ...] = ()
 
 
 @attrs.frozen
@@ -77,6 +84,7 @@ class NodeSurvey:
         for survey in self.replicas:
             fields = attrs.asdict(survey, recurse=False)
             fields["configuration"] = json.loads(encode_configuration(survey.configuration))
+            fields["unborn"] = [shard.to_fields() for shard in survey.unborn]
             replicas.append(fields)
         return {
             "format": _FORMAT,
@@ -96,7 +104,10 @@ class NodeSurvey:
             replicas = []
             for fields in document["replicas"]:
                 conf = decode_configuration(json.dumps(fields["configuration"]).encode())
-                replicas.append(ReplicaSurvey(**{**fields, "configuration": conf}))
+                arc = None if fields["arc"] is None else (fields["arc"][0], fields["arc"][1])
+                unborn = tuple(FoundShard.of(shard) for shard in fields["unborn"])
+                read = {"configuration": conf, "arc": arc, "unborn": unborn}
+                replicas.append(ReplicaSurvey(**{**fields, **read}))
             return cls(
                 bytes.fromhex(document["cluster_id"]),
                 int(document["node"]),
@@ -104,7 +115,7 @@ class NodeSurvey:
                 tuple(replicas),
                 tuple(int(node) for node in document["given_up"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (BadRequest, KeyError, TypeError, ValueError) as error:
             raise RecoveryRefused(f"not a plan of this kritad: {error!r}") from error
 
 
@@ -141,6 +152,13 @@ class Decision:
     whole: tuple[int, ...]  # shards that have their majority
     gone: tuple[int, ...]  # shards of which nothing is left but empty or damaged replicas
     numbers: Numbers
+    found: tuple[FoundShard, ...]  # the data shards on the disks, for the meta shard
+
+    @property
+    def unborn(self) -> tuple[int, ...]:
+        """The shards that are in a log as a split, and on no disk yet."""
+        known = {*(each.shard for each in self.forced), *self.whole, *self.gone}
+        return tuple(each.shard for each in self.found if each.shard not in known)
 
     @property
     def digest(self) -> str:
@@ -149,8 +167,8 @@ class Decision:
             [f.shard, f.node, f.replica, f.index, f.term, f.configuration.version]
             for f in self.forced
         ]
-        numbers = attrs.astuple(self.numbers)
-        text = json.dumps([self.cluster_id.hex(), self.kept, self.lost, forced, numbers])
+        told = [attrs.astuple(self.numbers), [shard.to_fields() for shard in self.found]]
+        text = json.dumps([self.cluster_id.hex(), self.kept, self.lost, forced, told])
         return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
     def record(self, at_ms: int, boot_counter: int) -> bytes:
@@ -233,6 +251,7 @@ def decide(
         tuple(whole),
         tuple(gone),
         _numbers(surveys),
+        tuple(_found(found, forced, gone)),
     )
 
 
@@ -243,6 +262,24 @@ def _named(surveys: Iterable[NodeSurvey]) -> set[int]:
         for replica in survey.replicas:
             named.update(replica.configuration.nodes.values())
     return named
+
+
+def _found(
+    replicas: Mapping[int, Sequence[tuple[int, ReplicaSurvey]]],
+    forced: Sequence[Forced],
+    gone: Collection[int],
+) -> Iterator[FoundShard]:
+    """What the disks have: by the log that goes on, of each shard."""
+    members = {each.shard: each.configuration for each in forced}
+    for shard in sorted(replicas.keys() - {META_SHARD}):
+        newest = max((replica for _, replica in replicas[shard]), key=_age)
+        conf = members.get(shard, newest.configuration)
+        nodes = tuple(sorted((r, conf.nodes[r]) for r in conf.members))
+        if shard not in gone:
+            yield FoundShard(shard, newest.arc, nodes)
+        elif any(replica.damage for _, replica in replicas[shard]):
+            yield FoundShard(shard, None, ())  # it may be mended
+        yield from (unborn for unborn in newest.unborn if unborn.shard not in replicas)
 
 
 def _numbers(surveys: Sequence[NodeSurvey]) -> Numbers:

@@ -344,9 +344,9 @@ _ROWS = (
               ("shard", "expected_version", "replica"), ("version",),
               "a damaged replica shall be made anew where it is, under a new id"),
     Operation(Op.META_RECOVERED, "meta_recovered", Access.LOG, Route.META, True,
-              ("node", "replica", "shard"), (),
+              ("node", "replica", "shard", "shards"), (),
               "a recovery has gone on without some nodes; the highest numbers that are known of to "
-              "those that are left"),
+              "those that are left, and their shards, [shard, lo, hi, [[replica, node]]]"),
 )  # fmt: skip
 
 OPERATIONS: dict[int, Operation] = {row.code: row for row in _ROWS}

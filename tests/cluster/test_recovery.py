@@ -10,6 +10,7 @@ from itertools import takewhile
 import attrs
 import pytest
 
+from kritad.cluster.meta_recovery import FoundShard
 from kritad.cluster.recovery import (
     TERM_STEP,
     VERSION_STEP,
@@ -147,11 +148,14 @@ def test_a_second_recovery_does_not_forget_whom_the_first_gave_up() -> None:
 
 def test_a_plan_survives_its_file() -> None:
     joint = conf(1, 3, 4, outgoing=[1, 2, 5])
-    survey = node(3, replica(3, 17, members=joint), ReplicaSurvey(2, 30, damage="why"))
+    cut = attrs.evolve(
+        replica(3, 17, members=joint), arc=(0, 8), unborn=(FoundShard(5, (8, 16), ((31, 3),)),)
+    )
+    survey = node(3, cut, ReplicaSurvey(2, 30, damage="why"))
     assert NodeSurvey.from_document(json.loads(json.dumps(survey.to_document()))) == survey
 
 
-@pytest.mark.parametrize("document", [None, [], {}, {"format": 2}, {"format": 1, "replicas": [1]}])
+@pytest.mark.parametrize("document", [None, [], {}, {"format": 1}, {"format": 2, "replicas": [1]}])
 def test_a_file_that_is_no_plan_is_refused(document: object) -> None:
     with pytest.raises(RecoveryRefused, match="not a plan"):
         NodeSurvey.from_document(document)
@@ -164,6 +168,27 @@ def test_the_decision_knows_the_highest_numbers_of_all_survivors() -> None:
     ]
     decision = decide(surveys, [3, 4], leave_damaged=True)
     assert decision.numbers == Numbers(node=7, replica=81, shard=9)
+
+
+def test_the_meta_shard_is_told_what_is_on_the_disks_by_the_logs_that_go_on() -> None:
+    newer = attrs.evolve(replica(3, 20), arc=(0, 8), unborn=(FoundShard(5, (8, 16), ()),))
+    older = attrs.evolve(replica(1, 17), arc=(0, 16))
+    surveys = [
+        node(1, replica(1, 9, shard=0), older, ReplicaSurvey(7, 70, damage="why")),
+        node(3, newer, ReplicaSurvey(6, 60)),
+    ]
+    members = conf(1, 2, 3, 4, 5)
+    surveys = [
+        attrs.evolve(each, replicas=tuple(
+            attrs.evolve(r, configuration=members) if r.last_index else r for r in each.replicas
+        ))
+        for each in surveys
+    ]  # fmt: skip
+    assert decide(surveys, [1, 3], leave_damaged=True).found == (
+        FoundShard(1, (0, 8), ((10, 1), (30, 3))),
+        FoundShard(5, (8, 16), ()),
+        FoundShard(7, None, ()),
+    )
 
 
 def test_the_record_says_who_may_not_come_back() -> None:

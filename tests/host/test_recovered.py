@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from krita.errors import Status
 from kritad import recover
 from kritad.cluster.model import CLUSTER_KEY, ClusterRecord
 from kritad.host.bootstrap import META_SHARD
@@ -41,7 +42,7 @@ def survivor(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, *lagging: int) -
 
 def go_on_with(cluster: Cluster, node: Node) -> str:
     """All stop, and only that one is left; what the recovery has said."""
-    for each in cluster.nodes:
+    for each in cluster.alive:
         cluster.crash(each)
     node.path.chmod(0o700)
     said: list[str] = []
@@ -49,14 +50,22 @@ def go_on_with(cluster: Cluster, node: Node) -> str:
     status = recover.run(arguments, said.append, said.append, lambda _: "")
     assert status == recover.EXIT_OK, said
     node.restart()
-    cluster.run_until(lambda: all(replica.leads for replica in node.host.replicas.values()))
+    cluster.run_until(lambda: node.replica(META_SHARD).leads)
+    cluster.run(5000)
     return "\n".join(said)
 
 
-def test_no_number_is_given_again_that_is_in_use_where_the_meta_shard_does_not_know_it(
+def check_all(cluster: Cluster, node: Node) -> None:
+    replies = [cluster.get(node, b"k%d" % number) for number in range(30)]
+    cluster.run_until(lambda: all(reply.all for reply in replies))
+    for number, reply in enumerate(replies):
+        assert (reply.one[0], reply.one[1][0]) == (Status.OK, b"value %d" % number)  # type: ignore[index]
+
+
+def test_a_shard_that_the_meta_shard_has_not_heard_of_is_served_and_its_number_is_its_own(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seen: one number became two shards, one of which took the other's clients."""
+    """Seen: its keys were out of reach, and its number became a second group of replicas."""
     node = survivor(cluster, monkeypatch, META_SHARD)
     ask(cluster, OLD)
     cluster.run_until(lambda: NEW in node.host.replicas and cluster.leader(NEW) is not None)
@@ -69,3 +78,28 @@ def test_no_number_is_given_again_that_is_in_use_where_the_meta_shard_does_not_k
     assert known.shard_next > NEW
     assert known.replica_next > newest
     assert known.node_next > max(each.number for each in cluster.nodes)
+    assert node.host.view.shards[NEW].report.voters == (node.number,)
+    check_all(cluster, node)
+
+
+@pytest.mark.parametrize("in_the_log", [False, True])
+def test_a_shard_that_was_not_split_off_on_the_survivors_disk_is_taken_back(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, in_the_log: bool
+) -> None:
+    """Seen: the meta shard had heard of the split, which the survivor's log lacked. Half of
+    its rows were nobody's. If the log has it, and the state has not, it is done."""
+    node = survivor(cluster, monkeypatch, *(() if in_the_log else (OLD, NEW)))
+    node.host.flusher.when_flushed(lambda: None)
+    cluster.settle()
+    node.data.held = in_the_log
+    ask(cluster, OLD)
+    cluster.run_until(lambda: NEW in node.host.view.shards and cluster.leader(NEW) is not None)
+    assert NEW not in node.host.replicas
+    node.data.held = False
+    said = go_on_with(cluster, node)
+    assert (NEW in node.host.view.shards) is in_the_log
+    assert (f"once more for shard {NEW}" in said) is in_the_log
+    if in_the_log:  # it is born with the three voters that it was split off with
+        assert not node.replica(NEW).leads
+        go_on_with(cluster, node)
+    check_all(cluster, node)

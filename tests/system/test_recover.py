@@ -133,7 +133,7 @@ def test_two_of_five_nodes_agree_on_the_newest_of_their_logs(make_cluster: MakeC
         plan = cluster.folder / f"plan{node.number}.json"
         plan.write_text(recover("--plan", f"--data_dir={node.data_dir}", "--json"))
         plans.append(plan)
-    assert {json.loads(plan.read_text())["format"] for plan in plans} == {1}
+    assert {json.loads(plan.read_text())["format"] for plan in plans} == {2}
     one, other = left
     alone = recover("--apply", f"--data_dir={one.data_dir}", keep, "--yes", expected=EXIT_CONFIG)
     assert "no plan of node" in alone
