@@ -200,14 +200,25 @@ def given_up(records: Iterable[bytes]) -> frozenset[int]:
 def done_already(
     records: Iterable[bytes], survey: NodeSurvey, kept: Collection[int]
 ) -> Mapping[str, Any] | None:
-    """The record of the recovery that went on with these nodes and without all others that
-    this store knows of, if it is a part of one; None otherwise. A repetition must not be
-    decided anew: the store's own part is done, so another decision would come of it."""
+    """The record of the newest recovery that went on with these nodes and without all others
+    that this store knows of, if it is a part of one and nothing has come since; None otherwise. A
+    repetition must not be decided anew: the store's own part is done, so another decision
+    would come of it. A shard that was split off since with lost voters needs another one."""
     others = _named([survey]) - set(kept)
-    for record in map(read_record, records):
-        if set(record["kept"]) == set(kept) and others <= set(record["lost"]):
-            return record
-    return None
+    done = [
+        record
+        for record in map(read_record, records)
+        if set(record["kept"]) == set(kept) and others <= set(record["lost"])
+    ]
+    decided = {shard for record in done for shard in record["shards"]}
+    open_still = {r.shard for r in survey.replicas if not _can_decide(r.configuration, kept)}
+    return done[-1] if done and open_still <= decided else None
+
+
+def _can_decide(conf: Configuration, kept: Collection[int]) -> bool:
+    """Whether these nodes have a majority of its voters, if it has any."""
+    left = sum(conf.nodes.get(voter) in kept for voter in conf.voters)
+    return not conf.voters or left > len(conf.voters) // 2
 
 
 def decide(
@@ -297,7 +308,7 @@ def _check(surveys: Sequence[NodeSurvey], kept: Collection[int]) -> bytes:
     if missing := sorted(set(kept) - set(nodes)):
         raise RecoveryRefused(
             f"no plan of node {_listed(missing)} was given",
-            "run kritad recover --plan --json there, and name the file by --with",
+            "run kritad recover --plan --json --data_dir DIR there, and name the file by --with",
         )
     if surplus := sorted(set(nodes) - set(kept)):
         raise RecoveryRefused(

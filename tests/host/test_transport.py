@@ -10,7 +10,7 @@ import trio
 
 from krita.codec import encode_body
 from krita.errors import Status
-from krita.limits import REQUESTS_IN_FLIGHT_MAX
+from krita.limits import POLLS_IN_FLIGHT_MAX
 from krita.operations import Op
 from kritad.host import link as link_module
 from kritad.host.peer_codec import decode_messages
@@ -124,9 +124,9 @@ async def test_a_request_does_not_wait_behind_polls_that_wait_for_changes() -> N
         service.hold()
         answers: list[tuple[int | None, object, bool]] = []
         poll = encode_body(Op.CHANGES, 1, 5)
-        for _ in range(REQUESTS_IN_FLIGHT_MAX + 1):
+        for _ in range(POLLS_IN_FLIGHT_MAX + 1):
             transport.ask(1, Op.CHANGES, poll, 1e12, lambda *answer: answers.append(answer))
-        await until(lambda: service.held == REQUESTS_IN_FLIGHT_MAX)
+        await until(lambda: service.held == POLLS_IN_FLIGHT_MAX)
         polls = service.take_held()
         transport.ask(1, Op.PING, b"\x80", 1e12, lambda *answer: answers.append(answer))
         await until(lambda: bool(answers))
