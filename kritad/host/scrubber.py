@@ -112,10 +112,12 @@ class Scrubber:
         self._go_on(self._behind_id + _ROWS_MIN, self._id_max)
 
     def _lay_to_its_replica(self, generation: int, key: bytes) -> None:
-        """Two that share a generation are told apart by the key, if that is what it was."""
-        using = [r for r in self._replicas.values() if r.state.table.generation == generation]
-        for replica in using:
-            if len(using) == 1 or (key and replica.state.owns(key)):
+        """A generation may have rows of two shards, and of none: of a half that has moved away.
+        (Where the key itself is damaged it may be nobody's. Its readers, who come by the index,
+        find that the row does not match its digest.)"""
+        for replica in list(self._replicas.values()):
+            uses = replica.state.table.generation == generation
+            if uses and key and replica.state.owns(key):
                 problem = f"a row of data.db is damaged or not in its index: key {key!r:.64}"
                 hint = "the cluster makes this replica anew while most of the others are well"
                 self._on_damage(replica, Corrupt(replica.shard, problem, hint))

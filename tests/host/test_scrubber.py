@@ -147,11 +147,19 @@ def test_a_damaged_row_costs_its_replica_its_life_and_no_other(
     assert not node.replica(1).raft.poisoned
 
 
-def test_a_row_whose_key_is_damaged_is_laid_to_who_uses_its_generation(
-    node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    find(node, monkeypatch, (node.replica(META_SHARD).state.table.generation, b""))
+def test_a_row_of_the_meta_shard_is_laid_to_it(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    find(node, monkeypatch, (node.replica(META_SHARD).state.table.generation, b"cluster"))
     assert list(node.host.damaged) == [META_SHARD]
+
+
+@pytest.mark.parametrize("shard", [None, 2])
+def test_a_row_of_a_half_that_has_moved_away_is_nobody_s_matter(
+    node: Node, monkeypatch: pytest.MonkeyPatch, shard: int | None
+) -> None:
+    """Or one whose key is damaged as well."""
+    key = b"" if shard is None else key_in(node, shard)
+    find(node, monkeypatch, (node.replica(1).state.table.generation, key))
+    assert not node.host.damaged
 
 
 def test_of_two_that_share_a_generation_it_is_whose_key_it_is(
