@@ -9,7 +9,11 @@ Rules, each with a test that fails without it:
   node that writes all of its shards at once has little left for requests meanwhile, and a
   shard's replicas that do so together have no quick majority.
 * What is in memory never grows beyond ``memtable_bytes``, or what the disk has room for, by
-  more than comes during one flush: then the largest are written whose turn it is not.
+  more than comes during one flush and one checkpoint: then the largest are written whose turn
+  it is not.
+* A checkpoint that is overdue goes before a flush. Where a flush takes longer than the time
+  between two turns, there is always one that is due: the WAL would grow for ever, and no log
+  would be cut.
 * The log of a shard is cut only at or below an index whose state a *checkpoint*
   of data.db has made durable: a flush alone is not (synchronous=NORMAL). What stays for
   followers that lag is log_tail.py's.
@@ -44,6 +48,8 @@ _HELD_PAUSE_MS = 1_000.0
 _SHARD_STEP = 0.618034
 _NODE_STEP = 1 / 32
 _SWEEP_ROWS = 1_000
+# Intervals without a checkpoint after which it does not wait for a pause between flushes.
+_OVERDUE_INTERVALS = 2
 # Of the room on the disk: what may be in memory, and as much again in data.db's WAL. Each
 # takes its room twice, in the WAL and in the file.
 _ROOM_PART = 8
@@ -180,22 +186,28 @@ class Flusher:
             self._flush_unborn()
             return
         bytes_max = self._bytes_max()
+        if self._checkpoint_due(now, _OVERDUE_INTERVALS, bytes_max):
+            self._checkpoint()
+            return
         due = self._due(now, bytes_max)
         if due:
             self._flush(due)
         elif self._waiting:
             self._call_waiting()
-        elif (
-            self._unchecked_bytes
-            and now >= self._held_until_ms
-            and (
-                self._unchecked_bytes >= bytes_max
-                or now - self._checkpointed_ms >= self._checkpoint_interval_ms
-            )
-        ):
+        elif self._checkpoint_due(now, 1, bytes_max):
             self._checkpoint()
         elif self._sweep_due:
             self._sweep()
+
+    def _checkpoint_due(self, now_ms: float, intervals: int, bytes_max: int) -> bool:
+        """Whether there is as much to be moved as may be, or something for so many intervals."""
+        if not self._unchecked_bytes or now_ms < self._held_until_ms:
+            return False
+        waited_ms = now_ms - self._checkpointed_ms
+        return (
+            self._unchecked_bytes >= bytes_max
+            or waited_ms >= intervals * self._checkpoint_interval_ms
+        )
 
     def _due(self, now_ms: float, bytes_max: int) -> list[Replica]:
         """Whose memtables are to be flushed now. All whose turn has come are among them: it is
@@ -289,13 +301,14 @@ class Flusher:
             if not finished.unwrap():
                 # A reader holds the file. Asking it at every tick helps nobody.
                 self._held_until_ms = self._clock.monotonic_ms() + _HELD_PAUSE_MS
-                return
-            self._unchecked_bytes -= unchecked_bytes
-            for replica, index in flushed.items():
-                state = self._states.get(replica)
-                if state is not None:
-                    state.durable_index = max(state.durable_index, index)
-            self._cut_logs()
+            else:
+                self._unchecked_bytes -= unchecked_bytes
+                for replica, index in flushed.items():
+                    state = self._states.get(replica)
+                    if state is not None:
+                        state.durable_index = max(state.durable_index, index)
+                self._cut_logs()
+            self.tick()  # a flush may have let it go first
 
         self._worker.submit(self._database.checkpoint, done)
 

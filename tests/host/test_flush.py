@@ -259,6 +259,29 @@ def test_a_log_no_longer_than_its_tail_is_left_alone(make: Make) -> None:
     assert bench.cuts == []
 
 
+def test_checkpoints_have_their_turn_though_a_flush_is_always_due(make: Make) -> None:
+    bench = make(log_tail_bytes=1)
+    bench.write()
+    bench.tick(2_000)
+    for _ in range(60):
+        bench.write()
+        bench.node.clock.advance(2_000)  # this flush takes until its turn has come again
+        bench.worker.run_one()
+    assert 1 <= bench.database.did.count("checkpoint") <= 3
+    assert bench.cuts
+
+
+def test_of_much_that_was_flushed_a_checkpoint_comes_before_the_next_flush(make: Make) -> None:
+    bench = make(memtable_bytes=100 * KIB)
+    for _ in range(6):
+        bench.write(20, 10 * KIB)  # enough for a flush by itself
+        bench.tick()
+        bench.write(20, 10 * KIB)
+        bench.worker.run_one()
+    assert len(bench.database.did) == 6
+    assert bench.database.did[1::2] == ["checkpoint"] * 3
+
+
 def follower(bench: Bench, *, match: int, active: bool = True) -> None:
     """Give the leader of one a follower that stands at ``match``."""
     progress = attrs.evolve(
