@@ -8,9 +8,11 @@ Rules, each with a test that fails without it:
 * Every shard has a turn in each ``flush_interval_ms``, at a time of its own on each node: a
   node that writes all of its shards at once has little left for requests meanwhile, and a
   shard's replicas that do so together have no quick majority.
-* What is in memory never grows beyond ``memtable_bytes``, or what the disk has room for, by
-  more than comes during one flush and one checkpoint: then the largest are written whose turn
-  it is not.
+* What is in memory never grows beyond ``memtable_bytes``, or what the disk has room for
+  (room.py), by more than comes during one flush and one checkpoint: then the largest are
+  written whose turn it is not.
+* A checkpoint is due by what data.db's WAL holds, whoever wrote it: what was let go is swept
+  through it, and snapshots come in.
 * A checkpoint that is overdue goes before a flush. Where a flush takes longer than the time
   between two turns, there is always one that is due: the WAL would grow for ever, and no log
   would be cut.
@@ -36,6 +38,7 @@ from kritad.buggify import buggify
 from kritad.host.clock import Clock
 from kritad.host.log_tail import cut_index
 from kritad.host.replica import Replica
+from kritad.host.room import Bounds, bounds_for
 from kritad.host.writer import Finished, Worker
 from kritad.raft.types import SnapshotMeta
 from kritad.state.machine import ShardState
@@ -50,14 +53,14 @@ _NODE_STEP = 1 / 32
 _SWEEP_ROWS = 1_000
 # Intervals without a checkpoint after which it does not wait for a pause between flushes.
 _OVERDUE_INTERVALS = 2
-# Of the room on the disk: what may be in memory, and as much again in data.db's WAL. Each
-# takes its room twice, in the WAL and in the file.
-_ROOM_PART = 8
-_ROOM_BYTES_MIN = 1 << 20  # smaller flushes than this would do nothing but flush
 
 
 class Database(Protocol):
     """The part of data.db that flushing needs."""
+
+    @property
+    def unchecked_bytes(self) -> int:
+        """What its WAL holds that no checkpoint has moved into the file."""
 
     def flush(self, batch: list[ShardFlush], durable: bool = False) -> None:
         """One transaction; ``durable``: on the disk when it returns."""
@@ -120,7 +123,7 @@ class Flusher:
         self._phase = node * _NODE_STEP
         now_ms = clock.monotonic_ms()
         self._checkpointed_ms = now_ms - self._phase % 1.0 * checkpoint_interval_ms
-        self._unchecked_bytes = 0  # flushed since the last checkpoint
+        self._writing_bytes = 0  # of the flush that is under way
         self._held_until_ms = now_ms  # a snapshot reader kept a checkpoint from ending
         self._sweep_due = True  # a crash may have left something
         self._waiting: list[Callable[[], None]] = []
@@ -164,13 +167,8 @@ class Flusher:
     def promised_bytes(self) -> int:
         """What the disk will have to take yet of what has been applied: once in the WAL and
         once in the file what is in memory, and in the file what no checkpoint has moved."""
-        return 2 * self.bytes_in_memory() + self._unchecked_bytes
-
-    def _bytes_max(self) -> int:
-        """How much is flushed, and how much is then moved, without waiting for its time."""
-        if self.room_bytes is None:
-            return self._memtable_bytes
-        return min(self._memtable_bytes, max(self.room_bytes // _ROOM_PART, _ROOM_BYTES_MIN))
+        memory_bytes = self.bytes_in_memory() + self._writing_bytes
+        return 2 * memory_bytes + self._database.unchecked_bytes
 
     def when_flushed(self, done: Callable[[], None]) -> None:
         """Flush everything as soon as possible, then call ``done``."""
@@ -185,27 +183,28 @@ class Flusher:
         if self._unborn:
             self._flush_unborn()
             return
-        bytes_max = self._bytes_max()
-        if self._checkpoint_due(now, _OVERDUE_INTERVALS, bytes_max):
+        bounds = bounds_for(self._memtable_bytes, self.room_bytes)
+        if self._checkpoint_due(now, _OVERDUE_INTERVALS, bounds):
             self._checkpoint()
             return
-        due = self._due(now, bytes_max)
+        due = self._due(now, bounds.memory_bytes)
         if due:
             self._flush(due)
         elif self._waiting:
             self._call_waiting()
-        elif self._checkpoint_due(now, 1, bytes_max):
+        elif self._checkpoint_due(now, 1, bounds):
             self._checkpoint()
         elif self._sweep_due:
             self._sweep()
 
-    def _checkpoint_due(self, now_ms: float, intervals: int, bytes_max: int) -> bool:
+    def _checkpoint_due(self, now_ms: float, intervals: int, bounds: Bounds) -> bool:
         """Whether there is as much to be moved as may be, or something for so many intervals."""
-        if not self._unchecked_bytes or now_ms < self._held_until_ms:
+        unchecked_bytes = self._database.unchecked_bytes
+        if not unchecked_bytes or now_ms < self._held_until_ms:
             return False
         waited_ms = now_ms - self._checkpointed_ms
         return (
-            self._unchecked_bytes >= bytes_max
+            unchecked_bytes >= bounds.wal_bytes
             or waited_ms >= intervals * self._checkpoint_interval_ms
         )
 
@@ -267,7 +266,7 @@ class Flusher:
         # another one before this flush returns.
         states: list[tuple[Replica | None, ShardState]] = [(r, r.state) for r in replicas]
         states += [(None, each.state) for each in unborn]
-        self._unchecked_bytes += max(sum(s.table.size_bytes for _, s in states), 1)
+        self._writing_bytes = sum(s.table.size_bytes for _, s in states)
         batch = [(replica, state.table, state.freeze()) for replica, state in states]
 
         def done(finished: Finished[None]) -> None:
@@ -275,6 +274,7 @@ class Flusher:
                 self._on_failure(finished.error)
                 return  # busy for ever: a disk that failed is not asked again
             self._busy = False
+            self._writing_bytes = 0
             for replica, table, flush in batch:
                 table.flushed()
                 state = None if replica is None else self._states.get(replica)
@@ -290,7 +290,6 @@ class Flusher:
         self._busy = True
         self._checkpointed_ms = self._clock.monotonic_ms()
         self._sweep_due = True
-        unchecked_bytes = self._unchecked_bytes
         flushed = {replica: state.flushed_index for replica, state in self._states.items()}
 
         def done(finished: Finished[bool]) -> None:
@@ -302,7 +301,6 @@ class Flusher:
                 # A reader holds the file. Asking it at every tick helps nobody.
                 self._held_until_ms = self._clock.monotonic_ms() + _HELD_PAUSE_MS
             else:
-                self._unchecked_bytes -= unchecked_bytes
                 for replica, index in flushed.items():
                     state = self._states.get(replica)
                     if state is not None:

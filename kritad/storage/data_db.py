@@ -66,6 +66,10 @@ class DataDatabase:
         self._reader = reader
         self._writing = threading.Lock()
         self._failed: StorageError | None = None
+        self._wal = path.with_name(path.name + "-wal")
+        # What the WAL holds that the file may not have yet: its size, or 0 when a checkpoint has
+        # moved all of it. Whatever writes counts, flush or not. For any thread.
+        self.unchecked_bytes = 0
         # Changed ahead of the commit: a failed one ends the object's life anyway.
         self._applied: dict[int, Applied] = {}
         self._receiving: dict[int, int] = {}  # shard -> generation
@@ -94,6 +98,7 @@ class DataDatabase:
             checkpoint(writer, "TRUNCATE")
             reader = opened.enter_context(contextlib.closing(open_reader(path)))
             database = cls(path, writer, reader)
+            database.unchecked_bytes = walscan.wal_bytes(database._wal)
             database._read_small()
             database._note_damaged()
         return database
@@ -238,6 +243,7 @@ class DataDatabase:
                 complete = checkpoint(self._writer, "PASSIVE").complete
                 if complete:
                     forget_wal(self._writer)
+                    self.unchecked_bytes = 0
                 return complete
             except sqlite3.Error as error:
                 self._failed = write_failure(self.path, "checkpoint", error)
@@ -329,11 +335,14 @@ class DataDatabase:
             try:
                 if durable:
                     self._writer.execute("PRAGMA synchronous=FULL")
+                changes = self._writer.total_changes
                 self._writer.execute("BEGIN IMMEDIATE")
                 yield self._writer
                 self._writer.execute("COMMIT")
                 if durable:
                     self._writer.execute("PRAGMA synchronous=NORMAL")
+                if self._writer.total_changes != changes:
+                    self.unchecked_bytes = walscan.wal_bytes(self._wal)
             except sqlite3.Error as error:
                 self._failed = write_failure(self.path, "write", error)
                 raise self._failed from error

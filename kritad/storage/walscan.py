@@ -44,6 +44,9 @@ HEADER_BYTES = 32
 FRAME_HEADER_BYTES = 24
 _MAGIC = 0x377F0682  # the lowest bit: checksums are over big-endian words
 _MASK = 0xFFFFFFFF
+# What is rewritten at a time. Linux takes less than 2 GiB in one write, and says so only by what
+# it returns; and a whole WAL in memory may be more than there is.
+_BLOCK_BYTES = 4 << 20
 _HEADER = struct.Struct(">8I")
 _FRAME = struct.Struct(">6I")
 
@@ -98,17 +101,29 @@ def rewrite_wal(path: Path) -> None:
     """
     try:
         with path.open("r+b", buffering=0) as file:
-            data = file.read()
-            if not data:
-                return
-            file.seek(0)
-            if file.write(data) != len(data):
-                raise StoreFailed(f"cannot write all of {path}", "check the disk (space, dmesg)")
-            os.fsync(file.fileno())
+            start = 0
+            while data := os.pread(file.fileno(), _BLOCK_BYTES, start):
+                if os.pwrite(file.fileno(), data, start) != len(data):
+                    raise StoreFailed(
+                        f"cannot write all of {path}", "check the disk (space, dmesg)"
+                    )
+                start += len(data)
+            if start:
+                os.fsync(file.fileno())
     except FileNotFoundError:
         return
     except OSError as error:
         raise StoreFailed(f"cannot write {path}: {error.strerror}") from error
+
+
+def wal_bytes(path: Path) -> int:
+    """How large a WAL is; 0: there is none. Raises StoreFailed. ~1.5 µs."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise StoreFailed(f"cannot ask for the size of {path}: {error.strerror}") from error
 
 
 def judge_wal(data: bytes) -> Verdict:

@@ -34,6 +34,7 @@ from kritad.storage.places import stored_token
 from kritad.storage.rows import Applied, Bond, Row, Stamp
 from kritad.storage.scrubbing import Scrubbed
 from kritad.storage.sweeping import What
+from kritad.storage.table import ROW_OVERHEAD_BYTES
 from tests.simulator.data_tables import Generation, Receipt, Tables
 from tests.simulator.transactions import Journal, Undo, put_back, roll_back
 
@@ -56,6 +57,7 @@ class MemoryDataDatabase(DataDatabase):
         self.corrupt_keys: set[tuple[int, bytes]] = set()
         self.unreadable_keys: set[tuple[int, bytes]] = set()
         self._failed: StorageError | None = None
+        self.unchecked_bytes = 0
         self._journal = Journal()
         self._undo: list[Undo] = []  # of the transaction that is open
         self._readers: dict[int, int] = {}  # snapshot reader -> commits when it began
@@ -301,6 +303,7 @@ class MemoryDataDatabase(DataDatabase):
         if self._readers and min(self._readers.values()) < self._tables.commits:
             return False
         self._journal.sync()
+        self.unchecked_bytes = 0
         return True
 
     # For MemorySnapshotWriter, inside a transaction
@@ -317,6 +320,7 @@ class MemoryDataDatabase(DataDatabase):
             self._failed = StoreFailed(f"a write to {self.path} was broken off: {error!r}")
             raise
         self._tables.commits += bool(undo)
+        self.unchecked_bytes += bool(undo)  # what it put is counted already
         self._journal.commit(undo, durable=durable)
 
     def insert_generation(self, connection: sqlite3.Connection) -> int:  # noqa: ARG002
@@ -339,6 +343,8 @@ class MemoryDataDatabase(DataDatabase):
         if held is None:
             held = self._generations[generation] = Generation()
         self._undo.append(held.change(rows, sessions))
+        values = sum(len(row.value) for _, row in rows if row is not None)
+        self.unchecked_bytes += values + ROW_OVERHEAD_BYTES * (len(rows) + len(sessions))
         if self.corrupt_keys or self.unreadable_keys:
             written = {(generation, key) for key, _ in rows}
             self.corrupt_keys -= written

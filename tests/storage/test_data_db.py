@@ -102,6 +102,37 @@ def test_checkpoint_is_complete_unless_a_snapshot_is_being_read(
     assert db.checkpoint() is True
 
 
+def test_whatever_is_written_counts_as_unchecked_until_a_checkpoint_has_moved_it(
+    db: DataDatabase, path: Path
+) -> None:
+    wal = path.with_name(path.name + "-wal")
+    fill(db, 1)
+    assert db.unchecked_bytes == wal.stat().st_size > 30_000
+    assert db.checkpoint()
+    assert db.unchecked_bytes == 0
+    db.sweep(100)
+    assert db.unchecked_bytes == 0, "there was nothing to be swept"
+    db.drop(1)
+    dropped_bytes = db.unchecked_bytes
+    db.sweep(100)
+    assert db.unchecked_bytes == wal.stat().st_size > dropped_bytes > 0
+
+
+def test_what_a_reader_keeps_in_the_wal_does_not_count_as_unchecked_when_it_was_moved(
+    db: DataDatabase, path: Path
+) -> None:
+    at, _ = fill(db, 1)
+    with contextlib.closing(SnapshotReader(path, at)):
+        assert db.checkpoint()
+        assert path.with_name(path.name + "-wal").stat().st_size > 30_000
+        assert db.unchecked_bytes == 0
+        db.create_generation()
+        assert not db.checkpoint()
+        assert db.unchecked_bytes > 0
+    assert db.checkpoint()
+    assert db.unchecked_bytes == 0
+
+
 def test_what_a_complete_checkpoint_covers_is_in_the_main_file(
     db: DataDatabase, path: Path, tmp_path: Path
 ) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
 import pytest
 
 from kritad.raft.types import HardState, Save, SnapshotMeta
-from kritad.storage.errors import Corrupt
+from kritad.storage import walscan
+from kritad.storage.errors import Corrupt, StoreFailed
 from kritad.storage.raft_db import RaftDatabase
 from kritad.storage.walscan import Verdict, judge_wal, scan_wal
 from tests.storage.model import configuration, copy_store, run
@@ -187,3 +189,35 @@ def test_sqlite_alone_would_have_forgotten_saves_behind_the_damage(
     path.with_name("raft.db-wal").write_bytes(wal)
     monkeypatch.setattr("kritad.storage.walscan.judge_wal", lambda _: Verdict.CLEAN)
     assert boot_last_index(path) == recording.indexes[2] < recording.indexes[-1]
+
+
+def test_a_wal_is_rewritten_in_blocks_that_the_system_takes_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, most = tmp_path / "data.db-wal", 1000
+    written: list[int] = []
+
+    def pwrite(file: int, data: bytes, offset: int) -> int:
+        written.append(offset)
+        return _pwrite(file, data[:most], offset)  # as Linux does with 2 GiB
+
+    content = random.Random(1).randbytes(2_500)
+    path.write_bytes(content)
+    _pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(walscan, "_BLOCK_BYTES", most)
+    walscan.rewrite_wal(path)
+    assert path.read_bytes() == content
+    assert written == [0, 1000, 2000]
+    monkeypatch.setattr(walscan, "_BLOCK_BYTES", most + 1)
+    with pytest.raises(StoreFailed, match="cannot write all of"):
+        walscan.rewrite_wal(path)
+
+
+def test_a_wal_that_is_not_there_has_no_size(tmp_path: Path) -> None:
+    path = tmp_path / "data.db-wal"
+    assert walscan.wal_bytes(path) == 0
+    path.write_bytes(b"12345")
+    assert walscan.wal_bytes(path) == 5
+    with pytest.raises(StoreFailed, match="cannot ask for the size"):
+        walscan.wal_bytes(path / "x")

@@ -95,6 +95,11 @@ class _TwoTransactions:
 
     database: flush.Database
 
+    @property
+    def unchecked_bytes(self) -> int:
+        """As the database says."""
+        return self.database.unchecked_bytes
+
     def flush(self, batch: list[ShardFlush]) -> None:
         """Two transactions, of which a crash may leave one."""
         self.database.flush([ShardFlush(item.applied) for item in batch])

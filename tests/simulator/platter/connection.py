@@ -67,6 +67,11 @@ class DiskConnection:
         """Whether a transaction is open."""
         return self._connection.in_transaction
 
+    @property
+    def total_changes(self) -> int:
+        """How many rows were changed since it was opened."""
+        return self._connection.total_changes()
+
     def cursor(self) -> DiskCursor:
         """A cursor of its own."""
         return DiskCursor(self._connection)

@@ -155,6 +155,7 @@ class Disk:
             mock.patch.object(sqlite3, "connect", self.connect),
             mock.patch.object(walscan, "scan_wal", self.scan_wal),
             mock.patch.object(walscan, "rewrite_wal", self.rewrite_wal),
+            mock.patch.object(walscan, "wal_bytes", self.wal_bytes),
         ):
             yield
 
@@ -186,6 +187,11 @@ class Disk:
             self.sync(file)
         except apsw.Error as error:
             raise StoreFailed(f"cannot write {path}: {error}") from error
+
+    def wal_bytes(self, path: Path) -> int:
+        """Stands in for walscan.wal_bytes."""
+        file = self.files.get(os.fspath(path))
+        return 0 if file is None else len(file.content)
 
     # For _Vfs and its files.
 
