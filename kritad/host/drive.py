@@ -24,6 +24,9 @@ Rules enforced here, each with a test that fails without it:
   before another message of any kind leaves (raft.md B5, B13).
 * A replica that was poisoned while its save was on the way attests nothing: what
   waited for that save is dropped.
+* While there is no room in memory for what is applied (flush.py), committed entries wait
+  here, each replica's in order, and so do the reads that need them. A snapshot that is
+  installed meanwhile is of a later state than all that waits of its shard.
 
 This class is synchronous and knows no trio: the simulator drives it as it is.
 """
@@ -39,7 +42,7 @@ from kritad.host.replica import Replica
 from kritad.host.writer import Finished, Worker
 from kritad.raft.messages import Message
 from kritad.raft.ready import Fetch
-from kritad.raft.types import Save, SnapshotMeta
+from kritad.raft.types import Entry, Save, SnapshotMeta
 
 
 @attrs.define
@@ -64,6 +67,7 @@ class Effects:
     snapshot: Callable[[Replica, int], None]
     on_failure: Callable[[BaseException], None]
     observe_save: Callable[[float, int], None]  # seconds, entries
+    has_room: Callable[[], bool]  # in memory, for what is applied; else ``resume`` is called
     after_save: Callable[[], None]  # the log's thread is free for a moment
     wake: Callable[[], None]  # have turn() called soon
 
@@ -82,6 +86,8 @@ class Drive:
         self._outbox: list[Message] = []  # leaves in one piece at the turn's end
         self._collecting: list[Pending] = []
         self._writing: list[Pending] | None = None
+        self._backlog: dict[Replica, list[Entry]] = {}  # committed, not applied
+        self._full = False  # nothing is applied until ``resume``
         self.writing_since_ms = 0.0
         self.marks = 0  # counts ``mark``: who sees it unchanged has missed nothing
         self._failed = False
@@ -93,7 +99,7 @@ class Drive:
     @property
     def idle(self) -> bool:
         """Nothing to do, nothing on the way to the disk."""
-        return not self._dirty and not self._collecting and self._writing is None
+        return not (self._dirty or self._collecting or self._backlog) and self._writing is None
 
     @property
     def writing_ms(self) -> float:
@@ -109,6 +115,18 @@ class Drive:
             self._effects.wake()
         self._dirty[replica] = None
 
+    def has_room(self) -> bool:
+        """For replicas that have applied something: whether more may be applied. If not, none
+        of them is given any more until ``resume``."""
+        self._full = not self._effects.has_room()
+        return not self._full
+
+    def resume(self) -> None:
+        """There may be room in memory again for what is applied."""
+        self._full = False
+        for replica in self._backlog:
+            self.mark(replica)
+
     def turn(self) -> None:
         """Do all that can be done now. Cost: some 20 µs a busy replica."""
         while self._dirty and not self._failed:
@@ -123,13 +141,16 @@ class Drive:
     def _look(self, replica: Replica) -> None:
         ready = replica.take_ready()
         if ready is None:
+            self._apply(replica)
             replica.serve_reads()
             return
         self._outbox += ready.messages
         if ready.save is not None:
             self._collecting.append(Pending(replica, ready.save, ready.messages_after_save))
         if ready.committed:
-            replica.apply(ready.committed)
+            waiting = self._backlog.get(replica)
+            self._backlog[replica] = waiting + ready.committed if waiting else ready.committed
+        self._apply(replica)
         if ready.reads or ready.reads_lost:
             replica.note_reads(ready.reads, ready.reads_lost)
         replica.serve_reads()
@@ -139,6 +160,14 @@ class Drive:
             self._effects.snapshot(replica, recipient)
         if replica.raft.has_ready:
             self._dirty[replica] = None  # what was done made more: look again
+
+    def _apply(self, replica: Replica) -> None:
+        """Apply what is committed, as far as there is room for it."""
+        if self._full or not (entries := self._backlog.pop(replica, None)):
+            return
+        count = replica.apply(entries)
+        if count < len(entries):
+            self._backlog[replica] = entries[count:]
 
     def _start_writing(self) -> None:
         """Hand the collected batch to the writer, if it is free."""
@@ -165,6 +194,9 @@ class Drive:
             return
         for pending in received:
             self._effects.installing(pending.replica)
+            waiting = self._backlog.pop(pending.replica, None)
+            assert pending.save.snapshot is not None
+            assert not waiting or waiting[-1].index <= pending.save.snapshot.index, waiting
 
         def install() -> None:
             for pending in received:
@@ -201,6 +233,8 @@ class Drive:
         say is not wanted. A save that is being written is only not reported."""
         gone = {(replica.shard, replica.id) for replica in replicas}
         self._dirty = {r: None for r in self._dirty if (r.shard, r.id) not in gone}
+        for replica in [r for r in self._backlog if (r.shard, r.id) in gone]:
+            del self._backlog[replica]
         self._collecting = [
             p for p in self._collecting if (p.replica.shard, p.replica.id) not in gone
         ]

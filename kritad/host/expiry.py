@@ -5,7 +5,8 @@ Whoever leads looks at its own wall clock, and proposes an EXPIRE when something
 the entry's stamp moves the shard's clock, and applying it ends what is due then. If the
 leader changes meanwhile, the next one does the same: a deadline is a time, not a timer.
 
-One such entry at a time in each shard, and as many in a row as it takes.
+One such entry at a time in each shard, and as many in a row as it takes. None while the disk
+is nearly full: what is deleted goes through the WAL, up to a thousand keys with one entry.
 """
 
 from __future__ import annotations
@@ -28,10 +29,13 @@ class Reaper:
     def __init__(self, clock: Clock, mark: Callable[[Replica], None]) -> None:
         self._clock = clock
         self._mark = mark
+        self.disk_nearly_full = False
         self._proposed: dict[int, tuple[int, int]] = {}  # shard -> (term, index) of its newest
 
     def step(self, replicas: Iterable[Replica]) -> None:
         """Propose what is due. ~0.5 µs for a replica that has nothing to end."""
+        if self.disk_nearly_full:
+            return
         wall_ms: int | None = None
         for replica in replicas:
             if not replica.leads or replica.shard == META_SHARD:

@@ -1,16 +1,18 @@
 """When applied state goes to data.db, and when the log behind it may be cut.
 
 Applied writes live in memtables. A shard's is frozen when its turn has come (between two
-turns of the drive loop, so that its rows belong to exactly one applied index) and written in
-one sorted transaction on a thread of its own.
+entries, so that its rows belong to exactly one applied index) and written in one sorted
+transaction on a thread of its own.
 
 Rules, each with a test that fails without it:
 * Every shard has a turn in each ``flush_interval_ms``, at a time of its own on each node: a
   node that writes all of its shards at once has little left for requests meanwhile, and a
   shard's replicas that do so together have no quick majority.
 * What is in memory never grows beyond ``memtable_bytes``, or what the disk has room for
-  (room.py), by more than comes during one flush and one checkpoint: then the largest are
-  written whose turn it is not.
+  (room.py): then the largest are written whose turn it is not. When as much again has come
+  before that is done, no more is applied until it is (``has_room``): committed entries wait in
+  the log, which has them anyway. Else a log that is replayed, or keys that all end at once,
+  would be one flush, and on a disk with little room the end of the node at every start.
 * A checkpoint is due by what data.db's WAL holds, whoever wrote it: what was let go is swept
   through it, and snapshots come in.
 * A checkpoint that is overdue goes before a flush. Where a flush takes longer than the time
@@ -38,7 +40,7 @@ from kritad.buggify import buggify
 from kritad.host.clock import Clock
 from kritad.host.log_tail import cut_index
 from kritad.host.replica import Replica
-from kritad.host.room import Bounds, bounds_for
+from kritad.host.room import Bounds, bounds_for, flush_bytes_of
 from kritad.host.writer import Finished, Worker
 from kritad.raft.types import SnapshotMeta
 from kritad.state.machine import ShardState
@@ -61,6 +63,10 @@ class Database(Protocol):
     @property
     def unchecked_bytes(self) -> int:
         """What its WAL holds that no checkpoint has moved into the file."""
+
+    @property
+    def file_bytes(self) -> int:
+        """How large its main file is."""
 
     def flush(self, batch: list[ShardFlush], durable: bool = False) -> None:
         """One transaction; ``durable``: on the disk when it returns."""
@@ -106,6 +112,7 @@ class Flusher:
         flush_interval_ms: float,
         checkpoint_interval_ms: float,
         compact: Callable[[list[tuple[Replica, SnapshotMeta]]], None],
+        resume: Callable[[], None],
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self._database = database
@@ -116,6 +123,7 @@ class Flusher:
         self._flush_interval_ms = flush_interval_ms
         self._checkpoint_interval_ms = checkpoint_interval_ms
         self._compact = compact
+        self._resume = resume
         self._on_failure = on_failure
         self._states: dict[Replica, FlushState] = {}
         self._unborn: list[Unborn] = []  # whose flush has not begun
@@ -123,7 +131,7 @@ class Flusher:
         self._phase = node * _NODE_STEP
         now_ms = clock.monotonic_ms()
         self._checkpointed_ms = now_ms - self._phase % 1.0 * checkpoint_interval_ms
-        self._writing_bytes = 0  # of the flush that is under way
+        self._writing_bytes = 0  # promised for the flush that is under way
         self._held_until_ms = now_ms  # a snapshot reader kept a checkpoint from ending
         self._sweep_due = True  # a crash may have left something
         self._waiting: list[Callable[[], None]] = []
@@ -167,8 +175,44 @@ class Flusher:
     def promised_bytes(self) -> int:
         """What the disk will have to take yet of what has been applied: once in the WAL and
         once in the file what is in memory, and in the file what no checkpoint has moved."""
-        memory_bytes = self.bytes_in_memory() + self._writing_bytes
-        return 2 * memory_bytes + self._database.unchecked_bytes
+        in_memory = self._flush_bytes() + self.bytes_in_memory()
+        return in_memory + self._writing_bytes + self._database.unchecked_bytes
+
+    def _flush_bytes(self) -> int:
+        """What writing all that is in memory may add to the WAL."""
+        states = [replica.state for replica in self._states]
+        states += [unborn.state for unborn in self._unborn]
+        return self._flush_bytes_of(states)
+
+    def _flush_bytes_of(self, states: Iterable[ShardState]) -> int:
+        rows = memory_bytes = 0
+        for state in states:
+            rows += state.table.rows_changed
+            memory_bytes += state.table.size_bytes
+        database = self._database
+        file_bytes = database.file_bytes + database.unchecked_bytes
+        return flush_bytes_of(rows, memory_bytes, file_bytes)
+
+    def has_room(self) -> bool:
+        """Whether more may be applied. If not, ``resume`` is called when it is worth asking
+        again. Cost: a sum over the replicas."""
+        if not self._busy and self._is_over():
+            self.tick()
+        return not self._is_full()
+
+    def _is_full(self) -> bool:
+        """Whether as much is in memory as may be, behind what is on its way to the disk."""
+        return self._busy and self._is_over()
+
+    def _is_over(self) -> bool:
+        bounds = self._bounds()
+        return (
+            self.bytes_in_memory() >= bounds.memory_bytes
+            or self._flush_bytes() >= bounds.flush_bytes
+        )
+
+    def _bounds(self) -> Bounds:
+        return bounds_for(self._memtable_bytes, self.room_bytes)
 
     def when_flushed(self, done: Callable[[], None]) -> None:
         """Flush everything as soon as possible, then call ``done``."""
@@ -183,11 +227,11 @@ class Flusher:
         if self._unborn:
             self._flush_unborn()
             return
-        bounds = bounds_for(self._memtable_bytes, self.room_bytes)
+        bounds = self._bounds()
         if self._checkpoint_due(now, _OVERDUE_INTERVALS, bounds):
             self._checkpoint()
             return
-        due = self._due(now, bounds.memory_bytes)
+        due = self._due(now, bounds)
         if due:
             self._flush(due)
         elif self._waiting:
@@ -208,7 +252,7 @@ class Flusher:
             or waited_ms >= intervals * self._checkpoint_interval_ms
         )
 
-    def _due(self, now_ms: float, bytes_max: int) -> list[Replica]:
+    def _due(self, now_ms: float, bounds: Bounds) -> list[Replica]:
         """Whose memtables are to be flushed now. All whose turn has come are among them: it is
         not asked for again."""
         dirty: list[Replica] = []
@@ -221,10 +265,12 @@ class Flusher:
                     due.append(replica)
         if dirty and (self._waiting or buggify("flush.early")):
             return dirty
-        excess_bytes = self.bytes_in_memory() - bytes_max
-        if not due and excess_bytes >= 0:
-            return _largest(dirty, excess_bytes + bytes_max // 2)
-        return due
+        if due:
+            return due
+        if self._flush_bytes() >= bounds.flush_bytes:
+            return dirty
+        excess_bytes = self.bytes_in_memory() - bounds.memory_bytes
+        return _largest(dirty, excess_bytes + bounds.memory_bytes // 2) if excess_bytes >= 0 else []
 
     def _turn_of(self, replica: Replica, now_ms: float) -> int:
         """Which of its turns a replica has had last: it has one in each interval."""
@@ -267,6 +313,7 @@ class Flusher:
         states: list[tuple[Replica | None, ShardState]] = [(r, r.state) for r in replicas]
         states += [(None, each.state) for each in unborn]
         self._writing_bytes = sum(s.table.size_bytes for _, s in states)
+        self._writing_bytes += self._flush_bytes_of(s for _, s in states)
         batch = [(replica, state.table, state.freeze()) for replica, state in states]
 
         def done(finished: Finished[None]) -> None:
@@ -281,7 +328,7 @@ class Flusher:
                 if state is not None:
                     state.flushed_index = max(state.flushed_index, flush.applied.index)
             then()
-            self.tick()
+            self._go_on()
 
         flushes = [flush for _, _, flush in batch]
         self._worker.submit(lambda: self._database.flush(flushes, durable=bool(unborn)), done)
@@ -306,7 +353,7 @@ class Flusher:
                     if state is not None:
                         state.durable_index = max(state.durable_index, index)
                 self._cut_logs()
-            self.tick()  # a flush may have let it go first
+            self._go_on()  # a flush may have let it go first
 
         self._worker.submit(self._database.checkpoint, done)
 
@@ -320,8 +367,15 @@ class Flusher:
                 return
             self._busy = False
             self._sweep_due = finished.unwrap() > 0
+            if not self._is_full():
+                self._resume()  # not ``tick``: others may use the file before the next slice
 
         self._worker.submit(lambda: self._database.sweep(_SWEEP_ROWS), done)
+
+    def _go_on(self) -> None:
+        self.tick()
+        if not self._is_full():
+            self._resume()
 
     def _cut_logs(self) -> None:
         cuts: list[tuple[Replica, SnapshotMeta]] = []

@@ -59,6 +59,10 @@ from kritad.storage.raft_db import RaftDatabase
 
 log = logging.getLogger(__name__)
 
+# What a shard may add to its memtable before somebody looks whether there is room for more: some
+# seventy deletes. It costs 2 µs with eight shards.
+_LOOK_BYTES = 16 << 10
+
 
 class Host:
     """See the module's docstring."""
@@ -127,6 +131,7 @@ class Host:
             flush_interval_ms=settings.flush_interval_ms,
             checkpoint_interval_ms=settings.checkpoint_interval_ms,
             compact=self.upkeep.cut,
+            resume=lambda: self.drive.resume(),
             on_failure=self.fail,
         )
 
@@ -236,6 +241,7 @@ class Host:
             snapshot=self.effects.want_snapshot,
             on_failure=self.fail,
             observe_save=observe_save,
+            has_room=self.flusher.has_room,
             after_save=self.upkeep.checkpoint_log,
             wake=self._wake,
         )
@@ -269,6 +275,8 @@ class Host:
             misplaced=self.router.misplaced,
             on_split=self.residence.births.begin,
             on_damage=self.on_damage,
+            has_room=self.drive.has_room,
+            look_bytes=min(_LOOK_BYTES, self.settings.memtable_bytes // 4),
         )
 
     def _role_changed(self, replica: Replica) -> None:
@@ -400,8 +408,11 @@ class Host:
         if nearly_full is not self.disk_nearly_full:
             self.disk_nearly_full = nearly_full
             also = "no longer taken either" if nearly_full else "taken again"
-            log.warning("entries of others' leaders are %s: %d bytes are free", also, free_bytes)
-        self.router.space_low = low
+            log.warning(
+                "deletes and entries of others' leaders are %s: %d bytes are free", also, free_bytes
+            )
+        self.router.space_low, self.router.nearly_full = low, nearly_full
+        self.reaper.disk_nearly_full = nearly_full
         self.leadership.note_space(free_bytes, low)
 
     def fail(self, error: BaseException) -> None:

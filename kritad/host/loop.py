@@ -95,7 +95,13 @@ async def keep_shape(host: Host) -> None:
 async def watch_space(host: Host, reserve: DiskReserve) -> None:
     """Look at the free space ten times a second (a statvfs costs 3 µs)."""
     while True:
-        low = reserve.update(host.flusher.promised_bytes())
-        host.note_space(reserve.free_bytes, low, nearly_full=reserve.nearly_full)
-        host.flusher.room_bytes = reserve.room_bytes
+        look_at_space(host, reserve)
         await trio.sleep(_SPACE_INTERVAL_S)
+
+
+def look_at_space(host: Host, reserve: DiskReserve) -> None:
+    """Once. To be done before the first turn, which applies all that the logs have: with how
+    much room there is."""
+    low = reserve.update(host.flusher.promised_bytes())
+    host.note_space(reserve.free_bytes, low, nearly_full=reserve.nearly_full)
+    host.flusher.room_bytes = reserve.room_bytes

@@ -66,7 +66,11 @@ class Replica:
         misplaced: Callable[[Request], None],
         on_split: Callable[[Replica, Offspring], None],
         on_damage: Callable[[Replica, StorageError], None],
+        has_room: Callable[[], bool],
+        look_bytes: int,
     ) -> None:
+        """``has_room`` says whether more may be applied: it is asked whenever about
+        ``look_bytes`` more are in memory."""
         self.raft = raft
         self.state = state
         self.shard = raft.shard
@@ -79,6 +83,9 @@ class Replica:
         self._misplaced = misplaced
         self._on_split = on_split
         self._on_damage = on_damage
+        self._has_room = has_room
+        self._look_bytes = look_bytes
+        self._looked_bytes = 0  # what was in memory when ``has_room`` was asked last
         self._writes: dict[int, Request] = {}  # by log index
         self._reads = ReadRounds()
         self._held: list[Request] = []  # reads of keys that a transaction holds
@@ -167,15 +174,19 @@ class Replica:
             self._on_role(self)
         return ready
 
-    def apply(self, entries: Sequence[Entry]) -> None:
-        """Apply committed entries and answer those who wait for them."""
+    def apply(self, entries: Sequence[Entry]) -> int:
+        """Apply committed entries and answer those who wait for them, until there is no room
+        in memory for more. Returns how many of them are not to be given to it again."""
         if len(entries) > 1:
             try:
                 self.state.prepare(entries)
             except StorageError as problem:
                 self._on_damage(self, problem)
-                return
+                return len(entries)
         before = self.state.index
+        count = 0
+        # It may have been flushed since.
+        self._looked_bytes = min(self._looked_bytes, self.state.table.size_bytes)
         for entry in entries:
             if self._trails:
                 self._trails.committed(entry.index)
@@ -183,7 +194,8 @@ class Replica:
                 result = self.state.apply(entry)
             except StorageError as problem:
                 self._on_damage(self, problem)
-                return
+                return len(entries)
+            count += 1
             self.marks.count(entry)
             if self.state.offspring is not None:
                 offspring = self.state.take_offspring()
@@ -192,7 +204,9 @@ class Replica:
             request = self._writes.pop(entry.index, None)
             if request is not None:
                 self._answer_writes(request, entry.term, result)
-        self.raft.applied(entries[-1].index)
+            if self._is_full():
+                break
+        self.raft.applied(self.state.index)
         if self.polls.count:
             self._wake_polls(before)
         if self._held:
@@ -200,8 +214,19 @@ class Replica:
             for request in held:
                 self.answer_read(request, None)
         if self.line.busy:
-            self.line.applied(entries[-1].index)
+            self.line.applied(self.state.index)
             self._move_line()
+        return count
+
+    def _is_full(self) -> bool:
+        """Whether no more is to be applied now. Between two entries: it may have the state
+        frozen."""
+        table = self.state.table
+        if table.size_bytes - self._looked_bytes < self._look_bytes:
+            return False
+        full = not self._has_room()
+        self._looked_bytes = table.size_bytes
+        return full
 
     def _answer_writes(self, newest: Request, term: int, result: Result) -> None:
         """Answer all who have proposed something for the place of the entry of ``term``."""

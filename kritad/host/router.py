@@ -44,13 +44,21 @@ from kritad.trail import FORWARD, QUEUE
 # More parked requests than this and new ones are refused: memory is bounded.
 _PARKED_MAX = 10_000
 
-# What may need room on the disk. Deletes are let through: they make some. What has been
-# prepared is decided and finished: others wait for it.
+# What needs room on the disk for good. What has been prepared is decided and finished: others
+# wait for it.
 _GROWING = frozenset({Op.PUT, Op.ADD, Op.APPEND, Op.LOCK, Op.TXN, Op.TXN_PREPARE})
+
+# What needs some for as long as it is on its way through the WAL, and then makes some, or none.
+_PASSING = frozenset({Op.DELETE, Op.TOUCH})
 
 _NO_SPACE = NoSpace(
     "the shard's leader is below its disk reserve and takes no writes",
     hint="make room on its disk, or delete keys; it clears by itself",
+)
+
+_NO_SPACE_NOW = Busy(
+    "the disk of the shard's leader is nearly full, and takes not even deletes just now",
+    hint="ask again; if it stays so, make room on its disk",
 )
 
 # (status, body, whether it was sent); status None: the connection was lost.
@@ -93,6 +101,7 @@ class Router:
         self._served = served
         self._parked: list[Request] = []
         self.space_low = False  # this node's disk: it takes no puts
+        self.nearly_full = False  # nor deletes
 
     def route(self, request: Request) -> None:
         """Serve, forward or park it, if it is not answered yet. Never raises."""
@@ -132,6 +141,8 @@ class Router:
                 raise ProposalRefused(Refusal.BUSY)
             if request.op in _GROWING and self.space_low and not replica.raft.transferring:
                 request.fail(_NO_SPACE)  # else there may be room where the shard is led next
+            elif self.nearly_full and request.op in _PASSING and not replica.raft.transferring:
+                request.fail(_NO_SPACE_NOW)
             elif request.write:
                 replica.propose(request, self._clock.wall_ms())
             elif request.op == Op.LEADER_TRANSFER:

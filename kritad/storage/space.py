@@ -5,11 +5,13 @@ yet, or in data.db's WAL alone, need their room as surely as if they had it alre
 
 * Below the reserve, this node's leaders hand over and writes get 507; reads and
   deletes go on, for which the reserve leaves room (a full disk blocks DELETE and
-  checkpoints too, reliability.md fact 4). Two bounds, so that a node does not
+  checkpoints too, reliability.md fact 4): each goes through data.db's WAL in a page or two, which
+  is promised, and given back by the checkpoint. Two bounds, so that a node does not
   waver around one.
-* Below a quarter of it the disk is *nearly full*: then the node takes no entries of others'
-  leaders either. It falls behind, as if it were down, but lives, and can be started again:
-  a disk without any room would end it, and data.db could not even be opened.
+* Below a quarter of it the disk is *nearly full*: then the node takes no deletes, ends no keys
+  by the clock, and takes no entries of others' leaders either. It falls behind, as if it were
+  down, but lives, and can be started again: a disk without any room would end it, and data.db
+  could not even be opened.
 """
 
 from __future__ import annotations

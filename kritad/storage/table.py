@@ -149,6 +149,11 @@ class Table:
         self._active[key] = None
         self._cache.discard(self.generation, key)
 
+    @property
+    def rows_changed(self) -> int:
+        """How many rows the next freeze() hands over."""
+        return len(self._active)
+
     def _note_size(self, key: bytes, value_bytes: int) -> None:
         """A write of ``key`` follows."""
         old = self._active.get(key, _MISSING)

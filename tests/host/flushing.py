@@ -28,13 +28,16 @@ class Database:
         self._db = node.data_db
         self.durable = True  # what a checkpoint says
         self.did: list[str] = []
+        self.rows_max = 0  # flushed at once
         self.rows_unused = 0
         self.unchecked_bytes = 0
+        self.file_bytes = 1 << 40
 
     def flush(self, batch: list[ShardFlush], durable: bool = False) -> None:
         how = " durably" if durable else ""
         self.did.append(f"flush {max(item.applied.index for item in batch)}{how}")
         self._db.flush(batch, durable=durable)
+        self.rows_max = max(self.rows_max, sum(len(item.rows) for item in batch))
         self.unchecked_bytes = self._db.unchecked_bytes
 
     def checkpoint(self) -> bool:
@@ -114,6 +117,7 @@ def benches(path: Path) -> Iterator[Make]:
             flush_interval_ms=2000.0,  # the product's own numbers are a matter of speed
             checkpoint_interval_ms=30_000.0,
             compact=cuts.extend,
+            resume=node.drive.resume,
             on_failure=failures.append,
         )
         flusher.adopt(node.replica, 0)

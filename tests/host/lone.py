@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -86,6 +87,8 @@ class LoneNode:
         self.world = World()
         self.clock = VirtualClock()
         self.log, self.data = QueuedWorker(), QueuedWorker()
+        # Whether more may be applied; False: until drive.resume().
+        self.has_room: Callable[[], bool] = lambda: True
         self.raft_db = RaftDatabase.open(path / "raft.db")
         self.data_db = DataDatabase.open(path / "data.db")
         self.drive = Drive(self._effects(), self.log, self.data, self.clock)
@@ -113,6 +116,8 @@ class LoneNode:
             misplaced=self.world.misplaced.append,
             on_split=lambda _replica, offspring: self.world.split_off.append(offspring),
             on_damage=self._on_damage,
+            has_room=self.drive.has_room,
+            look_bytes=1,
         )
 
     def _on_role(self, _replica: Replica) -> None:
@@ -157,6 +162,7 @@ class LoneNode:
             snapshot=snapshot,
             on_failure=self.world.failures.append,
             observe_save=lambda _seconds, _entries: None,
+            has_room=lambda: self.has_room(),
             after_save=lambda: None,
             wake=lambda: None,
         )

@@ -47,6 +47,19 @@ def test_a_key_ends_on_every_replica_though_nobody_writes(cluster: Cluster) -> N
     assert cluster.converged()
 
 
+def test_no_key_ends_while_the_disk_is_nearly_full(cluster: Cluster) -> None:
+    put_for(cluster, b"k", 500)
+    cluster.run(200)
+    for node in cluster.alive:
+        node.host.note_space(5, True, nearly_full=True)
+    cluster.run(1_000)
+    assert rows(cluster) == {1}
+    for node in cluster.alive:
+        node.host.note_space(1 << 40, False)
+    cluster.run(300)
+    assert rows(cluster) == {0}
+
+
 def left_ms(cluster: Cluster, node: int, op: Op, *fields: object) -> int:
     """What a reader at the node is told of how long it lasts yet."""
     state = cluster.nodes[node].replica(SHARD).state

@@ -241,6 +241,18 @@ def test_below_the_reserve_puts_are_refused_and_deletes_and_reads_go_on(bench: B
     assert bench.route(write=False).all == []
 
 
+def test_on_a_disk_that_is_nearly_full_deletes_are_told_to_come_again_and_reads_go_on(
+    bench: Bench,
+) -> None:
+    bench.node.lead()
+    bench.router.space_low = bench.router.nearly_full = True
+    replies = Replies()
+    body = encode_body(Op.DELETE, 0, 0, 0, b"k")
+    bench.router.route(Request(Op.DELETE, body, b"k", SHARD, replies, 1e12, write=True))
+    assert replies.one[0] == Status.BUSY
+    assert bench.route(write=False).all == []
+
+
 def test_a_requeued_read_waits_and_a_forwarded_one_is_sent_back(bench: Bench) -> None:
     waiting, forwarded = Replies(), Replies()
     bench.router.requeue(bench.request(waiting, write=False))

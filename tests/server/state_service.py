@@ -85,6 +85,8 @@ class Host:
             misplaced=nothing,
             on_split=nothing,
             on_damage=nothing,
+            has_room=lambda: True,
+            look_bytes=1 << 30,
         )
         self.replica.leader_heard_ms = None
         self.replicas = {SHARD: self.replica}

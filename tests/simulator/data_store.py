@@ -58,6 +58,7 @@ class MemoryDataDatabase(DataDatabase):
         self.unreadable_keys: set[tuple[int, bytes]] = set()
         self._failed: StorageError | None = None
         self.unchecked_bytes = 0
+        self.file_bytes = 1 << 40  # no bound of anything
         self._journal = Journal()
         self._undo: list[Undo] = []  # of the transaction that is open
         self._readers: dict[int, int] = {}  # snapshot reader -> commits when it began

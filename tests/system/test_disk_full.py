@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,6 +138,37 @@ def test_a_disk_that_is_filled_fast_with_all_defaults_ends_nobody(
     node.kill()
     node.restart()
     check_kept(kept, [node.address])
+
+
+def test_keys_that_all_end_at_once_on_a_full_disk_end_nobody(
+    make_cluster: MakeCluster, small_disk: Path
+) -> None:
+    """Each takes pages on its way out; a start replays all of them at once."""
+    resize(small_disk, 192 * MIB)
+    cluster = make_cluster(count=1, flags=[f"--disk_reserve_bytes={32 * MIB}"])
+    (node,) = cluster.nodes
+    node.data_dir = small_disk / "node1"
+    cluster.start()
+    value, full, number = b"x" * 2000, False, 0
+    end = time.monotonic() + 15
+    with cluster.client() as db:
+        while not full:
+            left_ms = int((end - time.monotonic()) * 1000)
+            assert left_ms > 0, "the machine is too slow for this test"
+            names = [f"soon:{random.random()}:{number + place}" for place in range(1000)]
+            answers = db.bulk(steps.put(name, value, ttl_ms=left_ms) for name in names)
+            full = any(isinstance(answer, NoSpace) for answer in answers)
+            number += len(names)
+        assert number > 10_000
+        node.kill()
+        wait_until("all keys are over", lambda: time.monotonic() > end)
+        node.restart()
+        wait_until("all rows are gone", lambda: db.count("soon:") == 0)
+        wait_until("they are flushed", lambda: time.monotonic() > end + 5)
+    assert node.up
+    node.kill()
+    node.restart()
+    assert node.up
 
 
 def test_a_follower_whose_disk_is_nearly_full_falls_behind_and_lives(

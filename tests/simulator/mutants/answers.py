@@ -30,14 +30,14 @@ def _send_again(router: Router, node: int, request: Request) -> None:
     router._forwarder.request(node, request, on_reply)
 
 
-def _answer_who_waits_here(replica: Replica, entries: Sequence[Entry]) -> None:
+def _answer_who_waits_here(replica: Replica, entries: Sequence[Entry]) -> int:
     """Whoever waits for an index is told what became of the entry that stands there."""
     for entry in entries:
         request = replica._writes.get(entry.index)
         while request is not None:
             request.term = entry.term
             request = request.older
-    _apply(replica, entries)
+    return _apply(replica, entries)
 
 
 def _writes_of_a_deposed(replica: Replica) -> list[Request]:

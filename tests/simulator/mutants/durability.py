@@ -100,6 +100,11 @@ class _TwoTransactions:
         """As the database says."""
         return self.database.unchecked_bytes
 
+    @property
+    def file_bytes(self) -> int:
+        """As the database says."""
+        return self.database.file_bytes
+
     def flush(self, batch: list[ShardFlush]) -> None:
         """Two transactions, of which a crash may leave one."""
         self.database.flush([ShardFlush(item.applied) for item in batch])
