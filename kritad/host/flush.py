@@ -45,6 +45,7 @@ from kritad.host.writer import Finished, Worker
 from kritad.raft.types import SnapshotMeta
 from kritad.state.machine import ShardState
 from kritad.storage.data_db import ShardFlush
+from kritad.storage.data_wal import Sizes
 
 _HELD_PAUSE_MS = 1_000.0
 # Parts of the interval between the turns of two shards and of two nodes. Multiples of the golden
@@ -61,12 +62,8 @@ class Database(Protocol):
     """The part of data.db that flushing needs."""
 
     @property
-    def unchecked_bytes(self) -> int:
-        """What its WAL holds that no checkpoint has moved into the file."""
-
-    @property
-    def file_bytes(self) -> int:
-        """How large its main file is."""
+    def sizes(self) -> Sizes:
+        """What its WAL and its file hold."""
 
     def flush(self, batch: list[ShardFlush], durable: bool = False) -> None:
         """One transaction; ``durable``: on the disk when it returns."""
@@ -176,7 +173,7 @@ class Flusher:
         """What the disk will have to take yet of what has been applied: once in the WAL and
         once in the file what is in memory, and in the file what no checkpoint has moved."""
         in_memory = self._flush_bytes() + self.bytes_in_memory()
-        return in_memory + self._writing_bytes + self._database.unchecked_bytes
+        return in_memory + self._writing_bytes + self._database.sizes.unchecked_bytes
 
     def _flush_bytes(self) -> int:
         """What writing all that is in memory may add to the WAL."""
@@ -189,8 +186,8 @@ class Flusher:
         for state in states:
             rows += state.table.rows_changed
             memory_bytes += state.table.size_bytes
-        database = self._database
-        file_bytes = database.file_bytes + database.unchecked_bytes
+        sizes = self._database.sizes
+        file_bytes = sizes.file_bytes + sizes.unchecked_bytes
         return flush_bytes_of(rows, memory_bytes, file_bytes)
 
     def has_room(self) -> bool:
@@ -243,7 +240,7 @@ class Flusher:
 
     def _checkpoint_due(self, now_ms: float, intervals: int, bounds: Bounds) -> bool:
         """Whether there is as much to be moved as may be, or something for so many intervals."""
-        unchecked_bytes = self._database.unchecked_bytes
+        unchecked_bytes = self._database.sizes.unchecked_bytes
         if not unchecked_bytes or now_ms < self._held_until_ms:
             return False
         waited_ms = now_ms - self._checkpointed_ms

@@ -32,11 +32,10 @@ from kritad.storage import walscan
 from kritad.storage.applied_rows import APPLIED_COLUMNS, applied_row, read_applied
 from kritad.storage.data_reader import DataReader
 from kritad.storage.data_rows import put_rows, put_sessions, slices
+from kritad.storage.data_wal import DataWal
 from kritad.storage.database import (
-    checkpoint,
     execute_rows,
     failure,
-    forget_wal,
     open_reader,
     open_writer,
     opening,
@@ -66,11 +65,8 @@ class DataDatabase:
         self._reader = reader
         self._writing = threading.Lock()
         self._failed: StorageError | None = None
-        self._wal = path.with_name(path.name + "-wal")
-        # What the WAL holds that the file may not have yet: its size, or 0 when a checkpoint has
-        # moved all of it. Whatever writes counts, flush or not. For any thread.
-        self.unchecked_bytes = 0
-        self.file_bytes = 0  # of the main file, as of the last complete checkpoint
+        self._wal = DataWal(path, writer)
+        self.sizes = self._wal.sizes
         # Changed ahead of the commit: a failed one ends the object's life anyway.
         self._applied: dict[int, Applied] = {}
         self._receiving: dict[int, int] = {}  # shard -> generation
@@ -96,11 +92,9 @@ class DataDatabase:
         with opening(path) as opened:
             writer = opened.enter_context(contextlib.closing(open_writer(path, "NORMAL")))
             migrate(writer, path, DATA)
-            checkpoint(writer, "TRUNCATE")
             reader = opened.enter_context(contextlib.closing(open_reader(path)))
             database = cls(path, writer, reader)
-            database.unchecked_bytes = walscan.wal_bytes(database._wal)
-            database._measure()
+            database._wal.empty()
             database._read_small()
             database._note_damaged()
         return database
@@ -238,27 +232,15 @@ class DataDatabase:
 
     def checkpoint(self) -> bool:
         """Whether everything flushed before is now durable in the main file. False while
-        an open snapshot reader holds the WAL: try again later. Raises StoreFailed."""
+        an open snapshot reader holds the WAL, or the disk has no room for the file to grow: try
+        again later. Raises StoreFailed."""
         with self._writing:
             self._check()
             try:
-                complete = checkpoint(self._writer, "PASSIVE").complete
-                if complete:
-                    forget_wal(self._writer)
-                    self.unchecked_bytes = 0
-                    self._measure()
-                return complete
+                return self._wal.move()
             except sqlite3.Error as error:
                 self._failed = write_failure(self.path, "checkpoint", error)
                 raise self._failed from error
-
-    def _measure(self) -> None:
-        """How large the file is. Raises sqlite3.Error. ~10 µs."""
-        pages, page_bytes = (
-            self._writer.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("page_count", "page_size")
-        )
-        self.file_bytes = pages * page_bytes
 
     def write_rows(self, generation: int, rows: Sequence[tuple[bytes, Row | None]]) -> None:
         """Put rows into a generation, in one transaction of their own."""
@@ -352,8 +334,7 @@ class DataDatabase:
                 self._writer.execute("COMMIT")
                 if durable:
                     self._writer.execute("PRAGMA synchronous=NORMAL")
-                if self._writer.total_changes != changes:
-                    self.unchecked_bytes = walscan.wal_bytes(self._wal)
+                self._wal.note_commit(changes)
             except sqlite3.Error as error:
                 self._failed = write_failure(self.path, "write", error)
                 raise self._failed from error

@@ -137,6 +137,12 @@ def failure(path: Path, doing: str, error: sqlite3.Error | UnicodeDecodeError) -
     return write_failure(path, doing, error)
 
 
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether the disk had no room for it."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_FULL
+
+
 def write_failure(path: Path, doing: str, error: Exception) -> StoreFailed:
     """What any error of a writer means."""
     return StoreFailed(

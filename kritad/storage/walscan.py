@@ -116,8 +116,8 @@ def rewrite_wal(path: Path) -> None:
         raise StoreFailed(f"cannot write {path}: {error.strerror}") from error
 
 
-def wal_bytes(path: Path) -> int:
-    """How large a WAL is; 0: there is none. Raises StoreFailed. ~1.5 µs."""
+def bytes_of(path: Path) -> int:
+    """How large a file is; 0: there is none. Raises StoreFailed. ~1.5 µs."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

@@ -15,6 +15,7 @@ from kritad.host.replica import Replica
 from kritad.host.request import Request
 from kritad.raft.types import SnapshotMeta
 from kritad.storage.data_db import ShardFlush
+from kritad.storage.data_wal import Sizes
 from tests.host.lone import SHARD, LoneNode, Replies
 from tests.host.worker import QueuedWorker
 
@@ -30,21 +31,20 @@ class Database:
         self.did: list[str] = []
         self.rows_max = 0  # flushed at once
         self.rows_unused = 0
-        self.unchecked_bytes = 0
-        self.file_bytes = 1 << 40
+        self.sizes = Sizes(file_bytes=1 << 40)
 
     def flush(self, batch: list[ShardFlush], durable: bool = False) -> None:
         how = " durably" if durable else ""
         self.did.append(f"flush {max(item.applied.index for item in batch)}{how}")
         self._db.flush(batch, durable=durable)
         self.rows_max = max(self.rows_max, sum(len(item.rows) for item in batch))
-        self.unchecked_bytes = self._db.unchecked_bytes
+        self.sizes.unchecked_bytes = self._db.sizes.unchecked_bytes
 
     def checkpoint(self) -> bool:
         self.did.append("checkpoint")
         if self.durable:
             assert self._db.checkpoint()
-            self.unchecked_bytes = 0
+            self.sizes.unchecked_bytes = 0
         return self.durable
 
     def sweep(self, limit: int) -> int:

@@ -89,15 +89,15 @@ def test_what_others_write_to_the_database_is_moved_and_counts_as_promised(make:
     bench.flusher.when_flushed(lambda: None)
     bench.pass_time(31_000)
     bench.database.did.clear()
-    bench.database.unchecked_bytes = 255 * KIB
+    bench.database.sizes.unchecked_bytes = 255 * KIB
     bench.pass_time(1_000)
     assert bench.database.did == []
     assert bench.flusher.promised_bytes() == 255 * KIB
-    bench.database.unchecked_bytes = 256 * KIB
+    bench.database.sizes.unchecked_bytes = 256 * KIB
     bench.pass_time(50)
     assert bench.database.did == ["checkpoint"]
     assert bench.flusher.promised_bytes() == 0
-    bench.database.unchecked_bytes = 1
+    bench.database.sizes.unchecked_bytes = 1
     bench.pass_time(31_000)
     assert bench.database.did == ["checkpoint"] * 2, "a little was left in the WAL for ever"
 
@@ -111,7 +111,7 @@ def test_what_is_on_its_way_to_the_disk_is_promised_too(make: Make) -> None:
     assert bench.flusher.bytes_in_memory() == 0
     assert bench.flusher.promised_bytes() == promised_bytes
     bench.worker.run_one()
-    assert bench.flusher.promised_bytes() == bench.database.unchecked_bytes > 100 * KIB
+    assert bench.flusher.promised_bytes() == bench.database.sizes.unchecked_bytes > 100 * KIB
 
 
 def follower(bench: Bench, *, match: int, active: bool = True) -> None:

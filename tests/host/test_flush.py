@@ -57,10 +57,10 @@ def test_less_than_much_is_flushed_and_moved_at_once_where_there_is_little_room(
 
 def test_a_delete_is_promised_pages_and_not_its_few_bytes(make: Make) -> None:
     bench = make()
-    bench.database.file_bytes = 1 << 30
+    bench.database.sizes.file_bytes = 1 << 30
     bench.write(10)
     assert 10 * 3 * 4096 < bench.flusher.promised_bytes() < 10 * 4 * 4096
-    bench.database.file_bytes = 8192
+    bench.database.sizes.file_bytes = 8192
     assert bench.flusher.promised_bytes() < 20_000, "a page was promised more than once"
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import cast
 
 from kritad.storage.data_db import DataDatabase
+from kritad.storage.data_wal import Sizes
 from kritad.storage.errors import Corrupt, StorageError, StoreFailed
 from kritad.storage.extent import OUTSIDE, WHOLE_RING, Arc, Extent
 from kritad.storage.places import stored_token
@@ -57,8 +58,7 @@ class MemoryDataDatabase(DataDatabase):
         self.corrupt_keys: set[tuple[int, bytes]] = set()
         self.unreadable_keys: set[tuple[int, bytes]] = set()
         self._failed: StorageError | None = None
-        self.unchecked_bytes = 0
-        self.file_bytes = 1 << 40  # no bound of anything
+        self.sizes = Sizes(file_bytes=1 << 40)  # no bound of anything
         self._journal = Journal()
         self._undo: list[Undo] = []  # of the transaction that is open
         self._readers: dict[int, int] = {}  # snapshot reader -> commits when it began
@@ -304,7 +304,7 @@ class MemoryDataDatabase(DataDatabase):
         if self._readers and min(self._readers.values()) < self._tables.commits:
             return False
         self._journal.sync()
-        self.unchecked_bytes = 0
+        self.sizes.unchecked_bytes = 0
         return True
 
     # For MemorySnapshotWriter, inside a transaction
@@ -321,7 +321,7 @@ class MemoryDataDatabase(DataDatabase):
             self._failed = StoreFailed(f"a write to {self.path} was broken off: {error!r}")
             raise
         self._tables.commits += bool(undo)
-        self.unchecked_bytes += bool(undo)  # what it put is counted already
+        self.sizes.unchecked_bytes += bool(undo)  # what it put is counted already
         self._journal.commit(undo, durable=durable)
 
     def insert_generation(self, connection: sqlite3.Connection) -> int:  # noqa: ARG002
@@ -345,7 +345,7 @@ class MemoryDataDatabase(DataDatabase):
             held = self._generations[generation] = Generation()
         self._undo.append(held.change(rows, sessions))
         values = sum(len(row.value) for _, row in rows if row is not None)
-        self.unchecked_bytes += values + ROW_OVERHEAD_BYTES * (len(rows) + len(sessions))
+        self.sizes.unchecked_bytes += values + ROW_OVERHEAD_BYTES * (len(rows) + len(sessions))
         if self.corrupt_keys or self.unreadable_keys:
             written = {(generation, key) for key, _ in rows}
             self.corrupt_keys -= written

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from kritad.storage import space
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.errors import Corrupt, StoreFailed
 from kritad.storage.rows import Row, ShardFlush
 from kritad.storage.snapshots import SnapshotReader
+from tests.simulator.platter.power import running
+from tests.simulator.platter.vfs import Disk
 from tests.storage.faults import damage, file_size_limit
 from tests.storage.model import copy_store
 from tests.storage.state import applied, fill, row
@@ -107,15 +111,15 @@ def test_whatever_is_written_counts_as_unchecked_until_a_checkpoint_has_moved_it
 ) -> None:
     wal = path.with_name(path.name + "-wal")
     fill(db, 1)
-    assert db.unchecked_bytes == wal.stat().st_size > 30_000
+    assert db.sizes.unchecked_bytes == wal.stat().st_size > 30_000
     assert db.checkpoint()
-    assert db.unchecked_bytes == 0
+    assert db.sizes.unchecked_bytes == 0
     db.sweep(100)
-    assert db.unchecked_bytes == 0, "there was nothing to be swept"
+    assert db.sizes.unchecked_bytes == 0, "there was nothing to be swept"
     db.drop(1)
-    dropped_bytes = db.unchecked_bytes
+    dropped_bytes = db.sizes.unchecked_bytes
     db.sweep(100)
-    assert db.unchecked_bytes == wal.stat().st_size > dropped_bytes > 0
+    assert db.sizes.unchecked_bytes == wal.stat().st_size > dropped_bytes > 0
 
 
 def test_what_a_reader_keeps_in_the_wal_does_not_count_as_unchecked_when_it_was_moved(
@@ -125,12 +129,56 @@ def test_what_a_reader_keeps_in_the_wal_does_not_count_as_unchecked_when_it_was_
     with contextlib.closing(SnapshotReader(path, at)):
         assert db.checkpoint()
         assert path.with_name(path.name + "-wal").stat().st_size > 30_000
-        assert db.unchecked_bytes == 0
+        assert db.sizes.unchecked_bytes == 0
         db.create_generation()
         assert not db.checkpoint()
-        assert db.unchecked_bytes > 0
+        assert db.sizes.unchecked_bytes > 0
     assert db.checkpoint()
-    assert db.unchecked_bytes == 0
+    assert db.sizes.unchecked_bytes == 0
+
+
+def test_a_checkpoint_that_would_not_fit_takes_none_of_the_room_and_comes_later(
+    db: DataDatabase, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at, model = fill(db, 1)
+    size_bytes, free_bytes = path.stat().st_size, 20_000
+    monkeypatch.setattr(space, "free_bytes", lambda _path: free_bytes)
+    assert db.checkpoint() is False
+    assert path.stat().st_size == size_bytes
+    assert db.sizes.unchecked_bytes > 20_000
+    assert db.scan(at.generation, None, 1000) == model.items()
+    copy = copy_store(path, path.with_name("copy"))
+    with contextlib.closing(DataDatabase.open(copy)) as again:
+        assert copy.stat().st_size == size_bytes, "opening it has taken the room"
+        assert again.sizes.unchecked_bytes == db.sizes.unchecked_bytes
+        assert again.scan(at.generation, None, 1000) == model.items()
+        free_bytes = 1 << 40
+        assert again.checkpoint() is True
+    assert db.checkpoint() is True
+
+
+def test_a_checkpoint_that_finds_the_disk_full_ends_neither_the_store_nor_the_next_start(
+    tmp_path: Path,
+) -> None:
+    with running(Disk(random.Random(1))) as disk:
+        db = DataDatabase.open(tmp_path / "data.db")
+        at, model = fill(db, 1)
+        disk.capacity_bytes = sum(len(file.content) for file in disk.files.values()) + 20_000
+        assert db.checkpoint() is False
+        assert disk.faulted
+        assert db.scan(at.generation, None, 1000) == model.items()
+        disk.stop_in(1, power=False)
+        with pytest.raises(StoreFailed):
+            db.create_generation()
+        capacity_bytes = disk.capacity_bytes
+        disk.restart()
+        disk.capacity_bytes = capacity_bytes
+        again = DataDatabase.open(tmp_path / "data.db")
+        assert again.scan(at.generation, None, 1000) == model.items()
+        assert again.sizes.unchecked_bytes > 20_000
+        disk.capacity_bytes = None
+        assert again.checkpoint() is True
+        again.close()
 
 
 def test_what_a_complete_checkpoint_covers_is_in_the_main_file(

@@ -214,10 +214,10 @@ def test_a_wal_is_rewritten_in_blocks_that_the_system_takes_whole(
         walscan.rewrite_wal(path)
 
 
-def test_a_wal_that_is_not_there_has_no_size(tmp_path: Path) -> None:
+def test_a_file_that_is_not_there_has_no_size(tmp_path: Path) -> None:
     path = tmp_path / "data.db-wal"
-    assert walscan.wal_bytes(path) == 0
+    assert walscan.bytes_of(path) == 0
     path.write_bytes(b"12345")
-    assert walscan.wal_bytes(path) == 5
+    assert walscan.bytes_of(path) == 5
     with pytest.raises(StoreFailed, match="cannot ask for the size"):
-        walscan.wal_bytes(path / "x")
+        walscan.bytes_of(path / "x")

@@ -13,6 +13,7 @@ from kritad.raft import ledger, log, state
 from kritad.raft.messages import Message
 from kritad.raft.types import HardState, Save
 from kritad.storage.cache import RowCache
+from kritad.storage.data_wal import Sizes
 from kritad.storage.rows import ShardFlush
 from tests.simulator.mutants.mutant import Mutant
 
@@ -96,14 +97,9 @@ class _TwoTransactions:
     database: flush.Database
 
     @property
-    def unchecked_bytes(self) -> int:
-        """As the database says."""
-        return self.database.unchecked_bytes
-
-    @property
-    def file_bytes(self) -> int:
-        """As the database says."""
-        return self.database.file_bytes
+    def sizes(self) -> Sizes:
+        """As the database has it."""
+        return self.database.sizes
 
     def flush(self, batch: list[ShardFlush]) -> None:
         """Two transactions, of which a crash may leave one."""

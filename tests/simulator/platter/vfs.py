@@ -155,7 +155,7 @@ class Disk:
             mock.patch.object(sqlite3, "connect", self.connect),
             mock.patch.object(walscan, "scan_wal", self.scan_wal),
             mock.patch.object(walscan, "rewrite_wal", self.rewrite_wal),
-            mock.patch.object(walscan, "wal_bytes", self.wal_bytes),
+            mock.patch.object(walscan, "bytes_of", self.bytes_of),
         ):
             yield
 
@@ -188,8 +188,8 @@ class Disk:
         except apsw.Error as error:
             raise StoreFailed(f"cannot write {path}: {error}") from error
 
-    def wal_bytes(self, path: Path) -> int:
-        """Stands in for walscan.wal_bytes."""
+    def bytes_of(self, path: Path) -> int:
+        """Stands in for walscan.bytes_of."""
         file = self.files.get(os.fspath(path))
         return 0 if file is None else len(file.content)
 
