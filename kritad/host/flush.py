@@ -175,6 +175,11 @@ class Flusher:
         in_memory = self._flush_bytes() + self.bytes_in_memory()
         return in_memory + self._writing_bytes + self._database.sizes.unchecked_bytes
 
+    @property
+    def spare_bytes(self) -> int:
+        """What data.db's file can take without growing."""
+        return self._database.sizes.spare_bytes
+
     def _flush_bytes(self) -> int:
         """What writing all that is in memory may add to the WAL."""
         states = [replica.state for replica in self._states]
@@ -186,9 +191,7 @@ class Flusher:
         for state in states:
             rows += state.table.rows_changed
             memory_bytes += state.table.size_bytes
-        sizes = self._database.sizes
-        file_bytes = sizes.file_bytes + sizes.unchecked_bytes
-        return flush_bytes_of(rows, memory_bytes, file_bytes)
+        return flush_bytes_of(rows, memory_bytes, self._database.sizes.file_bytes)
 
     def has_room(self) -> bool:
         """Whether more may be applied. If not, ``resume`` is called when it is worth asking

@@ -102,6 +102,6 @@ async def watch_space(host: Host, reserve: DiskReserve) -> None:
 def look_at_space(host: Host, reserve: DiskReserve) -> None:
     """Once. To be done before the first turn, which applies all that the logs have: with how
     much room there is."""
-    low = reserve.update(host.flusher.promised_bytes())
+    low = reserve.update(host.flusher.promised_bytes(), host.flusher.spare_bytes)
     host.note_space(reserve.free_bytes, low, nearly_full=reserve.nearly_full)
     host.flusher.room_bytes = reserve.room_bytes

@@ -28,8 +28,9 @@ class Sizes:
 
     # The WAL's size, or 0 when a checkpoint has moved all of it.
     unchecked_bytes: int = 0
-    # What the file has when all is moved, as of the last checkpoint that did that.
+    # What the file has when all is moved.
     file_bytes: int = 0
+    spare_bytes: int = 0  # of that, the pages that are free, and taken before it grows
 
 
 class DataWal:
@@ -41,18 +42,18 @@ class DataWal:
         self._path = path
         self._wal_path = path.with_name(path.name + "-wal")
         self._writer = writer
+        self._page_bytes: int = writer.execute("PRAGMA page_size").fetchone()[0]
 
     def empty(self) -> None:
         """When the file is opened: move all that the last life has left, if there is room."""
         self._unless_full(lambda: checkpoint(self._writer, "TRUNCATE").complete)
-        self.sizes.unchecked_bytes = walscan.bytes_of(self._wal_path)
         self._measure()
 
     def note_commit(self, changes_before: int) -> None:
         """A transaction was committed. ``changes_before``: the writer's total_changes when
-        it began; one that changed nothing is not in the WAL. ~1.5 µs."""
+        it began; one that changed nothing is not in the WAL. ~10 µs."""
         if self._writer.total_changes != changes_before:
-            self.sizes.unchecked_bytes = walscan.bytes_of(self._wal_path)
+            self._measure()
 
     def move(self) -> bool:
         """A checkpoint; whether it has moved everything."""
@@ -60,7 +61,6 @@ class DataWal:
             return False
         forget_wal(self._writer)
         self.sizes.unchecked_bytes = 0
-        self._measure()
         return True
 
     def _unless_full(self, work: Callable[[], bool]) -> bool:
@@ -75,10 +75,10 @@ class DataWal:
             return False
 
     def _measure(self) -> None:
+        self.sizes.unchecked_bytes = walscan.bytes_of(self._wal_path)
         self.sizes.file_bytes = self._pages_bytes("page_count")
+        self.sizes.spare_bytes = self._pages_bytes("freelist_count")
 
     def _pages_bytes(self, which: str) -> int:
-        pages, page_bytes = (
-            self._writer.execute(f"PRAGMA {name}").fetchone()[0] for name in (which, "page_size")
-        )
-        return int(pages * page_bytes)
+        pages: int = self._writer.execute(f"PRAGMA {which}").fetchone()[0]
+        return pages * self._page_bytes

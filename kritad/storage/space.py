@@ -8,6 +8,9 @@ yet, or in data.db's WAL alone, need their room as surely as if they had it alre
   checkpoints too, reliability.md fact 4): each goes through data.db's WAL in a page or two, which
   is promised, and given back by the checkpoint. Two bounds, so that a node does not
   waver around one.
+* The file of data.db does not shrink. Pages of it that are free are room for puts, or a node
+  whose keys were all deleted would refuse them for ever. They make up for half of the
+  reserve at most: on its way into them a put takes the log and the WAL, which need the disk.
 * Below a quarter of it the disk is *nearly full*: then the node takes no deletes, ends no keys
   by the clock, and takes no entries of others' leaders either. It falls behind, as if it were
   down, but lives, and can be started again: a disk without any room would end it, and data.db
@@ -27,6 +30,8 @@ from kritad.storage.errors import StoreFailed
 RECOVER_FACTOR = 1.25
 # Of the reserve: what is left when the disk is nearly full.
 NEARLY_FULL_PART = 0.25
+# Of the reserve: what free pages of data.db may stand for.
+SPARE_PART_MAX = 0.5
 
 
 def decide(low: bool, free_bytes: int, reserve_bytes: int) -> bool:
@@ -49,11 +54,13 @@ class DiskReserve:
     nearly_full: bool = False
     free_bytes: int = 0  # as of the last update
 
-    def update(self, promised_bytes: int = 0) -> bool:
-        """Measure and decide. Raises StoreFailed. ~3 µs, but may hang with the disk."""
+    def update(self, promised_bytes: int = 0, spare_bytes: int = 0) -> bool:
+        """Measure and decide. ``spare_bytes``: free pages of data.db. Raises StoreFailed.
+        ~3 µs, but may hang with the disk."""
         self.free_bytes = free_bytes(self.path)
         left = self.free_bytes - promised_bytes
-        self.low = decide(self.low, left, self.reserve_bytes)
+        spare = min(spare_bytes, int(self.reserve_bytes * SPARE_PART_MAX))
+        self.low = decide(self.low, left + spare, self.reserve_bytes)
         part = int(self.reserve_bytes * NEARLY_FULL_PART)
         self.nearly_full = decide(self.nearly_full, left, part)
         return self.low

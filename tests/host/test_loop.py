@@ -48,6 +48,7 @@ class HostStandIn:
         self.spaces: list[tuple[int, bool, bool]] = []
         self.flusher = self
         self.room_bytes = 0
+        self.spare_bytes = 6
 
     def tick(self) -> None:
         self.ticks += 1
@@ -132,8 +133,8 @@ async def test_the_disk_is_looked_at_all_the_time(autojump_clock: MockClock) -> 
         nearly_full = True
         room_bytes = 9
 
-        def update(self, promised_bytes: int) -> bool:
-            return promised_bytes == 5
+        def update(self, promised_bytes: int, spare_bytes: int) -> bool:
+            return (promised_bytes, spare_bytes) == (5, 6)
 
     host = HostStandIn()
     await run_for(9.5 * loop._SPACE_INTERVAL_S, loop.watch_space, host, Reserve())

@@ -120,6 +120,21 @@ def test_what_is_promised_counts_as_used(tmp_path: Path, monkeypatch: pytest.Mon
     assert (reserve.free_bytes, reserve.room_bytes) == (1000, 600)
 
 
+def test_free_pages_of_the_file_are_room_for_puts_up_to_half_of_the_reserve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space, "free_bytes", lambda _path: 1000)
+    reserve = DiskReserve(tmp_path, 400)
+    assert reserve.update(700)
+    assert reserve.update(700, 100), "it has to be a quarter more"
+    assert not reserve.update(700, 200)
+    assert not reserve.update(800, 1 << 30)
+    assert reserve.update(801, 1 << 30)
+    assert not reserve.nearly_full
+    reserve.update(901, 1 << 30)
+    assert reserve.nearly_full, "the WAL cannot grow into free pages of the file"
+
+
 def test_the_reserve_measures_the_real_disk(tmp_path: Path) -> None:
     assert DiskReserve(tmp_path, 1).update() is False
     reserve = DiskReserve(tmp_path, 1 << 62)

@@ -365,7 +365,7 @@ def test_a_durable_flush_is_synced(db: DataDatabase) -> None:
     statements: list[str] = []
     db._writer.set_trace_callback(statements.append)
     db.flush([ShardFlush(applied(1, db.reserve_generation(), 1))], durable=True)
-    order = [s for s in statements if s.startswith(("PRAGMA", "BEGIN", "COMMIT"))]
+    order = [s for s in statements if s.startswith(("PRAGMA sync", "BEGIN", "COMMIT"))]
     assert order == [
         "PRAGMA synchronous=FULL", "BEGIN IMMEDIATE", "COMMIT", "PRAGMA synchronous=NORMAL",
     ]  # fmt: skip
