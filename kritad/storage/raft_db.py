@@ -51,7 +51,8 @@ from kritad.storage.runs import LogIndex
 __all__ = ["Identity", "RaftDatabase", "ReplicaRow"]
 
 # Rows that one compact() deletes: 1 ms of CPU, 2 to 16 ms under load, for which a save may
-# have to wait.
+# have to wait. It writes 5 to 14 pages, whether they are of 100 bytes or of 1 MB (7 ms): pages
+# that become free are not written.
 COMPACT_ROWS_MAX = 32
 # Pages in the WAL after which a checkpoint is due, and after which save() makes one
 # unasked. A checkpoint of 1000 pages takes about 8 ms.

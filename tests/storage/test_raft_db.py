@@ -362,6 +362,21 @@ def test_compaction_in_slices_leaves_a_store_that_boots_between_them(
     assert count_rows(path) == 1
 
 
+@pytest.mark.parametrize("data_bytes", [100, 400_000])
+def test_compaction_writes_no_more_pages_than_are_counted_of_it(
+    db: RaftDatabase, data_bytes: int
+) -> None:
+    """Free pages are not written: with secure_delete it was all that had been deleted."""
+    db.create_replica(1, 1, FIRST)
+    for index in range(1, 65):
+        db.save([(1, save_of([entry(index, 1, bytes(data_bytes))]))])
+    database.checkpoint(db._writer, "PASSIVE")
+    before = db._wal_pages
+    db.compact([(1, SnapshotMeta(64, 1, configuration(64)))])
+    written = database.checkpoint(db._writer, "PASSIVE").frames
+    assert 0 < written <= db._wal_pages - before
+
+
 def test_state_older_than_the_log_is_corrupt_unless_a_received_snapshot_explains_it(
     db: RaftDatabase,
 ) -> None:
