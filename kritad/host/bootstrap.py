@@ -233,8 +233,9 @@ def birth_arc(shards: int, shard: int) -> Arc:
 def fresh_applied(
     data_db: DataDatabase, shard: int, replica: int, first: Configuration, arc: Arc
 ) -> Applied:
-    """The state of a replica that has applied nothing yet. ``arc``: see birth_arc."""
-    generation = data_db.create_generation()
+    """The state of a replica that has applied nothing yet. ``arc``: see birth_arc. For the
+    loop's thread: nothing is written, which would have to wait for a flush."""
+    generation = data_db.reserve_generation()
     extent = _empty_extent(shard, arc)
     return Applied(
         shard=shard,

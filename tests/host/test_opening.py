@@ -1,4 +1,4 @@
-"""What a replica's core is told of time."""
+"""A replica that is opened: what its core is told of time, and what it waits for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from pathlib import Path
 import attrs
 import pytest
 
+from kritad.host.opening import HostSettings, Opener
+from kritad.raft.types import SnapshotMeta
+from kritad.storage.extent import WHOLE_RING
 from tests.host.cluster import SETTINGS, Cluster
+from tests.host.lone import LoneNode, configuration
 
 
 @pytest.mark.parametrize("tick_ms", [1, 7, 50, 199])
@@ -21,3 +25,17 @@ def test_an_election_in_ticks_is_never_shorter_than_in_milliseconds(
     assert election_ms <= told.election_ticks * tick_ms < election_ms + tick_ms
     assert 1 <= told.heartbeat_ticks <= 200 // tick_ms
     assert told.heartbeat_ticks < told.election_ticks
+
+
+def test_a_fresh_replica_is_opened_without_waiting_for_a_flush(tmp_path: Path) -> None:
+    """It is done on the loop's thread, and a flush of much has the writer for half a second."""
+    node = LoneNode(tmp_path)
+    first = configuration(1)
+    node.raft_db.create_replica(2, 1, SnapshotMeta(configuration=first))
+    opener = Opener(HostSettings(), node.raft_db, node.data_db, 1, 1)
+    with node.data_db._writing:  # whoever asks for the writer would wait for ever
+        raft, state = opener.open(2, 1, None, WHOLE_RING)
+    assert (raft.replica, state.index) == (1, 0)
+    node.data_db.flush([state.freeze()])
+    assert node.data_db.applied()[2].generation == state.table.generation
+    node.close()
