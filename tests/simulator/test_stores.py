@@ -135,6 +135,7 @@ def test_what_a_dropped_shard_was_receiving_is_swept_in_both(tmp_path: Path) -> 
             MemoryDataDatabase,
             {
                 "applied",
+                "inhabited",
                 "flush",
                 "install",
                 "drop",
