@@ -110,7 +110,9 @@ class SnapshotReceiver:
                 raise ProtocolError("a malformed snapshot_open")
         replica = self._replica(shard, replica_id)
         applied = parse_meta(meta, replica.state.applied)
-        installing = any(applied.shard == shard for applied in self._host.effects.received.values())
+        # A copy, made in one go: data.db's thread takes them away when they are installed.
+        received = tuple(self._host.effects.received.values())
+        installing = any(applied.shard == shard for applied in received)
         if installing or buggify("snapshots.busy"):
             raise Unavailable(f"shard {shard} is about to install a snapshot", hint="ask again")
         known = self._writers.get(shard)
