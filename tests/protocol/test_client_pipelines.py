@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -173,19 +174,23 @@ def test_executing_a_pipeline_twice_leaves_the_connections_as_they_are(
     assert cluster.connections == 1
 
 
+Started = list[tuple[Call, Callable[[Call], None]]]
+
+
+def begin(started: Started, request: Request[Any], done: Callable[[Call], None]) -> Call:
+    """What a client does with an operation of a batch, but for sending it."""
+    call = Call(request, 0.0, 5.0, 5.0)
+    started.append((call, done))
+    return call
+
+
 def test_an_operation_of_a_pipeline_is_started_when_there_is_a_place_for_it() -> None:
-    started: list[tuple[Call, Callable[[Call], None]]] = []
-
-    def start(request: Request[Any], done: Callable[[Call], None]) -> Call:
-        call = Call(request, 0.0, 5.0, 5.0)
-        started.append((call, done))
-        return call
-
+    started: Started = []
     batch = Batch()
     for number in range(UNDER_WAY_MAX + 2):
         batch.put(f"k{number}", "v")
     batch.put("k0", "the next turn of its key")
-    batch.begin(start)
+    batch.begin(partial(begin, started))
     assert len(started) == UNDER_WAY_MAX
     for number, key in enumerate([b"k0", f"k{UNDER_WAY_MAX}".encode()]):
         call, done = started[number]
@@ -202,17 +207,11 @@ def test_an_operation_of_a_pipeline_is_started_when_there_is_a_place_for_it() ->
 
 
 def test_so_many_large_operations_of_a_pipeline_are_under_way_as_their_time_suffices_for() -> None:
-    started: list[tuple[Call, Callable[[Call], None]]] = []
-
-    def start(request: Request[Any], done: Callable[[Call], None]) -> Call:
-        call = Call(request, 0.0, 5.0, 5.0)
-        started.append((call, done))
-        return call
-
+    started: Started = []
     batch = Batch()
     for number in range(20):
         batch.put(f"k{number}", bytes(UNDER_WAY_BYTES_MAX // 4))
-    batch.begin(start)
+    batch.begin(partial(begin, started))
     assert len(started) == 4
     call, done = started[0]
     done(call)

@@ -225,14 +225,19 @@ async def small_buffers(node: Running) -> RawHttp:
     return RawHttp(trio.SocketStream(connected))
 
 
+async def send_a_held_write(node: Running, raw: RawHttp) -> None:
+    """A write that is answered when the service is released."""
+    node.service.hold()
+    await raw.send(request("PUT", "/a", b"value=1"))
+    await until(lambda: node.service.held == 1)
+
+
 async def test_a_long_answer_to_a_write_is_whole_and_the_connection_goes_on() -> None:
     async with running() as node:
         raw = await small_buffers(node)
         async with raw.stream:
             answering_at_length(node.service)
-            node.service.hold()
-            await raw.send(request("PUT", "/a", b"value=1"))
-            await until(lambda: node.service.held == 1)
+            await send_a_held_write(node, raw)
             node.service.release()  # the task reads meanwhile
             assert len((await raw.answer()).body) > 12_000_000
             node.service.fail_with = None
@@ -247,9 +252,7 @@ async def test_what_is_asked_while_an_answer_does_not_fit_is_answered_behind_it(
     monkeypatch.setattr(SocketStream, "send_now", lambda self, data: taken(self, data[:100]))
     async with running() as node, http(node) as raw:
         for _ in range(20):  # the task wakes for the request, or for the answer: both happen
-            node.service.hold()
-            await raw.send(request("PUT", "/a", b"value=1"))
-            await until(lambda: node.service.held == 1)
+            await send_a_held_write(node, raw)
             os.write(raw.stream.socket.fileno(), GET)
             await trio.lowlevel.checkpoint()
             node.service.release()
@@ -264,9 +267,7 @@ async def test_a_client_that_does_not_take_a_long_answer_to_a_write_is_closed(
         raw = await small_buffers(node)
         async with raw.stream:
             answering_at_length(node.service)
-            node.service.hold()
-            await raw.send(request("PUT", "/a", b"value=1"))
-            await until(lambda: node.service.held == 1)
+            await send_a_held_write(node, raw)
             since = quick_clock.current_time()
             node.service.release()
             await node.until_quiet()
@@ -278,9 +279,7 @@ async def test_a_server_that_stops_while_an_answer_is_taken_closes_behind_it() -
         raw = await small_buffers(node)
         async with raw.stream:
             answering_at_length(node.service)
-            node.service.hold()
-            await raw.send(request("PUT", "/a", b"value=1"))
-            await until(lambda: node.service.held == 1)
+            await send_a_held_write(node, raw)
             node.service.release()
             await wait_all_tasks_blocked()  # the rest of it waits for the client
             nursery.start_soon(node.server.drain, 100)
