@@ -42,8 +42,6 @@ from kritad.cluster.view import MetaView, Records
 
 __all__ = ["FIRST_NODE", "META_REPLICA", "MetaView", "handlers"]
 
-_OK = int(Status.OK)
-
 REPLICATION_FACTOR_MAX = 9
 
 FIRST_NODE = 1
@@ -99,4 +97,4 @@ def bootstrap(records: Records, values: list[object], index: int) -> tuple[int, 
         cluster_id, shards, factor, FIRST_NODE + 1, replica + 1, index, shards + 1
     )
     records.put(CLUSTER_KEY, cluster.encode())
-    return _OK, []
+    return int(Status.OK), []

@@ -27,6 +27,7 @@ from krita.errors import BadRequest, Status
 from krita.operations import Op
 from krita.ring import META_SHARD, RING_SIZE
 from kritad.cluster.fields import Fields
+from kritad.cluster.meta_splits import PLACEMENT_VERSION_SPLIT
 from kritad.cluster.model import ReplicaRecord, ShardRecord, shard_key
 from kritad.cluster.tables import Tables
 from kritad.cluster.view import Records
@@ -40,9 +41,6 @@ _OK = int(Status.OK)
 NODE_STEP = 1_000
 REPLICA_STEP = 1_000_000
 SHARD_STEP = 64
-
-# As after a split: nobody begins the group, its replicas are there.
-_PLACEMENT_VERSION = 2
 
 
 @attrs.frozen
@@ -130,7 +128,7 @@ def _take_up(after: dict[int, ShardRecord], each: FoundShard) -> None:
             wanted = tuple(ReplicaRecord(*member) for member in each.replicas)
             after[owner.shard] = attrs.evolve(owner, hash_hi=lo, version=version)
             after[each.shard] = ShardRecord(
-                each.shard, lo, hi, version, _PLACEMENT_VERSION, wanted, held=owner.held
+                each.shard, lo, hi, version, PLACEMENT_VERSION_SPLIT, wanted, held=owner.held
             )
             return
 

@@ -41,7 +41,7 @@ _CONF_VERSION_FIRST = 1
 _TERM_NONE = 0
 # Above that of a shard whose first replica begins it: nobody begins this one, every
 # replica of it has the rows and the log's beginning from the shard that was split.
-_PLACEMENT_VERSION_SPLIT = 2
+PLACEMENT_VERSION_SPLIT = 2
 
 
 def shard_split(records: Records, values: list[object], index: int) -> tuple[int, object]:
@@ -95,7 +95,7 @@ def split_done(records: Records, values: list[object], index: int) -> tuple[int,
         at,
         record.hash_hi,
         version,
-        _PLACEMENT_VERSION_SPLIT,
+        PLACEMENT_VERSION_SPLIT,
         tuple(ReplicaRecord(half.replica_new, half.node) for half in split.replicas),
         Report(
             _CONF_VERSION_FIRST,

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import attrs
@@ -211,14 +211,8 @@ def done_already(
         if set(record["kept"]) == set(kept) and others <= set(record["lost"])
     ]
     decided = {shard for record in done for shard in record["shards"]}
-    open_still = {r.shard for r in survey.replicas if not _can_decide(r.configuration, kept)}
+    open_still = {r.shard for r in survey.replicas if _lacks_majority(r.configuration, kept)}
     return done[-1] if done and open_still <= decided else None
-
-
-def _can_decide(conf: Configuration, kept: Collection[int]) -> bool:
-    """Whether these nodes have a majority of its voters, if it has any."""
-    left = sum(conf.nodes.get(voter) in kept for voter in conf.voters)
-    return not conf.voters or left > len(conf.voters) // 2
 
 
 def decide(
@@ -241,7 +235,8 @@ def decide(
     gone: list[int] = []
     for shard in sorted(found):
         newest = max((replica for _, replica in found[shard]), key=_age)
-        if _has_majority(newest.configuration, found[shard]):
+        sound = {replica.replica for _, replica in found[shard] if not replica.damage}
+        if _has_majority(newest.configuration, sound):
             whole.append(shard)
         elif _is_damaged(shard, found[shard], leave_damaged):
             gone.append(shard)
@@ -328,8 +323,13 @@ def _age(replica: ReplicaSurvey) -> tuple[int, int, bool, int]:
     return replica.last_term, replica.last_index, votes, -replica.replica
 
 
-def _has_majority(conf: Configuration, found: Sequence[tuple[int, ReplicaSurvey]]) -> bool:
-    alive = {replica.replica for _, replica in found if not replica.damage}
+def _lacks_majority(conf: Configuration, kept: Collection[int]) -> bool:
+    """Whether it has voters, and no majority of them on these nodes."""
+    left = {replica for replica, node in conf.nodes.items() if node in kept}
+    return bool(conf.voters) and not _has_majority(conf, left)
+
+
+def _has_majority(conf: Configuration, alive: Set[int]) -> bool:
     if not conf.voters:
         return False
     halves = [conf.voters, conf.voters_outgoing] if conf.joint else [conf.voters]

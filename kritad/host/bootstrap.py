@@ -36,7 +36,7 @@ from kritad.raft.configuration import encode_configuration
 from kritad.raft.types import Boot, Configuration, SnapshotMeta
 from kritad.storage.data_db import Applied, DataDatabase
 from kritad.storage.digests import HASH_MODULUS, session_digest
-from kritad.storage.errors import Corrupt, DirectoryRefused
+from kritad.storage.errors import REBUILD_HINT, Corrupt, DirectoryRefused
 from kritad.storage.extent import NO_ARC, Arc, Extent
 from kritad.storage.raft_db import RaftDatabase
 
@@ -212,7 +212,7 @@ def load_boot(
         raise Corrupt(
             applied.shard,
             f"shard {applied.shard}: the log begins behind a snapshot that data.db does not have",
-            "the cluster makes this replica anew while most of the others are well",
+            REBUILD_HINT,
         )
     data_db.install(received)
     applied = received
@@ -277,7 +277,7 @@ def check_sum(applied: Applied, sessions: list[tuple[int, bytes]]) -> None:
             applied.shard,
             f"the rows and sessions of shard {applied.shard} do not add up to its state hash "
             f"at index {applied.index}",
-            "the cluster makes this replica anew while most of the others are well",
+            REBUILD_HINT,
         )
 
 

@@ -21,7 +21,7 @@ from kritad.host.clock import Clock
 from kritad.host.replica import Replica
 from kritad.host.writer import Finished, Worker
 from kritad.storage.data_db import DataDatabase
-from kritad.storage.errors import Corrupt, StorageError
+from kritad.storage.errors import REBUILD_HINT, Corrupt, StorageError
 from kritad.storage.scrubbing import Scrubbed
 
 log = logging.getLogger(__name__)
@@ -119,5 +119,4 @@ class Scrubber:
             uses = replica.state.table.generation == generation
             if uses and key and replica.state.owns(key):
                 problem = f"a row of data.db is damaged or not in its index: key {key!r:.64}"
-                hint = "the cluster makes this replica anew while most of the others are well"
-                self._on_damage(replica, Corrupt(replica.shard, problem, hint))
+                self._on_damage(replica, Corrupt(replica.shard, problem, REBUILD_HINT))

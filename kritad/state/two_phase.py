@@ -28,7 +28,7 @@ from kritad.state.keyspace import Keyspace
 from kritad.state.repeats import Asker, Repeats
 from kritad.state.results import Result, success
 from kritad.state.verbs import Action, Effect, Reply, bytes_max_of
-from kritad.storage.places import INNER_PREFIX
+from kritad.storage.places import is_users_key
 from kritad.storage.rows import Row
 
 KEEP = -1  # an effect's expires_ms: the deadline and the lease that the key has
@@ -209,7 +209,7 @@ def _effect(item: object) -> Effect:
         case [
             bytes(key), int(action), bytes(value), str() | None as content_type, int(lasts_ms), *_,
         ] if (
-            _is_users_key(key)
+            is_users_key(key)
             and 0 <= action < len(_ACTIONS)
             and KEEP <= lasts_ms <= TTL_MS_MAX
         ):  # fmt: skip
@@ -230,13 +230,9 @@ def _are_keys(keys: object) -> bool:
     return (
         isinstance(keys, list)
         and 0 < len(keys) <= TXN_OPERATIONS_MAX + 1
-        and all(type(key) is bytes and _is_users_key(key) for key in keys)
+        and all(type(key) is bytes and is_users_key(key) for key in keys)
         and len(set(keys)) == len(keys)
     )
-
-
-def _is_users_key(key: bytes) -> bool:
-    return bool(key) and not key.startswith(INNER_PREFIX)
 
 
 def _check_attempt(attempt: object) -> None:

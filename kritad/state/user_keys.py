@@ -35,7 +35,7 @@ from kritad.state.transactions import Transaction
 from kritad.state.two_phase import TwoPhase
 from kritad.state.verbs import VERBS, Action, Effect, Reply, check_lease, check_ttl, decide
 from kritad.storage.extent import OUTSIDE
-from kritad.storage.places import INNER_PREFIX, stored_token
+from kritad.storage.places import INNER_PREFIX, is_users_key, stored_token
 from kritad.storage.rows import Row, Stamp
 
 ENDED_MAX = 1_000  # keys that one entry ends by the clock, and leases
@@ -360,5 +360,5 @@ def _is_count(value: object) -> bool:
 
 
 def _check_key(key: object) -> None:
-    if type(key) is not bytes or key[:1] in _NO_USERS_KEY:
+    if type(key) is not bytes or not is_users_key(key):
         raise BadRequest("a key has to be a byte string, not empty and not beginning with 0xFF")

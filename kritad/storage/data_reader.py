@@ -18,7 +18,7 @@ from typing import Any
 
 from kritad.storage.database import failure
 from kritad.storage.digests import row_digest, session_digest
-from kritad.storage.errors import Corrupt, StorageError
+from kritad.storage.errors import REBUILD_HINT, Corrupt, StorageError
 from kritad.storage.extent import WHOLE_RING, Arc
 from kritad.storage.places import stored_token
 from kritad.storage.rows import Bond, Row, Stamp
@@ -46,7 +46,6 @@ _SCAN_SESSIONS = (
     "SELECT id, blob, digest FROM sessions WHERE generation=? AND id>? ORDER BY id LIMIT ?"
 )
 NO_LIMIT = -1
-_REBUILD = "the cluster makes this replica anew while most of the others are well"
 
 
 class DataReader:
@@ -204,7 +203,7 @@ class DataReader:
         if shard is None:
             shard = self._shards.get(generation)
         text = f"the state of shard {shard} is damaged in {self._path}: {problem}"
-        return Corrupt(shard, text, _REBUILD)
+        return Corrupt(shard, text, REBUILD_HINT)
 
 
 def _are_numbers(revision: Any, digest: Any, size: Any) -> bool:

@@ -12,6 +12,9 @@
 
 from __future__ import annotations
 
+# What is to be done about a damaged replica, for ``Corrupt`` that names one.
+REBUILD_HINT = "the cluster makes this replica anew while most of the others are well"
+
 
 class StorageError(Exception):
     """The root. ``message`` says what happened, ``hint`` what to do about it."""

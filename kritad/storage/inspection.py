@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kritad.storage.data_db import DataDatabase
-from kritad.storage.errors import Corrupt, StorageError
+from kritad.storage.errors import REBUILD_HINT, Corrupt, StorageError
 from kritad.storage.extent import Extent
 from kritad.storage.raft_db import RaftDatabase
 from kritad.storage.rows import Applied
@@ -35,7 +35,7 @@ def _verify_state(path: Path, at: Applied) -> None:
         raise Corrupt(
             at.shard,
             f"the cells of shard {at.shard} in {path} are not what its rows add up to",
-            "the cluster makes this replica anew while most of the others are well",
+            REBUILD_HINT,
         )
 
 

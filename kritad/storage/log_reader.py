@@ -15,10 +15,8 @@ from kritad.raft.records import CorruptRecord, unpack_run
 from kritad.raft.types import Boot, Entry, EntryKind, HardState
 from kritad.storage.catalog import Catalog, Tail
 from kritad.storage.database import failure
-from kritad.storage.errors import Corrupt, StorageError
+from kritad.storage.errors import REBUILD_HINT, Corrupt, StorageError
 from kritad.storage.runs import LogIndex
-
-_REBUILD = "the cluster makes this replica anew while most of the others are well"
 
 
 class LogReader:
@@ -145,4 +143,4 @@ class LogReader:
         """The error that says which replica is damaged and how."""
         replica = self._catalog.replicas.get(shard, 0)
         text = f"replica {replica} of shard {shard} is damaged in {self._path}: {problem}"
-        return Corrupt(shard, text, _REBUILD)
+        return Corrupt(shard, text, REBUILD_HINT)

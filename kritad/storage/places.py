@@ -28,6 +28,11 @@ def stored_token(key: bytes) -> int:
     return crc32(tag_of(key)) if b"{" in key else crc32(key)
 
 
+def is_users_key(key: bytes) -> bool:
+    """Whether a user may have a row of that key."""
+    return bool(key) and key[0] != INNER
+
+
 def inner_key(kind: bytes, body: bytes, token: int) -> bytes:
     """The key of an inner row: ``kind`` is one byte; rows of a kind are in the order of
     their ``body``."""

@@ -34,7 +34,7 @@ from kritad.storage.data_db import DataDatabase
 from kritad.storage.data_reader import NO_LIMIT, DataReader
 from kritad.storage.database import execute_rows, failure, open_reader
 from kritad.storage.digests import HASH_MODULUS, session_digest, to_signed
-from kritad.storage.errors import Corrupt, StorageError
+from kritad.storage.errors import REBUILD_HINT, Corrupt, StorageError
 from kritad.storage.extent import OUTSIDE, WHOLE_RING, Extent
 from kritad.storage.rows import Applied, Row
 from kritad.storage.snapshot_chunks import (
@@ -154,7 +154,7 @@ class SnapshotReader:
                 self.applied.shard,
                 f"the rows of shard {self.applied.shard} in {self._path} do not add up to its "
                 f"state hash at index {self.applied.index}",
-                "the cluster makes this replica anew while most of the others are well",
+                REBUILD_HINT,
             )
         self._number += 1
         self._positions[self._number :] = [behind]

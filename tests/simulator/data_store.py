@@ -29,7 +29,7 @@ from typing import cast
 
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.data_wal import Sizes
-from kritad.storage.errors import Corrupt, StorageError, StoreFailed
+from kritad.storage.errors import REBUILD_HINT, Corrupt, StorageError, StoreFailed
 from kritad.storage.extent import OUTSIDE, WHOLE_RING, Arc, Extent
 from kritad.storage.places import stored_token
 from kritad.storage.rows import Applied, Bond, Row, Stamp
@@ -41,7 +41,6 @@ from tests.simulator.transactions import Journal, Undo, put_back, roll_back
 
 # There is none. Nothing that is inherited does more than hand it on.
 _NO_CONNECTION = cast(sqlite3.Connection, None)
-_REBUILD = "the cluster makes this replica anew while most of the others are well"
 
 
 class MemoryDataDatabase(DataDatabase):
@@ -275,7 +274,7 @@ class MemoryDataDatabase(DataDatabase):
     def applied_row(self, shard: int) -> Applied | None:
         """What the file says of how far a shard is. Raises Corrupt(shard)."""
         if shard in self._tables.applied_damaged:
-            raise Corrupt(shard, self._applied_problem(shard), _REBUILD)
+            raise Corrupt(shard, self._applied_problem(shard), REBUILD_HINT)
         return self._tables.applied.get(shard)
 
     def generation(self, number: int) -> Generation:
@@ -294,7 +293,7 @@ class MemoryDataDatabase(DataDatabase):
         if shard is None:
             shard = self._shards.get(generation)
         text = f"the state of shard {shard} is damaged in {self.path}: {problem}"
-        raise Corrupt(shard, text, _REBUILD)
+        raise Corrupt(shard, text, REBUILD_HINT)
 
     # Writing
 

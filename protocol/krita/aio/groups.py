@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, cast
 
 from krita import checks, requests
 from krita.aio.runner import AsyncRunner
+from krita.checks import K
 from krita.operations import Consistency
 
 if TYPE_CHECKING:
     from krita.errors import KritaError
     from krita.parts import Comparison, Step
     from krita.values import StepResult, TxnResult, Value
-
-K = TypeVar("K", bound=checks.Key)
 
 
 class AsyncGroups(AsyncRunner):
