@@ -31,6 +31,9 @@ class Bonds:
         self.by_key = {bond.key: bond for bond in bonds}
         self._deadlines = Deadlines(self.by_key, attrgetter("expires_ms"))
         self._by_lease: dict[int, set[bytes]] = {}
+        # As a heap, of a lease with very many keys that was asked for the first of them; it
+        # keeps those that the lease has lost since, and goes when the lease gets a key.
+        self._heaps: dict[int, list[bytes]] = {}
         for bond in self.by_key.values():
             if bond.lease:
                 self._by_lease.setdefault(bond.lease, set()).add(bond.key)
@@ -62,6 +65,7 @@ class Bonds:
             self.by_key[key] = Bond(key, expires_ms, lease)
         if lease:
             self._by_lease.setdefault(lease, set()).add(key)
+            self._heaps.pop(lease, None)
         self._deadlines.changed(key)
 
     def due(self, clock_ms: int, limit: int) -> list[bytes]:
@@ -69,9 +73,23 @@ class Bonds:
         return self._deadlines.due(clock_ms, limit)
 
     def leased(self, lease: int, limit: int) -> list[bytes]:
-        """The first keys that end with the lease, in order. ~0.1 µs for each that does."""
-        keys = self._by_lease.get(lease, ())
-        return sorted(keys) if len(keys) <= limit else heapq.nsmallest(limit, keys)
+        """The first keys that end with the lease, in order: 1 µs for each. Of more than
+        ``limit`` a heap is made the first time, 0.1 µs for each that there is."""
+        keys = self._by_lease.get(lease, set())
+        if len(keys) <= limit:
+            return sorted(keys)
+        heap = self._heaps.get(lease)
+        if heap is None:
+            heap = self._heaps[lease] = list(keys)
+            heapq.heapify(heap)
+        found: list[bytes] = []
+        while len(found) < limit:
+            key = heapq.heappop(heap)
+            if key in keys:
+                found.append(key)
+        for key in found:  # they stay until their rows go
+            heapq.heappush(heap, key)
+        return found
 
     def leased_count(self, lease: int) -> int:
         """How many keys end with the lease."""
@@ -91,3 +109,4 @@ class Bonds:
             keys.discard(bond.key)
             if not keys:
                 del self._by_lease[bond.lease]
+                self._heaps.pop(bond.lease, None)
