@@ -166,19 +166,20 @@ class DataDatabase:
         *,
         reverse: bool = False,
         bytes_max: int | None = None,
-    ) -> list[tuple[bytes, Row]]:
-        """At most ``limit`` rows of an arc from ``start`` on and below ``stop``, if that is
-        not None; in ``reverse`` the last ones, the last first. None behind the one with which
-        their values have ``bytes_max`` together. Raises and costs as scan."""
+    ) -> list[tuple[bytes, Row | None]]:
+        """At most ``limit`` rows from ``start`` on and below ``stop``, if that is not None; in
+        ``reverse`` the last ones, the last first. Without the row (None) where it is outside of
+        the arc. Nothing behind the one with which their values have ``bytes_max`` together.
+        Raises and costs as scan."""
         self._check()
         rows = self._rows.between(generation, start, stop, limit, arc, shard, reverse=reverse)
         if bytes_max is None:
             return list(rows)
-        found: list[tuple[bytes, Row]] = []
+        found: list[tuple[bytes, Row | None]] = []
         with contextlib.closing(rows):
-            for item in rows:
-                found.append(item)
-                bytes_max -= len(item[1].value)
+            for key, row in rows:
+                found.append((key, row))
+                bytes_max -= 0 if row is None else len(row.value)
                 if bytes_max <= 0:
                     break
         return found

@@ -4,12 +4,14 @@ Used by DataDatabase for the main thread's reads and by SnapshotReader for its
 stream. A row that is damaged is Corrupt, never "missing" (raft.md B47).
 
 Two shards may have their rows in one generation, so a scan can be kept to an arc of the
-ring. SQLite asks for each key's token before it reads the row: what is not wanted costs
-a call, and none of its pages.
+ring. SQLite asks for each key's token before it reads the value: of what is not wanted no
+page but the row's own is read. It is passed over in sight of the caller, not inside
+of SQLite: a group of keys lies together, and 200,000 of another shard's took 0.2 s.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import struct
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -33,9 +35,10 @@ _STAMPS = [
 ]
 _ROW = "revision, value, content_type, digest, expires_ms, lease"
 _GET = f"SELECT {_ROW} FROM kv WHERE generation=? AND key=?"
-_SCAN = f"SELECT key, {_ROW} FROM kv WHERE generation=? AND key>=?"
-_BELOW = " AND key<?"
-_IN_ARC = " AND ring_token(key) BETWEEN ? AND ?"
+_BETWEEN = (
+    "SELECT key, {row} FROM kv WHERE generation=?1 AND key>=?2 {below}ORDER BY key {down}LIMIT ?6"
+)
+_ROW_OF_ARC = _ROW.replace("value", "iif(ring_token(key) BETWEEN ?4 AND ?5, value, NULL)")
 # Each has an index of its own, of the few rows that it is about (migrations.py).
 _BONDS = [
     f"SELECT key, expires_ms, lease FROM kv WHERE generation=? AND {which}"
@@ -121,7 +124,16 @@ class DataReader:
         """Rows of an arc in key order, read one at a time: exhaust or close the iterator,
         because it keeps a read transaction open. ``limit`` may be NO_LIMIT."""
         start = b"" if after is None else after + b"\0"  # the next key that there can be
-        return self.between(generation, start, None, limit, arc, shard)
+        left = limit
+        with contextlib.closing(
+            self.between(generation, start, None, NO_LIMIT, arc, shard)
+        ) as rows:
+            for key, row in rows:
+                if left == 0:
+                    return
+                if row is not None:
+                    left -= 1
+                    yield key, row
 
     def between(
         self,
@@ -133,19 +145,20 @@ class DataReader:
         shard: int | None = None,
         *,
         reverse: bool = False,
-    ) -> Generator[tuple[bytes, Row], None, None]:
-        """As ``scan``: rows from ``start`` on and below ``stop``, if that is not None; the
-        last ones first in ``reverse``."""
-        query: str = _SCAN
-        bounds: list[object] = [start]
-        if stop is not None:
-            query += _BELOW
-            bounds.append(stop)
-        if arc != WHOLE_RING:
-            query += _IN_ARC
-            bounds += arc[0], arc[1] - 1
-        query += " ORDER BY key DESC LIMIT ?" if reverse else " ORDER BY key LIMIT ?"
-        for key, *fields in self._each(query, generation, shard, *bounds, limit):
+    ) -> Generator[tuple[bytes, Row | None], None, None]:
+        """One at a time, as above: up to ``limit`` rows from ``start`` on and below ``stop``, if
+        that is not None; the last ones first in ``reverse``. None instead of a row that is
+        outside of the arc."""
+        query = _BETWEEN.format(
+            row=_ROW if arc == WHOLE_RING else _ROW_OF_ARC,
+            below="" if stop is None else "AND key<?3 ",
+            down="DESC " if reverse else "",
+        )
+        lo, hi = arc
+        for key, *fields in self._each(query, generation, shard, start, stop, lo, hi - 1, limit):
+            if fields[1] is None and not lo <= _token(key) < hi:
+                yield key, None
+                continue
             if not is_row(key, *fields):
                 raise self._damaged(generation, shard, key)
             yield key, Row(*fields)

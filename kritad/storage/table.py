@@ -244,8 +244,8 @@ class Table:
         reverse: bool = False,
         wanted: int = _SCAN_ROWS_MIN,
     ) -> Iterator[tuple[bytes, Row | None]]:
-        """As ``between``, with None for keys that are deleted and still in memory or in data.db:
-        there may be any number of them, and each takes as long as a row does."""
+        """As ``between``, with None for keys that are deleted and still in memory or in data.db, or
+        another shard's: there may be any number of them, and each takes as long as a row does."""
         memory = self._in_memory(start, stop, reverse)
         stored = self._stored(start, stop, reverse, wanted)
         held, found = next(memory, None), next(stored, None)
@@ -276,7 +276,7 @@ class Table:
 
     def _stored(
         self, start: bytes, stop: bytes | None, reverse: bool, count: int
-    ) -> Iterator[tuple[bytes, Row]]:
+    ) -> Iterator[tuple[bytes, Row | None]]:
         """The rows of a range in data.db, in order, a batch at a time."""
         while True:
             batch = self._db.between(
@@ -284,7 +284,8 @@ class Table:
                 reverse=reverse, bytes_max=_SCAN_BYTES,
             )  # fmt: skip
             yield from batch
-            if len(batch) < count and sum(len(row.value) for _, row in batch) < _SCAN_BYTES:
+            size = sum(0 if row is None else len(row.value) for _, row in batch)
+            if len(batch) < count and size < _SCAN_BYTES:
                 return
             if reverse:
                 stop = batch[-1][0]

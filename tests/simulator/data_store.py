@@ -176,7 +176,7 @@ class MemoryDataDatabase(DataDatabase):
         *,
         reverse: bool = False,
         bytes_max: int | None = None,
-    ) -> list[tuple[bytes, Row]]:
+    ) -> list[tuple[bytes, Row | None]]:
         """See DataDatabase.between."""
         self._check()
         held = self._generations.get(generation)
@@ -185,19 +185,21 @@ class MemoryDataDatabase(DataDatabase):
         keys = held.sorted_keys()
         last = len(keys) if stop is None else bisect_left(keys, stop)
         places = range(bisect_left(keys, start), last)
-        found: list[tuple[bytes, Row]] = []
+        found: list[tuple[bytes, Row | None]] = []
         for place in reversed(places) if reverse else places:
             key = keys[place]
             if len(found) == limit:
                 break
+            row = None
             if arc == WHOLE_RING or arc[0] <= stored_token(key) < arc[1]:
                 if self.corrupt_keys or self.unreadable_keys:
                     self.check_row(generation, key, shard)
-                found.append((key, held.rows[key]))
-                if bytes_max is not None:
-                    bytes_max -= len(held.rows[key].value)
-                    if bytes_max <= 0:
-                        break
+                row = held.rows[key]
+            found.append((key, row))
+            if bytes_max is not None:
+                bytes_max -= 0 if row is None else len(row.value)
+                if bytes_max <= 0:
+                    break
         return found
 
     def bonds(self, generation: int, arc: Arc) -> list[Bond]:

@@ -144,6 +144,29 @@ def test_a_scan_behind_many_keys_that_are_deleted_looks_at_only_so_many_at_a_tim
     assert [key for key, *_ in page(shard, reverse=reverse)[0]] == [first, last]
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_scan_passes_over_only_so_many_keys_of_the_other_half_at_a_time(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch, reverse: bool
+) -> None:
+    """The keys of a group lie together in data.db, and the rows of both halves are there."""
+    for number in range(30):
+        shard.put(b"{half}%02d" % number, b"v")
+    for ours in (b"b", b"~"):
+        shard.put(ours, b"v")
+    shard.flush()
+    assert shard.split(2, 1 << 31).ok
+    offspring = shard.state.take_offspring()
+    assert offspring is not None
+    shard.db.flush([shard.state.freeze(), offspring.state.freeze()])
+    monkeypatch.setattr(reading, "_LOOK_ROWS_MAX", 10)
+    first, begun = (b"~", b"{half}20") if reverse else (b"b", b"{half}09")
+    told = page(shard, reverse=reverse)
+    assert [key for key, *_ in told[0]] == [first]
+    assert told[1] == begun
+    assert pages(shard, reverse=reverse) == sorted([b"b", b"~"], reverse=reverse)
+    assert count(shard) == 2
+
+
 def test_a_scan_of_many_keys_that_are_over_looks_at_only_so_many_at_a_time(
     shard: Shard, monkeypatch: pytest.MonkeyPatch
 ) -> None:

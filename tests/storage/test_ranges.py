@@ -123,7 +123,7 @@ def test_one_row_that_is_wanted_does_not_read_the_others(db: DataDatabase, table
     asked: list[int] = []
     between = db.between
 
-    def counted(*args: Any, **more: Any) -> list[tuple[bytes, Row]]:
+    def counted(*args: Any, **more: Any) -> list[tuple[bytes, Row | None]]:
         found = between(*args, **more)
         asked.append(len(found))
         return found
