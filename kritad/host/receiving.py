@@ -142,7 +142,8 @@ class SnapshotReceiver:
                 raise ProtocolError("a malformed snapshot_chunk")
         replica = self._replica(shard, replica_id)
         known = self._writers.get(shard)
-        if known is None or known.transfer != transfer:
+        # What came in for a replica that was here before is swept away.
+        if known is None or known.transfer != transfer or known.replica is not replica:
             raise Unavailable(f"no snapshot of shard {shard} is being received", hint="open it")
         known.heard_ms = self._host.clock.monotonic_ms()
         if self._host.disk_nearly_full:

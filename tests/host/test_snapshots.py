@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -267,6 +268,18 @@ def test_a_transfer_for_a_replica_that_leaves_meanwhile_ends_without_harm(bench:
     bench.target.data.run_all()
     assert len(replies.all) == 1
     assert bench.target.host.effects.received == {}
+
+
+def test_what_came_in_for_a_replica_that_was_made_anew_meanwhile_is_not_gone_on_with(
+    bench: Bench,
+) -> None:
+    """It was dropped and swept with that replica; the rest would be nobody's for ever."""
+    bench.open()
+    chunks = list(bench.chunks())
+    bench.chunk(chunks[0])
+    bench.target.host.replicas[SHARD] = copy.copy(bench.recipient)
+    with pytest.raises(KritaError, match="no snapshot of shard 1"):
+        bench.chunk(chunks[1])
 
 
 def test_a_disk_that_fails_while_receiving_ends_the_node_and_answers(bench: Bench) -> None:
