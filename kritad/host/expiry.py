@@ -21,6 +21,8 @@ from kritad.host.clock import Clock
 from kritad.host.replica import Replica
 from kritad.raft.errors import ProposalRefused
 from kritad.state.command import pack_command
+from kritad.state.machine import ShardState
+from kritad.storage.errors import StorageError
 
 
 class Reaper:
@@ -45,7 +47,9 @@ class Reaper:
                 wall_ms = self._clock.wall_ms() if wall_ms is None else wall_ms
                 if due_ms > wall_ms:
                     continue
-            self._propose(replica, wall_ms or self._clock.wall_ms())
+            wall_ms = wall_ms or self._clock.wall_ms()
+            if _is_due(replica.state, max(wall_ms, replica.state.clock_ms)):
+                self._propose(replica, wall_ms)
 
     def _propose(self, replica: Replica, wall_ms: int) -> None:
         term, index = self._proposed.get(replica.shard, (0, 0))
@@ -60,3 +64,10 @@ class Reaper:
             return  # too much is under way, or it leads no more: the next tick asks again
         self._proposed[replica.shard] = term, index
         self._mark(replica)
+
+
+def _is_due(state: ShardState, clock_ms: int) -> bool:
+    try:
+        return state.keys.is_due(clock_ms)
+    except StorageError:
+        return True  # applying it asks the same of the disk, and knows what to do then

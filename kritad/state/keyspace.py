@@ -81,8 +81,8 @@ class Keyspace:
             size = len(before.value) if type(before) is Row else before.value_bytes  # type: ignore[union-attr]
             if size != len(value):
                 extent.cell_bytes[cell] += len(value) - size
-        if expires_ms or lease or key in self.bonds.by_key:
-            self.bonds.put(key, expires_ms, lease)
+        if expires_ms or lease or (before is not None and (before.expires_ms or before.lease)):
+            self.bonds.put(key, expires_ms, lease, before)
         self.table.put(key, row)
         self.feed.put(revision, key, row)
 
@@ -106,8 +106,8 @@ class Keyspace:
         extent.cell_hashes[cell] -= before.digest
         extent.cell_keys[cell] -= not inner
         extent.cell_bytes[cell] -= len(key) + size
-        if key in self.bonds.by_key:
-            self.bonds.put(key, 0, 0)
+        if before.expires_ms or before.lease:
+            self.bonds.put(key, 0, 0, before)
         self.table.delete(key)
         if not inner:
             self.feed.gone(revision, key, kind)
@@ -118,15 +118,15 @@ class Keyspace:
         revision, value, content_type = row.revision, row.value, row.content_type
         digest = row_digest(key, revision, value, content_type, expires_ms, lease)
         self._count(key, digest, len(value), row, cell)
-        self.bonds.put(key, expires_ms, lease)
+        self.bonds.put(key, expires_ms, lease, row)
         self.table.put(key, Row(revision, value, content_type, digest, expires_ms, lease))
 
     def put_inner(self, key: bytes, value: bytes, revision: int, expires_ms: int) -> None:
         """Set an inner row, of which nobody is told and no version is kept."""
-        cell = self.extent.cell_of(key)
+        cell, before = self.extent.cell_of(key), self.table.stamp(key)
         digest = row_digest(key, revision, value, None, expires_ms)
-        self._count(key, digest, len(value), self.table.stamp(key), cell)
-        self.bonds.put(key, expires_ms, 0)
+        self._count(key, digest, len(value), before, cell)
+        self.bonds.put(key, expires_ms, 0, before)
         self.table.put(key, Row(revision, value, None, digest, expires_ms))
 
     def _count(

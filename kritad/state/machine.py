@@ -76,12 +76,13 @@ class Inheritance:
 
     @classmethod
     def read(cls, blobs: Iterable[tuple[int, bytes]], table: Table | None) -> Inheritance:
-        """From what is stored; without a table there are no bonds. Raises StoreFailed."""
+        """From what is stored; without a table there are no bonds. Raises StoreFailed,
+        Corrupt."""
         blobs = list(blobs)
         return cls(
             Sessions((number, blob) for number, blob in blobs if number > 0),
             Notes((number, blob) for number, blob in blobs if number < 0),
-            Bonds(() if table is None else table.bonds()),
+            Bonds(table),
         )
 
 
@@ -331,7 +332,7 @@ class ShardState:
         # Nothing is refused behind this line.
         table = self._keyspace.table.cut(command.at, command.shard_new)
         behind = self.extent.cut(command.at)
-        bonds = self._keyspace.bonds.cut(command.at)
+        bonds = self._keyspace.bonds.cut(command.at, table)
         self.feed.split(index, command.shard_new, command.at)
         notes = self._notes.copy()
         Intents(notes).keep_only(lambda key: stored_token(key) >= command.at)

@@ -42,11 +42,8 @@ class Memo:
 
     def reply(self) -> Reply | None:
         """The answer that was given; None: the request is new."""
-        keyspace = self._keyspace
-        if keyspace.bonds.is_over(self._key, keyspace.clock_ms):
-            return None
-        row = keyspace.get(self._key)
-        if row is None:
+        row = self._keyspace.get(self._key)
+        if row is None or row.expires_ms <= self._keyspace.clock_ms:
             return None
         fields = decode(row.value)
         assert isinstance(fields, list), "a memo is an array"

@@ -119,7 +119,7 @@ def _alive(
         if row is None:
             continue
         bytes_left -= len(row.value)
-        if not _is_over(state, key, row):
+        if not state.keys.is_over(row):
             yield key, row
 
 
@@ -245,10 +245,6 @@ OF_SHARD: dict[int, Callable[[ShardState, Sequence[object]], Answer]] = {
     Op.LEASE_STATE: lease_state,
     Op.RETENTION_STATE: retention_state,
 }
-
-
-def _is_over(state: ShardState, key: bytes, row: Row) -> bool:
-    return bool(row.expires_ms or row.lease) and state.keys.is_over(key)
 
 
 def _row(state: ShardState, key: bytes, row: Row, key_only: bool) -> Answer:

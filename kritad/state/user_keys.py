@@ -34,6 +34,7 @@ from kritad.state.sessions import Sessions
 from kritad.state.transactions import Transaction
 from kritad.state.two_phase import TwoPhase
 from kritad.state.verbs import VERBS, Action, Effect, Reply, check_lease, check_ttl, decide
+from kritad.storage.errors import REBUILD_HINT, Corrupt
 from kritad.storage.extent import OUTSIDE
 from kritad.storage.places import INNER_PREFIX, is_users_key, stored_token
 from kritad.storage.rows import Row, Stamp
@@ -94,18 +95,19 @@ class UserKeys:
                 and type(value) is bytes
                 and (content_type is None or type(content_type) is str)
                 and key[:1] not in _NO_USERS_KEY
-                and key not in keyspace.bonds.by_key
                 and key not in self.intents.by_key
             ):
                 cell = keyspace.extent.cell_of(key)
                 if cell == OUTSIDE:
                     raise self._not_ours()
+                before = keyspace.table.stamp(key)
+                if before is not None and (before.expires_ms or before.lease):
+                    return self._keyed(Op.PUT, fields, index)
                 in_session = session not in NO_SESSION
                 if in_session:
                     known = self._begun(session, sequence, acked_to, index)
                     if known is not None:
                         return answer(Op.PUT, known)
-                before = keyspace.table.stamp(key)
                 keyspace.put(key, value, content_type, index, before, cell)
                 if in_session:
                     reply: Reply = (_OK, [index, int(before is not None)])
@@ -151,9 +153,8 @@ class UserKeys:
             known = memo.reply()
             if known is not None:
                 return known
-        if self._keyspace.bonds.by_key:
-            for one in keys:  # what is over goes first, whatever becomes of the rest
-                self.end_if_over(one, index)
+        for one in keys:  # what is over goes first, whatever becomes of the rest
+            self.end_if_over(one, index)
         if transaction is not None:
             effects, reply = transaction.decide(self, index)
         else:
@@ -167,7 +168,8 @@ class UserKeys:
 
     def end_if_over(self, key: bytes, index: int) -> None:
         """End a key whose time is over and that has not been ended yet."""
-        if self.is_over(key) and self._keyspace.stamp(key) is not None:
+        stamp = self._keyspace.stamp(key)
+        if stamp is not None and self.is_over(stamp):
             self._end(key, index)
 
     def do(self, effect: Effect, index: int) -> None:
@@ -198,26 +200,32 @@ class UserKeys:
 
     @property
     def due_ms(self) -> int:
-        """At what time of the shard's clock something ends, at the earliest."""
+        """Nothing ends before this time of the shard's clock."""
         return min(self._keyspace.bonds.next_ms, self.leases.next_ms)
 
-    def is_over(self, key: bytes) -> bool:
-        """Whether a key is absent by the clock, though its row is still there."""
-        bonds = self._keyspace.bonds
-        if bonds.is_over(key, self._keyspace.clock_ms):
+    def is_due(self, clock_ms: int) -> bool:
+        """Whether something ends by then. Raises StoreFailed, Corrupt."""
+        return self.leases.next_ms <= clock_ms or self._keyspace.bonds.is_due(clock_ms)
+
+    def is_over(self, row: Row | Stamp) -> bool:
+        """Whether a key is absent by the clock, though it has this row still."""
+        clock_ms = self._keyspace.clock_ms
+        if 0 < row.expires_ms <= clock_ms:
             return True
-        _, lease = bonds.of(key)
-        return lease != 0 and not self.leases.is_alive(lease, self._keyspace.clock_ms)
+        return row.lease != 0 and not self.leases.is_alive(row.lease, clock_ms)
 
     def _end(self, key: bytes, index: int) -> int:
         """End a key that is over; returns what that costs of ``ENDED_MAX``.
 
         The row is read whole, to see that it is what was written: a flipped bit in its
-        deadline would end it here and not elsewhere. Raises storage's Corrupt.
+        deadline, or in the index by which it was found, would end it here and not
+        elsewhere. Raises storage's Corrupt.
         """
         keyspace = self._keyspace
         row = keyspace.get(key)
-        assert row is not None, f"{self!r}: {key!r} ends, and is not there"
+        if row is None or not self.is_over(row):
+            problem = f"shard {self._shard}: what ends by the index of data.db does not by its row"
+            raise Corrupt(self._shard, problem, REBUILD_HINT)
         keyspace.delete(key, index, row, keyspace.extent.cell_of(key), Change.EXPIRE)
         return 1 + len(row.value) // _ENDED_BYTES
 
@@ -245,7 +253,7 @@ class UserKeys:
 
     def _expire(self, fields: list[Any], _index: int) -> Result:
         self._of_shard(fields, 1)
-        return success([self.due_ms <= self._keyspace.clock_ms])
+        return success([self.is_due(self._keyspace.clock_ms)])
 
     def _lease_change(self, fields: list[Any], index: int) -> Result:
         _, lease, change, ttl_ms = self._of_shard(fields, 4)
@@ -301,20 +309,19 @@ class UserKeys:
 
     def stamp(self, key: bytes) -> Row | Stamp | None:
         """What a writer has to know of a key; None: it is absent, or over."""
-        if self._keyspace.bonds.by_key and self.is_over(key):
-            return None
-        return self._keyspace.stamp(key)
+        stamp = self._keyspace.stamp(key)
+        return None if stamp is None or self.is_over(stamp) else stamp
 
     def get(self, key: bytes) -> Row | None:
         """A key as of ``index``, one that the shard ``owns``; None: it is absent, or over.
         Raises storage's Corrupt."""
-        if self._keyspace.bonds.by_key and self.is_over(key):
-            return None
-        return self._keyspace.get(key)
+        row = self._keyspace.get(key)
+        return None if row is None or self.is_over(row) else row
 
     def bond(self, key: bytes) -> tuple[int, int]:
-        """The key's deadline and lease; 0 for none."""
-        return self._keyspace.bonds.of(key)
+        """The key's deadline and lease; 0 for none. Raises storage's Corrupt."""
+        row = self._keyspace.get(key)
+        return (0, 0) if row is None else (row.expires_ms, row.lease)
 
     def lease_is_alive(self, lease: int) -> bool:
         """Whether keys may be tied to it."""

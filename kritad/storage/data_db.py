@@ -44,7 +44,7 @@ from kritad.storage.database import (
 from kritad.storage.errors import Corrupt, StorageError, StoreFailed
 from kritad.storage.extent import OUTSIDE, WHOLE_RING, Arc, Extent
 from kritad.storage.migrations import DATA, migrate
-from kritad.storage.rows import Applied, Bond, Row, ShardFlush, Stamp
+from kritad.storage.rows import Applied, Row, ShardFlush, Stamp
 from kritad.storage.scrubbing import Scrubbed, scrub_slice
 from kritad.storage.sweeping import Uses, What, left_behind, sweep_slice
 
@@ -129,7 +129,7 @@ class DataDatabase:
         return self._rows.get(generation, key, shard)
 
     def stamp(self, generation: int, key: bytes, shard: int | None = None) -> Stamp | None:
-        """The row's revision, digest and size. Raises StoreFailed, Corrupt. ~5 µs."""
+        """The row without its value. Raises StoreFailed, Corrupt. ~5 µs."""
         if self._failed is not None:
             raise self._failed
         return self._rows.stamp(generation, key, shard)
@@ -184,11 +184,25 @@ class DataDatabase:
                     break
         return found
 
-    def bonds(self, generation: int, arc: Arc) -> list[Bond]:
-        """The rows of an arc that end by themselves, by key. Raises StoreFailed, Corrupt.
-        ~2 µs for each of them."""
+    def ending(
+        self,
+        generation: int,
+        arc: Arc,
+        after_ms: int,
+        upto_ms: int,
+        limit: int,
+        shard: int | None = None,
+    ) -> tuple[list[tuple[int, bytes]], int]:
+        """See DataReader.ending."""
         self._check()
-        return self._rows.bonds(generation, arc)
+        return self._rows.ending(generation, arc, after_ms, upto_ms, limit, shard)
+
+    def leased(
+        self, generation: int, arc: Arc, shard: int | None = None
+    ) -> list[tuple[bytes, int]]:
+        """See DataReader.leased."""
+        self._check()
+        return list(self._rows.leased(generation, arc, shard))
 
     def scan_sessions(
         self, generation: int, after: int, limit: int, shard: int | None = None

@@ -28,15 +28,8 @@ class Stamp:
     revision: int
     digest: int
     value_bytes: int
-
-
-@attrs.frozen
-class Bond:
-    """What ends a row that ends by itself; at least one of the two is not 0."""
-
-    key: bytes
-    expires_ms: int
-    lease: int
+    expires_ms: int = 0
+    lease: int = 0
 
 
 @attrs.frozen

@@ -23,7 +23,7 @@ from kritad.storage.cache import RowCache
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.extent import WHOLE_RING, Arc
 from kritad.storage.places import stored_token
-from kritad.storage.rows import Bond, Row, Stamp
+from kritad.storage.rows import Row, Stamp
 from kritad.storage.sorted_keys import SortedKeys
 
 # What a row costs in memory besides its key and value, about.
@@ -32,6 +32,7 @@ ROW_OVERHEAD_BYTES = 200
 _SCAN_ROWS_MIN = 64
 _SCAN_ROWS_MAX = 1024
 _SCAN_BYTES = 1 << 20  # of values, and one more: what is fetched may not be wanted
+_ENDING_ROWS = 2_000  # looked up at a time: some 5 ms
 
 
 class _Missing(enum.Enum):
@@ -207,11 +208,28 @@ class Table:
         """A number for the sessions of a state whose rows are here; no I/O."""
         return self._db.reserve_generation()
 
-    def bonds(self) -> list[Bond]:
-        """The rows of data.db that end by themselves. For a table that has nothing in memory
-        yet. Raises StoreFailed. ~2 µs for each of them."""
+    def leased(self) -> list[tuple[bytes, int]]:
+        """The keys of data.db that end with a lease, and with which. For a table that has
+        nothing in memory yet. Raises StoreFailed, Corrupt. ~2 µs for each of them."""
         assert not self._active, f"{self!r} is in use"
-        return self._db.bonds(self.generation, self.arc)
+        return self._db.leased(self.generation, self.arc, self.shard)
+
+    def ending(self, after_ms: int, upto_ms: int) -> tuple[list[tuple[int, bytes]], int]:
+        """Deadline and key of all that ends after the one time and up to the other, in no order;
+        and which time that is: an earlier one where very much ends. Raises StoreFailed, Corrupt.
+        ~2 µs for each of them, and 0.1 µs for each key in memory."""
+        stored, upto_ms = self._db.ending(
+            self.generation, self.arc, after_ms, upto_ms, _ENDING_ROWS, self.shard
+        )
+        active, flushing = self._active, self._flushing or {}
+        found = [end for end in stored if end[1] not in active and end[1] not in flushing]
+        for memtable in (active, flushing):
+            for key, row in memtable.items():
+                if row is None or not after_ms < row.expires_ms <= upto_ms:
+                    continue
+                if memtable is active or key not in active:
+                    found.append((row.expires_ms, key))
+        return found, upto_ms
 
     def scan(self, after: bytes | None, limit: int) -> list[tuple[bytes, Row]]:
         """At most ``limit`` rows in key order behind ``after`` (None: from the start).

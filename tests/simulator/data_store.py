@@ -32,7 +32,7 @@ from kritad.storage.data_wal import Sizes
 from kritad.storage.errors import REBUILD_HINT, Corrupt, StorageError, StoreFailed
 from kritad.storage.extent import OUTSIDE, WHOLE_RING, Arc, Extent
 from kritad.storage.places import stored_token
-from kritad.storage.rows import Applied, Bond, Row, Stamp
+from kritad.storage.rows import Applied, Row, Stamp
 from kritad.storage.scrubbing import Scrubbed
 from kritad.storage.sweeping import What
 from kritad.storage.table import ROW_OVERHEAD_BYTES
@@ -133,7 +133,9 @@ class MemoryDataDatabase(DataDatabase):
         if (generation, key) in self.unreadable_keys:
             self.check_row(generation, key, shard)
         row = held.rows.get(key)
-        return None if row is None else Stamp(row.revision, row.digest, len(row.value))
+        if row is None:
+            return None
+        return Stamp(row.revision, row.digest, len(row.value), row.expires_ms, row.lease)
 
     def stamps(
         self, generation: int, keys: Sequence[bytes], shard: int | None = None
@@ -202,14 +204,45 @@ class MemoryDataDatabase(DataDatabase):
                     break
         return found
 
-    def bonds(self, generation: int, arc: Arc) -> list[Bond]:
-        """See DataDatabase.bonds."""
+    def ending(
+        self,
+        generation: int,
+        arc: Arc,
+        after_ms: int,
+        upto_ms: int,
+        limit: int,
+        shard: int | None = None,  # noqa: ARG002
+    ) -> tuple[list[tuple[int, bytes]], int]:
+        """See DataDatabase.ending. Here it can meet no damage."""
         self._check()
-        held = self.generation(generation)
+        rows = self.generation(generation).rows
+        ends = sorted(
+            (row.expires_ms, key)
+            for key, row in rows.items()
+            if row.expires_ms and after_ms < row.expires_ms <= upto_ms
+        )
+        if len(ends) >= limit:
+            upto_ms = min(upto_ms, ends[limit - 1][0])
+        lo, hi = arc
         return [
-            Bond(key, row.expires_ms, row.lease)
-            for key, row in sorted(held.rows.items())
-            if (row.expires_ms or row.lease) and arc[0] <= stored_token(key) < arc[1]
+            (end_ms, key)
+            for end_ms, key in ends
+            if end_ms <= upto_ms and lo <= stored_token(key) < hi
+        ], upto_ms
+
+    def leased(
+        self,
+        generation: int,
+        arc: Arc,
+        shard: int | None = None,  # noqa: ARG002
+    ) -> list[tuple[bytes, int]]:
+        """See DataDatabase.leased. Here it can meet no damage."""
+        self._check()
+        lo, hi = arc
+        return [
+            (key, row.lease)
+            for key, row in self.generation(generation).rows.items()
+            if row.lease and lo <= stored_token(key) < hi
         ]
 
     def count(self, generation: int, empty: Extent, shard: int | None = None) -> Extent:  # noqa: ARG002

@@ -8,19 +8,31 @@ import pytest
 
 from krita.operations import Change, Op
 from krita.ring import token
-from kritad.state.bonds import Bonds
+from kritad.state.bonds import AHEAD_MS, Bonds
 from kritad.state.deadlines import NEVER_MS
 from kritad.state.user_keys import ENDED_MAX
 from kritad.storage.errors import Corrupt
-from kritad.storage.rows import Bond
+from kritad.storage.rows import Stamp
+from kritad.storage.table import Table
 from tests.state.shard import Shard
 
 
-def test_a_key_that_got_the_same_deadline_twice_is_due_once() -> None:
+def held(*ends: tuple[bytes, int, int]) -> Bonds:
+    """Keys with their deadlines and leases, all in memory."""
     bonds = Bonds()
-    bonds.put(b"k", 100, 0)
-    bonds.put(b"k", 200, 0)
-    bonds.put(b"k", 100, 0)
+    for key, expires_ms, lease in ends:
+        bonds.put(key, expires_ms, lease, None)
+    return bonds
+
+
+def until(expires_ms: int = 0, lease: int = 0) -> Stamp:
+    return Stamp(1, 0, 0, expires_ms, lease)
+
+
+def test_a_key_that_got_the_same_deadline_twice_is_due_once() -> None:
+    bonds = held((b"k", 100, 0))
+    bonds.put(b"k", 200, 0, until(100))
+    bonds.put(b"k", 100, 0, until(200))
     assert bonds.due(100, 10) == [b"k"]
 
 
@@ -34,50 +46,50 @@ def test_touching_a_key_twice_in_a_millisecond_ends_it_once(shard: Shard) -> Non
 
 
 def test_keys_are_due_in_the_order_of_deadline_and_key() -> None:
-    bonds = Bonds([Bond(b"b", 5, 0), Bond(b"a", 5, 0), Bond(b"c", 4, 0), Bond(b"d", 6, 0)])
+    bonds = held((b"b", 5, 0), (b"a", 5, 0), (b"c", 4, 0), (b"d", 6, 0))
     assert bonds.due(5, 10) == [b"c", b"a", b"b"]
     assert bonds.due(6, 2) == [b"c", b"a"], "they stay until their rows go"
 
 
 def test_a_key_that_is_kept_alive_for_ever_takes_no_more_memory_for_it() -> None:
-    bonds = Bonds()
-    bonds.put(b"early", 1, 0)
+    bonds = held((b"early", 1, 0))
     for deadline_ms in range(10, 20_000):
-        bonds.put(b"k", deadline_ms, 0)
+        bonds.put(b"k", deadline_ms, 0, until(deadline_ms - 1))
     assert len(bonds._deadlines._heap) < 2_000
     assert bonds.due(30_000, 10) == [b"early", b"k"]
 
 
-def test_bonds_that_lived_through_changes_are_those_that_are_read_again() -> None:
+def test_bonds_that_lived_through_changes_are_those_that_are_made_again() -> None:
     chance = random.Random(1)
     bonds, rows = Bonds(), dict[bytes, tuple[int, int]]()
     for _ in range(3_000):
         key = b"k%d" % chance.randrange(40)
         bond = chance.choice([0, 3, 5, 9]), chance.choice([0, 0, 1, 2])
-        bonds.put(key, *bond)
+        bonds.put(key, *bond, until(*rows.get(key, (0, 0))))
         rows[key] = bond
-        again = Bonds(Bond(k, *b) for k, b in sorted(rows.items()) if b != (0, 0))
+        again = held(*((k, *b) for k, b in sorted(rows.items())))
         clock_ms, limit = chance.randrange(12), chance.randrange(1, 50)
         assert bonds.next_ms == again.next_ms
         assert bonds.due(clock_ms, limit) == again.due(clock_ms, limit)
+        assert bonds.is_due(clock_ms) == bool(bonds.due(clock_ms, 1))
         assert bonds.leased(1, limit) == again.leased(1, limit)
         assert bonds.leased_count(2) == again.leased_count(2)
-        assert bonds.of(key) == bond
-        assert bonds.is_over(key, clock_ms) == (0 < bond[0] <= clock_ms)
 
 
 def test_each_half_of_a_shard_gets_the_bonds_of_its_keys() -> None:
     keys = [b"k%d" % number for number in range(100)]
-    bonds = Bonds(Bond(key, 7, 1) for key in keys)
-    behind = bonds.cut(1 << 31)
-    assert bonds.due(7, 1_000) == sorted(key for key in keys if token(key) < 1 << 31)
-    assert behind.leased(1, 99) == sorted(key for key in keys if token(key) >= 1 << 31)
+    bonds = held(*((key, 7, 1) for key in keys))
+    behind = bonds.cut(1 << 31, None)
+    ours = sorted(key for key in keys if token(key) < 1 << 31)
+    theirs = sorted(key for key in keys if token(key) >= 1 << 31)
+    assert bonds.due(7, 1_000) == bonds.leased(1, 99) == ours
+    assert behind.due(7, 1_000) == behind.leased(1, 99) == theirs
 
 
 def test_without_bonds_nothing_is_ever_due() -> None:
-    bonds = Bonds([Bond(b"k", 5, 0)])
-    bonds.put(b"k", 0, 0)
-    assert (bonds.next_ms, bonds.by_key, bonds.due(NEVER_MS - 1, 9)) == (NEVER_MS, {}, [])
+    bonds = held((b"k", 5, 0))
+    bonds.put(b"k", 0, 0, until(5))
+    assert (bonds.next_ms, bonds.due(NEVER_MS - 1, 9)) == (NEVER_MS, [])
 
 
 # --- in a shard ----------------------------------------------------------------------------
@@ -156,7 +168,7 @@ def test_deadlines_are_the_same_after_a_flush_and_a_crash(shard: Shard) -> None:
     before = shard.state.state_hash
     shard.crash()
     assert shard.state.state_hash == before
-    assert shard.state.keys.due_ms == 10
+    assert [shard.state.keys.is_due(ms) for ms in (9, 10)] == [False, True]
     shard.pass_time(10)
     assert (shard.value(b"flushed"), shard.value(b"replayed")) == (None, b"v")
     shard.pass_time(10)
@@ -177,4 +189,34 @@ def test_a_flipped_bit_in_what_ends_a_stored_key_is_found_and_not_acted_upon(
         connection.execute(f"UPDATE kv SET {column}=? WHERE key=?", (flipped, b"k"))
     shard.crash()
     with pytest.raises(Corrupt):
+        shard.pass_time(64)
+
+
+def test_deadlines_that_are_far_away_are_not_kept_in_memory(shard: Shard) -> None:
+    """An hour's kept answers and a week's versions may be millions."""
+    shard.put(b"now", b"v")
+    for number in range(100):
+        shard.do(Op.PUT, b"k%02d" % number, value=b"v", ttl_ms=AHEAD_MS + 1 + number)
+    near = shard.state._keyspace.bonds._near
+    assert near == {}
+    shard.flush()
+    shard.pass_time(1)
+    shard.pass_time(AHEAD_MS - 1)
+    assert near == {b"k00": AHEAD_MS + 1}
+    for number in range(100):
+        assert shard.value(b"k%02d" % number) == b"v"
+        shard.pass_time(1)
+        assert shard.value(b"k%02d" % number) is None
+        assert len(near) == (0 if number == 0 else 99 - number)
+
+
+def test_what_ends_by_the_index_and_not_by_its_row_is_damage(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would end here, and not on the other replicas."""
+    shard.do(Op.PUT, b"k", value=b"v", ttl_ms=1 << 40)
+    shard.flush()
+    shard.crash()
+    monkeypatch.setattr(Table, "ending", lambda *_: ([(64, b"k")], 1 << 41))
+    with pytest.raises(Corrupt, match="does not by its row"):
         shard.pass_time(64)

@@ -11,8 +11,10 @@ import pytest
 
 from krita.operations import LeaseChange, Op
 from krita.ring import token
+from kritad.state import bonds
 from kritad.state.machine import ShardState
 from kritad.state.reading import scan
+from kritad.storage import table
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.snapshots import SnapshotReader, SnapshotWriter
 from tests.state.model import Model
@@ -20,6 +22,19 @@ from tests.state.shard import Shard, open_shard
 
 KEYS = [b"a", b"b", b"{g}c", b"{g}d"]
 LIFE = {"ttl_ms": [None, None, -1, 5, 50, 5_000_000], "lease": [None, None, None, 1, 2]}
+
+
+@pytest.fixture(params=[False, True], ids=["far", "near"], autouse=True)
+def horizon(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which deadlines are in memory and which are only in their rows makes no difference."""
+    if request.param:
+        monkeypatch.setattr(bonds, "AHEAD_MS", 6)
+        monkeypatch.setattr(table, "_ENDING_ROWS", 2)
+
+
+def due(state: ShardState) -> list[bool]:
+    """Whether something ends now, soon, and later."""
+    return [state.keys.is_due(state.clock_ms + ms) for ms in (0, 1, 5, 20, 100)]
 
 
 def random_write(chance: random.Random) -> tuple[Op, dict[str, Any]]:
@@ -136,7 +151,7 @@ def test_a_shard_is_what_a_model_says_whatever_is_flushed_crashes_and_is_sent(
                     case 5:
                         stormy = restored_by_snapshot(stormy, tmp_path / f"restored{step}.db")
                 assert stormy.state.state_hash == calm.state.state_hash
-                assert stormy.state.keys.due_ms == calm.state.keys.due_ms
+                assert due(stormy.state) == due(calm.state)
                 compare(stormy, model)
             compare(calm, model)
             calm.flush()
@@ -184,7 +199,7 @@ def check_reopened(shard: Shard, half: ShardState, chance: random.Random) -> Non
         one._restore()
     lived_on.state = half
     assert again.state.state_hash == half.state_hash
-    assert again.state.keys.due_ms == half.keys.due_ms
+    assert due(again.state) == due(half)
     for _ in range(60):
         again.clock_ms += chance.choice([0, 1, 20])
         lived_on.clock_ms = again.clock_ms

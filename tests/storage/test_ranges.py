@@ -133,16 +133,63 @@ def test_one_row_that_is_wanted_does_not_read_the_others(db: DataDatabase, table
     assert asked == [1]
 
 
+def ending_row(key: bytes, expires_ms: int, lease: int = 0) -> Row:
+    digest = row_digest(key, 1, b"v", None, expires_ms, lease)
+    return Row(1, b"v", None, digest, expires_ms, lease)
+
+
 def test_rows_that_end_by_themselves_are_found_again_by_their_arc(
     db: DataDatabase, table: Table
 ) -> None:
     keys = [b"k%d" % number for number in range(12)]
     for number, key in enumerate(keys):
-        expires_ms, lease = number % 2 * 1000, number % 3
-        digest = row_digest(key, 1, b"v", None, expires_ms, lease)
-        table.put(key, Row(1, b"v", None, digest, expires_ms, lease))
+        table.put(key, ending_row(key, number % 2 * 1000, number % 3))
     flush(db, table)
-    bonds = {bond.key: (bond.expires_ms, bond.lease) for bond in table.bonds()}
-    assert bonds == {key: (n % 2 * 1000, n % 3) for n, key in enumerate(keys) if n % 2 or n % 3}
-    table.arc = (0, 1 << 31)
-    assert {bond.key for bond in table.bonds()} == {k for k in bonds if token(k) < 1 << 31}
+    for arc in (WHOLE_RING, (0, 1 << 31)):
+        table.arc = arc
+        ours = [(n, key) for n, key in enumerate(keys) if arc[0] <= token(key) < arc[1]]
+        assert sorted(table.leased()) == sorted((key, n % 3) for n, key in ours if n % 3)
+        ends, upto_ms = table.ending(0, 1000)
+        assert (sorted(ends), upto_ms) == (sorted((1000, key) for n, key in ours if n % 2), 1000)
+        assert table.ending(1000, 2000) == ([], 2000)
+
+
+def test_what_ends_is_found_in_memory_and_in_data_db_with_the_newest_deadline(
+    db: DataDatabase, table: Table
+) -> None:
+    for key in (b"stored", b"later", b"deleted", b"frozen", b"ends-no-more"):
+        table.put(key, ending_row(key, 10))
+    flush(db, table)
+    table.put(b"frozen", ending_row(b"frozen", 12))
+    table.put(b"ends-no-more", ending_row(b"ends-no-more", 0))
+    table.put(b"twice", ending_row(b"twice", 13))
+    table.freeze()
+    table.put(b"later", ending_row(b"later", 30))
+    table.put(b"twice", ending_row(b"twice", 14))
+    table.put(b"new", ending_row(b"new", 15))
+    table.delete(b"deleted")
+    ends, _ = table.ending(0, 20)
+    assert sorted(ends) == [(10, b"stored"), (12, b"frozen"), (14, b"twice"), (15, b"new")]
+    assert table.ending(20, 40) == ([(30, b"later")], 40)
+
+
+def test_of_very_many_rows_that_end_some_are_told_and_up_to_when(
+    db: DataDatabase, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_module, "_ENDING_ROWS", 3)
+    for number in range(20):
+        key = b"k%02d" % number
+        table.put(key, ending_row(key, 100 + number // 5))
+    flush(db, table)
+    table.put(b"new", ending_row(b"new", 102))
+    found: list[tuple[int, bytes]] = []
+    after_ms, calls = 0, 0
+    while after_ms < 200:
+        ends, upto_ms = table.ending(after_ms, 200)
+        assert all(after_ms < end_ms <= upto_ms for end_ms, _ in ends)
+        found += ends
+        after_ms, calls = upto_ms, calls + 1
+    assert sorted(found) == sorted(
+        [(102, b"new"), *((100 + n // 5, b"k%02d" % n) for n in range(20))]
+    )
+    assert calls == 5, "those of one time are told together"

@@ -87,6 +87,27 @@ def test_a_key_that_the_index_has_lost_is_found(tmp_path: Path) -> None:
         assert db.scrub(0, ALL).unsound == ((generation, lost),)
 
 
+@pytest.mark.parametrize("index", ["kv_ends", "kv_lease"])
+def test_a_key_that_would_outlive_its_end_is_found(tmp_path: Path, index: str) -> None:
+    path = tmp_path / "data.db"
+    with filled(path) as (db, generation, _):
+        ending = row(b"ends", 1, b"v", None, 1 << 41, 6)
+        db.write_rows(generation, [(b"ends", ending)])
+        assert db.scrub(0, ALL).unsound == ()
+    if index == "kv_ends":
+        flip(path, leaf_of(path, index, b"ends") + 2)
+    else:
+        with closing(sqlite3.connect(path)) as connection:
+            query = "SELECT pageno FROM dbstat WHERE name=?"
+            ((page,),) = connection.execute(query, (index,)).fetchall()
+        content = bytearray(path.read_bytes())
+        content[page * PAGE_BYTES - 1] ^= 4  # the number of the row, the last that was put there
+        path.write_bytes(content)
+    with closing(DataDatabase.open(path)) as db:
+        assert db.get(generation, b"ends") == ending
+        assert db.scrub(0, ALL).unsound == ((generation, b"ends"),)
+
+
 def test_a_row_that_does_not_match_its_digest_is_found(tmp_path: Path) -> None:
     path = tmp_path / "data.db"
     with filled(path) as (_, generation, keys):

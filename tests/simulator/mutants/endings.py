@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from krita.operations import Change
 from kritad import gather
@@ -15,7 +16,7 @@ from kritad.state.leases import Leases
 from kritad.state.notes import Notes
 from kritad.state.user_keys import UserKeys
 from kritad.state.verbs import Action, Effect
-from kritad.storage.rows import Bond
+from kritad.storage.rows import Row, Stamp
 from kritad.storage.table import Table
 from tests.simulator.mutants.mutant import Mutant
 
@@ -23,6 +24,7 @@ _cut = Bonds.cut
 _do = UserKeys.do
 _due = Bonds.due
 _gone = Feed.gone
+_is_over = UserKeys.is_over
 _propose = Reaper._propose
 _put_lease = Leases.put
 _tick = Host.tick
@@ -36,9 +38,9 @@ def _move_the_clock_alone(host: Host) -> None:
         keyspace.clock_ms = max(keyspace.clock_ms, host.clock.wall_ms())
 
 
-def _no_bonds(_table: Table) -> list[Bond]:
+def _nothing_ends(_table: Table, _after_ms: int, upto_ms: int) -> tuple[list[Any], int]:
     """Deadlines are in memory alone: a shard that is opened again has none."""
-    return []
+    return [], upto_ms
 
 
 def _propose_in_one_term(reaper: Reaper, replica: Replica, wall_ms: int) -> None:
@@ -48,9 +50,9 @@ def _propose_in_one_term(reaper: Reaper, replica: Replica, wall_ms: int) -> None
         _propose(reaper, replica, wall_ms)
 
 
-def _lose_bonds(bonds: Bonds, at: int) -> Bonds:
+def _lose_bonds(bonds: Bonds, at: int, table: Table | None) -> Bonds:
     """The new half has its keys, and for ever."""
-    _cut(bonds, at)
+    _cut(bonds, at, table)
     return Bonds()
 
 
@@ -85,6 +87,11 @@ def _due_a_little_early(bonds: Bonds, clock_ms: int, limit: int) -> list[bytes]:
     return _due(bonds, clock_ms + 100, limit)
 
 
+def _over_a_little_early(keys: UserKeys, row: Row | Stamp) -> bool:
+    """As above."""
+    return _is_over(keys, row) or 0 < row.expires_ms <= keys.clock_ms + 100
+
+
 def _tell_nobody(feed: Feed, at: int, key: bytes, kind: Change) -> None:
     """A key that ends by itself is no event: nobody has written."""
     if kind is not Change.EXPIRE:
@@ -109,7 +116,7 @@ MUTANTS = (
         rule="a deadline is part of its row",
         source="state/bonds.py",
         hint="chronicle: a node starts again before a deadline",
-        patches=((Table, "bonds", _no_bonds),),
+        patches=((Table, "ending", _nothing_ends),),
     ),
     Mutant(
         name="deadline-is-a-timer",
@@ -151,7 +158,7 @@ MUTANTS = (
         rule="nothing ends before its deadline",
         source="state/bonds.py",
         hint="chronicle: two deadlines that are near each other",
-        patches=((Bonds, "due", _due_a_little_early),),
+        patches=((Bonds, "due", _due_a_little_early), (UserKeys, "is_over", _over_a_little_early)),
     ),
     Mutant(
         name="an-end-is-no-event",
