@@ -131,17 +131,27 @@ def copies_differ(checkup: Checkup) -> Iterator[Finding]:
 
 
 def damaged(checkup: Checkup) -> Iterator[Finding]:
-    """Replicas that found a checksum wrong."""
+    """Replicas that found a checksum wrong, or have stopped themselves."""
     for node in sorted(checkup.documents):
         found = get(checkup.documents[node], "damaged")
+        broken = get(checkup.documents[node], "broken")
+        kept = [str(shard) for shard in broken] if isinstance(broken, list) else []
         for shard, why in sorted(found.items()) if isinstance(found, dict) else ():
             command, what_to_do = _mended(checkup, str(shard), node)
+            if shard in kept:
+                command, what_to_do = f"kritash node replace {node} NEW", _STOPPED_ITSELF
             yield Finding(
                 Urgency.URGENT, "replica-damaged",
                 f"the copy of shard {shard} on node {node} is damaged: {why}",
                 "it has no vote any more, so the shard survives one failure fewer",
                 command, what_to_do,
             )  # fmt: skip
+
+
+_STOPPED_ITSELF = (
+    "it is not made anew by itself, because it may be the copy that is right: keep the data "
+    "directories of all nodes and report it, as a bug of Krita; starting the node again may help"
+)
 
 
 def _mended(checkup: Checkup, number: str, node: int) -> tuple[str, str]:

@@ -72,6 +72,7 @@ def node_document(host: Host) -> Document:
         "replicas": replicas,
         "transfers": host.transfers.documents(),
         "damaged": {str(shard): why for shard, why in sorted(host.damaged.items())},
+        "broken": sorted(host.residence.broken),
         "remade": {str(shard): times for shard, times in sorted(host.residence.remade.items())},
         "disk_free_bytes": host.leadership.disk_free_bytes,
         "disk_low": host.leadership.space_low,

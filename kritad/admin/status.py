@@ -76,9 +76,6 @@ class Status:
         leaderless = self._leaderless()
         if leaderless:
             found.append(f"no leader is known for shard {', '.join(map(str, leaderless))}")
-        for replica in host.replicas.values():
-            if replica.raft.poisoned:
-                found.append(f"shard {replica.shard}: {replica.raft.poisoned}")
         if host.leadership.space_low:
             found.append("the disk is below its reserve: writes are refused here")
         return found

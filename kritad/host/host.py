@@ -280,6 +280,8 @@ class Host:
         )
 
     def _role_changed(self, replica: Replica) -> None:
+        if replica.raft.poisoned:
+            self.residence.on_poisoned(replica)
         known = self.leadership.note_role(replica)
         if replica.raft.role is Role.LEADER:
             self.tell_leaders()

@@ -15,12 +15,14 @@ Rules:
 * A shard that an entry has split off is handed on (``on_split``) before the next entry
   is applied.
 * A stored row that turns out to be damaged is reported (``on_damage``), and no
-  entry behind the one that met it is applied.
+  entry behind the one that met it is applied; nor behind one that cannot be applied for a bug,
+  which stops this replica like a broken invariant of its core.
 * Everything here runs on the loop's thread and never waits.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from krita.errors import Busy, Compacted, KritaError, Outcome, OutcomeUnknown, Status, Unavailable
@@ -44,6 +46,8 @@ from kritad.state.split import Offspring
 from kritad.storage.errors import StorageError
 from kritad.trail import Trails
 
+log = logging.getLogger(__name__)
+
 _EVENTS_ALL = 1 << 30
 _WRONG_SHARD = int(Status.WRONG_SHARD)
 _HELD = Busy("a key is held by a transaction", hint="try again in a moment")
@@ -51,10 +55,10 @@ _HELD = Busy("a key is held by a transaction", hint="try again in a moment")
 
 class Replica:
     """See the module's docstring. ``on_role`` is told of every change of role,
-    term or leader; ``requeue`` gets what was not begun and has to find another leader,
-    ``misplaced`` what is for another shard; ``on_split`` answers for the shards that were
-    split off (see ShardState.take_offspring); ``on_damage`` hears what the storage said when
-    it could not read."""
+    term or leader, and when the core is poisoned; ``requeue`` gets what was not begun and has
+    to find another leader, ``misplaced`` what is for another shard; ``on_split`` answers for
+    the shards that were split off (see ShardState.take_offspring); ``on_damage`` hears what the
+    storage said when it could not read."""
 
     def __init__(
         self,
@@ -92,7 +96,7 @@ class Replica:
         self.line = Line()
         self.polls = Polls()
         self._trails = Trails()
-        self._role_seen: tuple[Role, int, int] | None = None
+        self._role_seen: tuple[Role, int, int, str] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -164,7 +168,7 @@ class Replica:
         for request in self._reads.begin(self.raft):
             self._requeue(request)
         ready = self.raft.ready()
-        seen = (self.raft.role, self.raft.term, self.raft.leader)
+        seen = (self.raft.role, self.raft.term, self.raft.leader, self.raft.poisoned)
         if seen != self._role_seen:
             self._role_seen = seen
             self._trails.clear()
@@ -180,8 +184,8 @@ class Replica:
         if len(entries) > 1:
             try:
                 self.state.prepare(entries)
-            except StorageError as problem:
-                self._on_damage(self, problem)
+            except Exception as problem:  # see _cannot_apply
+                self._cannot_apply(entries[0], problem)
                 return len(entries)
         before = self.state.index
         count = 0
@@ -192,8 +196,8 @@ class Replica:
                 self._trails.committed(entry.index)
             try:
                 result = self.state.apply(entry)
-            except StorageError as problem:
-                self._on_damage(self, problem)
+            except Exception as problem:  # see _cannot_apply
+                self._cannot_apply(entry, problem)
                 return len(entries)
             count += 1
             self.marks.count(entry)
@@ -217,6 +221,17 @@ class Replica:
             self.line.applied(self.state.index)
             self._move_line()
         return count
+
+    def _cannot_apply(self, entry: Entry, problem: Exception) -> None:
+        """What the storage says is the host's to judge. Anything else is a bug of ours, most
+        likely in what this one entry does: all replicas of the shard will meet it, and again at
+        each start, so it must not cost the nodes their other shards."""
+        if isinstance(problem, StorageError):
+            self._on_damage(self, problem)
+            return
+        log.error("shard %d: a bug at entry %d", self.shard, entry.index, exc_info=problem)
+        self.raft.poison(f"entry {entry.index} cannot be applied: {problem!r}")
+        self._on_role(self)
 
     def _is_full(self) -> bool:
         """Whether no more is to be applied now. Between two entries: it may have the state

@@ -16,6 +16,10 @@ Rules:
   node hears its successor's id from whoever leads the meta shard, as the recipient of
   messages (``make_meta``): who sends them has applied the wish for it. What was wanted
   before that is history, and not followed (host.py).
+* A replica whose core has found itself broken, or whose state met a bug of ours, does nothing any
+  more and is told like a damaged one. It is not made anew, for it may be the one that is right,
+  and what its disk has is what the bug is found by; but for one whose log has lost what it had
+  acknowledged: the others have that.
 * Those that are damaged are told to the others (``unsound``), and so are those that are
   wanted here but were removed for ever. The meta shard's leader has them made anew under
   another id, which comes when the old one has left.
@@ -38,6 +42,7 @@ from kritad.host.replica import Replica
 from kritad.host.upkeep import Upkeep, is_left, is_unnamed, was_let_go
 from kritad.host.writer import Worker
 from kritad.raft.core import Raft
+from kritad.raft.errors import InvariantBroken
 from kritad.raft.types import Configuration, SnapshotMeta
 from kritad.state.machine import ShardState
 from kritad.storage.data_db import DataDatabase
@@ -73,6 +78,7 @@ class Residence:
     ) -> None:
         self.replicas = replicas
         self.damaged: dict[int, str] = {}
+        self.broken: set[int] = set()  # those of the damaged that are not made anew
         self.births = Births(
             raft_db,
             data_db,
@@ -129,6 +135,17 @@ class Residence:
         self.note_damage(replica.shard, problem)
         self._silence(replica, "the replica that had the request was found damaged")
 
+    def on_poisoned(self, replica: Replica) -> None:
+        """The core does nothing any more. If nobody here has told it so, it has found out
+        by itself that something is wrong, or a bug was met."""
+        shard, raft = replica.shard, replica.raft
+        if self.replicas.get(shard) is not replica or shard in self.damaged:
+            return
+        if not raft.log_lost:
+            self.broken.add(shard)
+        self.note_damage(shard, InvariantBroken(f"it has stopped itself: {raft.poisoned}"))
+        self._silence(replica, "the replica that had the request has stopped itself")
+
     def _silence(self, replica: Replica, why: str) -> None:
         """The replica takes part in nothing any more. It is not flushed either: half
         an entry may stand in its memory."""
@@ -168,14 +185,18 @@ class Residence:
             if is_unnamed(view, shard, replica_id):
                 log.info("shard %d: the damaged replica %d is removed", shard, replica_id)
                 del self.damaged[shard]
-                self.remade[shard] += 1
+                if shard not in self.broken:
+                    self.remade[shard] += 1
+                self.broken.discard(shard)
                 self.replicas.pop(shard, None)  # silenced when the damage was found
                 self._upkeep.remove(shard, replica_id, self.create_wanted)
         self.create_wanted()
 
     def unsound(self) -> list[tuple[int, int]]:
-        """(shard, replica) of those here that will never be of use again."""
-        return [*self._damaged_replicas(), *sorted(self._dead.items())]
+        """(shard, replica) of those here that will never be of use again, and are to be made
+        anew."""
+        damaged = [row for row in self._damaged_replicas() if row[0] not in self.broken]
+        return [*damaged, *sorted(self._dead.items())]
 
     def _damaged_replicas(self) -> list[tuple[int, int]]:
         if not self.damaged:
@@ -227,6 +248,7 @@ class Residence:
         log.info("the meta shard's replica %d makes room for %d", old, replica_id)
         self.remade[META_SHARD] += 1
         self.damaged.pop(META_SHARD, None)
+        self.broken.discard(META_SHARD)
         self.replicas.pop(META_SHARD, None)
         if known is not None and not known.raft.poisoned:
             self._silence(known, "the replica that had the request is made anew")

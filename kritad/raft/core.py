@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 from kritad.raft import dispatch, election, membership, replication
 from kritad.raft.config import RaftConfig
 from kritad.raft.configuration import Change
-from kritad.raft.errors import InvariantBroken, ProposalRefused, Refusal
+from kritad.raft.errors import InvariantBroken, LogLost, ProposalRefused, Refusal
 from kritad.raft.invariants import Watcher
 from kritad.raft.messages import Message
 from kritad.raft.progress import ProgressState
@@ -237,13 +237,15 @@ class Raft(RaftState):
     @property
     def has_ready(self) -> bool:
         """Whether ready() is worth calling; it may still be None."""
-        return self.dirty and not self.poisoned
+        return self.dirty
 
     def ready(self) -> Ready | None:
         """What is to be done, or None. Each call hands out what came since the last."""
-        if not self.dirty or self.poisoned:
+        if not self.dirty:
             return None
         self.dirty = False
+        if self.poisoned:
+            return None
         try:
             return self._gather()
         except InvariantBroken as broken:
@@ -306,6 +308,8 @@ class Raft(RaftState):
 
     def _become_poisoned(self, broken: InvariantBroken) -> None:
         self.poisoned = str(broken)
+        self.log_lost = isinstance(broken, LogLost)
+        self.dirty = True  # for the host to look, and see it
         self.role = _FOLLOWER
         self.leader = NOBODY
         self.progress = {}

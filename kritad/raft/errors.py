@@ -36,3 +36,7 @@ class ProposalRefused(Exception):
 
 class InvariantBroken(Exception):
     """Something that must never be is. Caught by the core, which poisons itself."""
+
+
+class LogLost(InvariantBroken):
+    """This replica's log lacks what it has acknowledged. The others have it."""

@@ -10,7 +10,7 @@ Who leads has been settled before anything here is called (dispatch.py).
 
 from __future__ import annotations
 
-from kritad.raft.errors import InvariantBroken
+from kritad.raft.errors import InvariantBroken, LogLost
 from kritad.raft.messages import (
     Append,
     AppendReply,
@@ -122,7 +122,10 @@ def answer_refused(
 def on_heartbeat(raft: RaftState, message: Heartbeat) -> None:
     """Contact and commit news. A commit index behind the log's end means that
     this replica has lost entries it had acknowledged: it must not go on."""
-    raft.log.commit_to(message.commit)
+    log = raft.log
+    if message.commit > log.last_index:
+        raise LogLost(f"commit index {message.commit}, the log ends at {log.last_index}")
+    log.commit_to(message.commit)
     raft.send(
         HeartbeatReply(raft.shard, raft.replica, message.sender, raft.term, message.read_sequence)
     )

@@ -59,6 +59,7 @@ class RaftState:
         # Why this replica does nothing any more; empty while it is well. Proposals
         # and reads that wait are not reported as lost: the host answers "unknown".
         self.poisoned = ""
+        self.log_lost = False  # why: what it lacks, the others have
         self.reset_election_timer()
 
     def __repr__(self) -> str:

@@ -87,8 +87,8 @@ async def test_a_node_tells_what_it_knows_of_itself(cluster: Cluster) -> None:
         document = await ask(Op.NODE_STATUS)
     assert document.keys() == {
         "node", "address", "version", "uptime_s", "boot_counter", "cluster_id", "clock_ms",
-        "replicas", "transfers", "damaged", "remade", "disk_free_bytes", "disk_low", "memory_bytes",
-        "vigil", "given_up",
+        "replicas", "transfers", "damaged", "broken", "remade", "disk_free_bytes", "disk_low",
+        "memory_bytes", "vigil", "given_up",
     }  # fmt: skip
     host = cluster.nodes[0].host
     assert document["node"] == 1
@@ -259,11 +259,13 @@ def test_a_nodes_own_problems_are_named(cluster: Cluster) -> None:
     assert status.problems() == []
     assert status.serves()
     host.transport.peers[2].connected = False  # type: ignore[misc]
-    host.replicas[1].raft.poison("a row is damaged")
+    host.replicas[1].raft.poison("both lead")
+    host.tick()
+    host.turn()
     host.note_space(1, True)
     problems = " | ".join(status.problems())
     assert "node 2 at n2:8080 cannot be reached" in problems
-    assert "shard 1: a row is damaged" in problems
+    assert "shard 1 is damaged here: it has stopped itself: both lead" in problems
     assert "below its reserve" in problems
 
 

@@ -329,6 +329,14 @@ def test_what_becomes_of_a_damaged_copy_is_told(change: Change, mend: str, what_
     assert what_to_do in finding.what_to_do
 
 
+def test_a_copy_that_has_stopped_itself_is_kept_and_reported() -> None:
+    told = {"damaged": {"3": "it has stopped itself: 2 and 3 both lead term 1"}, "broken": [3]}
+    (finding,) = diagnose(samples.status(), {2: samples.node_status(**told)})
+    assert finding.code == "replica-damaged"
+    assert "not made anew by itself" in finding.what_to_do
+    assert finding.mend == "kritash node replace 2 NEW"
+
+
 def test_a_node_s_copy_of_the_meta_shard_is_made_anew_like_any_other() -> None:
     documents = {2: samples.node_status(damaged={"0": "a row's checksum is wrong"})}
     (finding,) = diagnose(samples.status(), documents)
