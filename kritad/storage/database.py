@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import attrs
 
-from kritad.storage.errors import Corrupt, StorageError, StoreFailed
+from kritad.storage.errors import Corrupt, DirectoryRefused, StorageError, StoreFailed
 
 SQLITE_VERSION_MIN = (3, 40, 0)
 SQLITE_VERSION_SOUND = (3, 51, 3)
@@ -71,8 +71,8 @@ def opening(path: Path) -> Iterator[contextlib.ExitStack]:
 def open_writer(path: Path, synchronous: Literal["FULL", "NORMAL"]) -> sqlite3.Connection:
     """The one connection that writes to ``path``; makes the file (0600) if it is missing.
 
-    Usable from any one thread at a time. Raises StoreFailed, or Corrupt(None)
-    for a file that SQLite cannot read.
+    Usable from any one thread at a time. Raises StoreFailed, Corrupt(None) for a file that
+    SQLite cannot read, or DirectoryRefused where SQLite cannot keep it as we need it.
     """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
@@ -80,7 +80,7 @@ def open_writer(path: Path, synchronous: Literal["FULL", "NORMAL"]) -> sqlite3.C
         raise StoreFailed(f"cannot open {path}: {error.strerror}") from error
     connection = _connect(path)
     try:
-        connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.execute("PRAGMA wal_autocheckpoint=0").fetchone()
         # Debian builds SQLite to overwrite with zeros whatever is deleted: each page that becomes
@@ -91,6 +91,14 @@ def open_writer(path: Path, synchronous: Literal["FULL", "NORMAL"]) -> sqlite3.C
         # The latter is Python's of SQLite's own message, which quotes from the file.
         connection.close()
         raise failure(path, "open", error) from error
+    if mode != "wal":
+        # SQLite would go on with another journal, which a power cut may leave behind and which
+        # takes the newest commits back then; and say that every checkpoint is complete.
+        connection.close()
+        raise DirectoryRefused(
+            f"{path} cannot have a write-ahead log here: SQLite would use mode {mode!r}",
+            "put the data directory on a disk of this machine, not on a network file system",
+        )
     return connection
 
 

@@ -45,7 +45,8 @@ class StoreFailed(StorageError):
 
 
 class DirectoryRefused(StorageError):
-    """The data directory belongs to someone else, is open to others, or is in use."""
+    """The data directory belongs to someone else, is open to others, is in use, or is where
+    its files cannot be kept as they have to be."""
 
 
 class FormatUnknown(StorageError):

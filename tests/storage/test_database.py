@@ -6,12 +6,13 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.database import execute_rows, open_reader, open_writer, version_warnings
-from kritad.storage.errors import Corrupt, StorageError, StoreFailed
+from kritad.storage.errors import Corrupt, DirectoryRefused, StorageError, StoreFailed
 from kritad.storage.migrations import DATA, RAFT, migrate
 from kritad.storage.raft_db import RaftDatabase
 
@@ -32,6 +33,22 @@ def test_every_row_is_inserted_once_whatever_their_number(count: int) -> None:
     execute_rows(connection, "INSERT INTO t", rows)
     assert connection.execute("SELECT a, b FROM t ORDER BY a").fetchall() == rows
     connection.close()
+
+
+def test_a_file_system_that_cannot_keep_a_wal_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's own way of files without shared memory: it answers, and goes on otherwise."""
+    connect = sqlite3.connect
+
+    def without_shared_memory(path: Path, **settings: Any) -> sqlite3.Connection:
+        opened: sqlite3.Connection = connect(f"file:{path}?vfs=unix-none", uri=True, **settings)
+        return opened
+
+    monkeypatch.setattr(sqlite3, "connect", without_shared_memory)
+    for database in (RaftDatabase, DataDatabase):
+        with pytest.raises(DirectoryRefused, match="cannot have a write-ahead log"):
+            database.open(tmp_path / "x.db")
 
 
 def test_a_reader_cannot_write(tmp_path: Path) -> None:
