@@ -28,6 +28,7 @@ SCAN_BYTES_MAX = 1 << 20
 _LOOK_ROWS_MAX = 4_000
 _LOOK_BYTES_MAX = 8 << 20
 _FETCHED = 64  # rows, at first
+_OVER_MAX = 1_000  # keys that wait for their end; where it is more a count reads all rows
 HISTORY_MAX = 1_000
 EVENTS_MAX = 1_000
 _LEASE_KEYS_MAX = 1_000
@@ -79,21 +80,36 @@ def scan(state: ShardState, fields: Sequence[object]) -> Answer:
     limit = _bounded(limit, SCAN_ROWS_MAX, "limit")
     bytes_left = _bounded(bytes_max, SCAN_BYTES_MAX, "bytes_max")
     bounds: Answer = [state.index, *state.extent.arc]
-    count = 0
+    if what == What.COUNT:
+        return [*_count(state, start, stop, bool(reverse)), *bounds]
     found: Answer = []
     for key, row in _alive(state, start, stop, bool(reverse), limit):
         if row is None:  # enough was looked at
-            return [count if what == What.COUNT else found, key, *bounds]
-        count += 1
-        if what == What.COUNT:
-            continue
+            return [found, key, *bounds]
         size = len(key) + len(row.content_type or "")
         size += len(row.value) if what != What.KEYS else 0
         if len(found) == limit or (found and size > bytes_left):
             return [found, key, *bounds]
         bytes_left -= size
         found.append(_row(state, key, row, what == What.KEYS))
-    return [count if what == What.COUNT else found, None, *bounds]
+    return [found, None, *bounds]
+
+
+def _count(state: ShardState, start: bytes, stop: bytes, reverse: bool) -> Answer:
+    """How many keys of a range are there, and the first that was not looked at."""
+    count = 0
+    over = state.keys.over(_OVER_MAX)
+    if over is None:
+        for key, row in _alive(state, start, stop, reverse, _FETCHED):
+            if row is None:
+                return [count, key]
+            count += 1
+        return [count, None]
+    for looked_at, (key, there) in enumerate(state.table.keys(start, stop, reverse=reverse)):
+        if looked_at == _LOOK_ROWS_MAX:
+            return [count, key]
+        count += there and key not in over
+    return [count, None]
 
 
 def what_of(what: object) -> int:

@@ -214,6 +214,15 @@ class UserKeys:
             return True
         return row.lease != 0 and not self.leases.is_alive(row.lease, clock_ms)
 
+    def over(self, limit: int) -> set[bytes] | None:
+        """The keys that are over and have their rows still. None: there are ``limit`` of them or
+        more, or a lease is over. Raises StoreFailed, Corrupt."""
+        clock_ms = self._keyspace.clock_ms
+        if self.leases.next_ms <= clock_ms:
+            return None
+        due = self._keyspace.bonds.due(clock_ms, limit)
+        return set(due) if len(due) < limit else None
+
     def _end(self, key: bytes, index: int) -> int:
         """End a key that is over; returns what that costs of ``ENDED_MAX``.
 

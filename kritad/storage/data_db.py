@@ -184,6 +184,21 @@ class DataDatabase:
                     break
         return found
 
+    def keys(
+        self,
+        generation: int,
+        start: bytes,
+        stop: bytes | None,
+        limit: int,
+        arc: Arc = WHOLE_RING,
+        shard: int | None = None,
+        *,
+        reverse: bool = False,
+    ) -> list[tuple[bytes, bool]]:
+        """See DataReader.keys."""
+        self._check()
+        return self._rows.keys(generation, start, stop, limit, arc, shard, reverse=reverse)
+
     def ending(
         self,
         generation: int,

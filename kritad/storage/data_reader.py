@@ -36,7 +36,7 @@ _STAMPS = [
 _ROW = "revision, value, content_type, digest, expires_ms, lease"
 _GET = f"SELECT {_ROW} FROM kv WHERE generation=? AND key=?"
 _BETWEEN = (
-    "SELECT key, {row} FROM kv WHERE generation=?1 AND key>=?2 {below}ORDER BY key {down}LIMIT ?6"
+    "SELECT {columns} FROM kv WHERE generation=?1 AND key>=?2 {below}ORDER BY key {down}LIMIT ?6"
 )
 _ROW_OF_ARC = _ROW.replace("value", "iif(ring_token(key) BETWEEN ?4 AND ?5, value, NULL)")
 # Each has an index of its own, of the rows that it is about (migrations.py): they say so again
@@ -153,11 +153,8 @@ class DataReader:
         """One at a time, as above: up to ``limit`` rows from ``start`` on and below ``stop``, if
         that is not None; the last ones first in ``reverse``. None instead of a row that is
         outside of the arc."""
-        query = _BETWEEN.format(
-            row=_ROW if arc == WHOLE_RING else _ROW_OF_ARC,
-            below="" if stop is None else "AND key<?3 ",
-            down="DESC " if reverse else "",
-        )
+        columns = f"key, {_ROW if arc == WHOLE_RING else _ROW_OF_ARC}"
+        query = _between(columns, stop, reverse)
         lo, hi = arc
         for key, *fields in self._each(query, generation, shard, start, stop, lo, hi - 1, limit):
             if fields[1] is None and not lo <= _token(key) < hi:
@@ -166,6 +163,29 @@ class DataReader:
             if not is_row(key, *fields):
                 raise self._damaged(generation, shard, key)
             yield key, Row(*fields)
+
+    def keys(
+        self,
+        generation: int,
+        start: bytes,
+        stop: bytes | None,
+        limit: int,
+        arc: Arc = WHOLE_RING,
+        shard: int | None = None,
+        *,
+        reverse: bool = False,
+    ) -> list[tuple[bytes, bool]]:
+        """The keys of the same, and whether each is in the arc. The index has them: no row is
+        read, nor verified. ~1 µs for each, however large its value is. Raises StoreFailed,
+        Corrupt."""
+        query = _between("key", stop, reverse)
+        lo, hi = arc
+        found = []
+        for (key,) in self._each(query, generation, shard, start, stop, lo, hi - 1, limit):
+            if type(key) is not bytes:
+                raise self._damaged(generation, shard, key)
+            found.append((key, lo <= _token(key) < hi))
+        return found
 
     def ending(
         self, generation: int, arc: Arc, after_ms: int, upto_ms: int, limit: int, shard: int | None
@@ -237,6 +257,14 @@ class DataReader:
             shard = self._shards.get(generation)
         text = f"the state of shard {shard} is damaged in {self._path}: {problem}"
         return Corrupt(shard, text, REBUILD_HINT)
+
+
+def _between(columns: str, stop: bytes | None, reverse: bool) -> str:
+    return _BETWEEN.format(
+        columns=columns,
+        below="" if stop is None else "AND key<?3 ",
+        down="DESC " if reverse else "",
+    )
 
 
 def _are_numbers(revision: Any, digest: Any, size: Any, expires_ms: Any, lease: Any) -> bool:

@@ -17,7 +17,7 @@ import enum
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby, islice
-from typing import Final
+from typing import Final, TypeVar
 
 from kritad.storage.cache import RowCache
 from kritad.storage.data_db import DataDatabase
@@ -25,6 +25,8 @@ from kritad.storage.extent import WHOLE_RING, Arc
 from kritad.storage.places import stored_token
 from kritad.storage.rows import Row, Stamp
 from kritad.storage.sorted_keys import SortedKeys
+
+T = TypeVar("T")
 
 # What a row costs in memory besides its key and value, about.
 ROW_OVERHEAD_BYTES = 200
@@ -265,19 +267,19 @@ class Table:
         """As ``between``, with None for keys that are deleted and still in memory or in data.db, or
         another shard's: there may be any number of them, and each takes as long as a row does."""
         memory = self._in_memory(start, stop, reverse)
-        stored = self._stored(start, stop, reverse, wanted)
-        held, found = next(memory, None), next(stored, None)
-        while held is not None or found is not None:
-            if found is None or (held is not None and _is_first(held[0], found[0], reverse)):
-                assert held is not None
-                key, row = held
-                held = next(memory, None)
-                if found is not None and found[0] == key:  # memory has what is newer
-                    found = next(stored, None)
-                yield key, row
-            else:
-                yield found
-                found = next(stored, None)
+        return _merged(memory, self._stored(start, stop, reverse, wanted), reverse)
+
+    def keys(
+        self, start: bytes, stop: bytes | None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bool]]:
+        """The keys that ``walk`` would have, and whether they are there. ~2 µs for each, whatever
+        its value's size; 100,000 of 10 KiB: 0.2 s, and 8 with their values."""
+        memory = self._in_memory(start, stop, reverse)
+        return _merged(
+            ((key, row is not None) for key, row in memory),
+            self._stored_keys(start, stop, reverse),
+            reverse,
+        )
 
     def _in_memory(
         self, start: bytes, stop: bytes | None, reverse: bool
@@ -310,6 +312,40 @@ class Table:
             else:
                 start = batch[-1][0] + b"\0"
             count = min(2 * count, _SCAN_ROWS_MAX)
+
+    def _stored_keys(
+        self, start: bytes, stop: bytes | None, reverse: bool
+    ) -> Iterator[tuple[bytes, bool]]:
+        """The keys of a range in data.db, in order, a batch at a time."""
+        while True:
+            batch = self._db.keys(
+                self.generation, start, stop, _SCAN_ROWS_MAX, self.arc, self.shard,
+                reverse=reverse,
+            )  # fmt: skip
+            yield from batch
+            if len(batch) < _SCAN_ROWS_MAX:
+                return
+            if reverse:
+                stop = batch[-1][0]
+            else:
+                start = batch[-1][0] + b"\0"
+
+
+def _merged(
+    memory: Iterator[tuple[bytes, T]], stored: Iterator[tuple[bytes, T]], reverse: bool
+) -> Iterator[tuple[bytes, T]]:
+    """Both in order. Of a key that both have, memory has what is newer."""
+    held, found = next(memory, None), next(stored, None)
+    while held is not None or found is not None:
+        if found is None or (held is not None and _is_first(held[0], found[0], reverse)):
+            assert held is not None
+            if found is not None and found[0] == held[0]:
+                found = next(stored, None)
+            yield held
+            held = next(memory, None)
+        else:
+            yield found
+            found = next(stored, None)
 
 
 def _is_first(key: bytes, other: bytes, reverse: bool) -> bool:

@@ -205,6 +205,15 @@ class DataPair(Pair):
                 ),
                 f"between {start!r} and {stop!r} of {generation}, {reverse=} {bytes_max=}",
             )
+            same(
+                lambda r=reverse: self.real.keys(  # type: ignore[misc]
+                    generation, start, stop, limit, arc, reverse=r
+                ),
+                lambda r=reverse: self.memory.keys(  # type: ignore[misc]
+                    generation, start, stop, limit, arc, reverse=r
+                ),
+                f"keys from {start!r} to {stop!r} of {generation}, {reverse=}",
+            )
         self.both("ending", generation, arc, self.chance.randrange(3), 1 << 60, limit)
 
     def open_reader(self) -> None:

@@ -180,6 +180,32 @@ class MemoryDataDatabase(DataDatabase):
         bytes_max: int | None = None,
     ) -> list[tuple[bytes, Row | None]]:
         """See DataDatabase.between."""
+        found: list[tuple[bytes, Row | None]] = []
+        for key, ours in self.keys(generation, start, stop, limit, arc, reverse=reverse):
+            row = None
+            if ours:
+                if self.corrupt_keys or self.unreadable_keys:
+                    self.check_row(generation, key, shard)
+                row = self._generations[generation].rows[key]
+            found.append((key, row))
+            if bytes_max is not None:
+                bytes_max -= 0 if row is None else len(row.value)
+                if bytes_max <= 0:
+                    break
+        return found
+
+    def keys(
+        self,
+        generation: int,
+        start: bytes,
+        stop: bytes | None,
+        limit: int,
+        arc: Arc = WHOLE_RING,
+        _shard: int | None = None,
+        *,
+        reverse: bool = False,
+    ) -> list[tuple[bytes, bool]]:
+        """See DataDatabase.keys."""
         self._check()
         held = self._generations.get(generation)
         if held is None:
@@ -187,22 +213,12 @@ class MemoryDataDatabase(DataDatabase):
         keys = held.sorted_keys()
         last = len(keys) if stop is None else bisect_left(keys, stop)
         places = range(bisect_left(keys, start), last)
-        found: list[tuple[bytes, Row | None]] = []
-        for place in reversed(places) if reverse else places:
-            key = keys[place]
-            if len(found) == limit:
-                break
-            row = None
-            if arc == WHOLE_RING or arc[0] <= stored_token(key) < arc[1]:
-                if self.corrupt_keys or self.unreadable_keys:
-                    self.check_row(generation, key, shard)
-                row = held.rows[key]
-            found.append((key, row))
-            if bytes_max is not None:
-                bytes_max -= 0 if row is None else len(row.value)
-                if bytes_max <= 0:
-                    break
-        return found
+        ordered = (keys[place] for place in (reversed(places) if reverse else places))
+        lo, hi = arc
+        return [
+            (key, arc == WHOLE_RING or lo <= stored_token(key) < hi)
+            for key in islice(ordered, limit)
+        ]
 
     def ending(
         self,

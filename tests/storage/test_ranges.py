@@ -75,6 +75,9 @@ class Ranges:
         assert list(self.table.between(start, bound, wanted=wanted)) == expected
         back = self.table.between(start, bound, reverse=True, wanted=wanted)
         assert list(back) == expected[::-1]
+        for reverse in (False, True):
+            keys = [key for key, there in self.table.keys(start, bound, reverse=reverse) if there]
+            assert keys == [key for key, _ in (expected[::-1] if reverse else expected)]
 
 
 @pytest.mark.parametrize("seed", range(6))
