@@ -9,11 +9,14 @@ Rules:
 * A poll that has waited for its time is answered with no events and how far the replica
   is: from there the watcher knows that nothing has passed unseen (a bookmark).
 * A change of one key costs the polls for just that key one look, and those for ranges one
-  comparison each.
+  comparison each. One that only waits costs nothing: in a heap by time, looking at all of
+  80,000 took 100 ms at each tick.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections.abc import Iterable
 
 from krita.operations import Change
@@ -21,6 +24,7 @@ from kritad.host.request import Request
 from kritad.state.feed import Event
 
 POLLS_MAX = 10_000  # of one replica
+_WOKEN_MAX = 1_000
 
 
 class Polls:
@@ -29,6 +33,9 @@ class Polls:
     def __init__(self) -> None:
         self._of_key: dict[bytes, dict[Request, None]] = {}
         self._of_range: dict[Request, None] = {}
+        # A heap of (until, number, poll). Who is woken stays in it, and goes when most have gone.
+        self._times: list[tuple[float, int, Request]] = []
+        self._numbers = itertools.count()
         self.count = 0
 
     def __repr__(self) -> str:
@@ -37,6 +44,7 @@ class Polls:
     def add(self, request: Request) -> None:
         """Let it wait; its ``fields`` are those of ``changes`` behind the shard."""
         self.count += 1
+        heapq.heappush(self._times, (request.wait_until_ms, next(self._numbers), request))
         key = _single_key(request)
         if key is None:
             self._of_range[request] = None
@@ -58,10 +66,14 @@ class Polls:
         return list(found)
 
     def overdue(self, now_ms: float) -> list[Request]:
-        """Those whose time to wait has passed, or that nobody waits for any more."""
-        found = [r for r in self._each() if r.wait_until_ms <= now_ms or r.respond is None]
+        """Those whose time to wait has passed. They wait no longer."""
+        found: dict[Request, None] = {}
+        while self._times and self._times[0][0] <= now_ms:
+            *_, request = heapq.heappop(self._times)
+            if self._waits(request):
+                found[request] = None
         self._remove(found)
-        return found
+        return list(found)
 
     def all(self) -> list[Request]:
         """Every one of them. They wait no longer."""
@@ -74,6 +86,10 @@ class Polls:
         for requests in self._of_key.values():
             yield from requests
 
+    def _waits(self, request: Request) -> bool:
+        key = _single_key(request)
+        return request in (self._of_range if key is None else self._of_key.get(key, ()))
+
     def _remove(self, requests: Iterable[Request]) -> None:
         for request in requests:
             self.count -= 1
@@ -85,6 +101,10 @@ class Polls:
             del held[request]
             if not held:
                 del self._of_key[key]
+        if len(self._times) > 2 * self.count + _WOKEN_MAX:
+            waiting = {time[2]: time for time in self._times if self._waits(time[2])}
+            self._times = list(waiting.values())
+            heapq.heapify(self._times)
 
 
 def _single_key(request: Request) -> bytes | None:
