@@ -28,10 +28,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kritad.storage import walscan
+from kritad.storage import data_rows, walscan
 from kritad.storage.applied_rows import APPLIED_COLUMNS, applied_row, read_applied
 from kritad.storage.data_reader import DataReader
-from kritad.storage.data_rows import put_rows, put_sessions, slices
 from kritad.storage.data_wal import DataWal
 from kritad.storage.database import (
     execute_rows,
@@ -254,7 +253,7 @@ class DataDatabase:
                 assert known is None or known.generation <= applied.generation, (known, applied)
                 # In key order neighbours share pages; sorted here, off the main thread. And by
                 # slices: a tuple for each row at once would be work for the collector.
-                for keys in slices(sorted(item.rows), _FLUSH_SLICE):
+                for keys in data_rows.slices(sorted(item.rows), _FLUSH_SLICE):
                     self.put(applied.rows, [(key, item.rows[key]) for key in keys], ())
                 self.put(applied.generation, (), item.sessions)
                 self._write_applied(applied)
@@ -319,10 +318,10 @@ class DataDatabase:
 
     def sweep(self, limit: int) -> int:
         """Delete at most ``limit`` rows that nothing refers to. Returns how many it went
-        over; 0 when there is nothing left to do. ~5 µs a row."""
-        held = {*self._fresh, *self._receiving.values(), *self._kept.values()}
-        uses = Uses.of(self._applied.values(), held)
+        over; 0 when there is nothing left to do. ~5 µs a row, and 4 ms a MiB of their values."""
         with self.transaction():
+            held = {*self._fresh, *self._receiving.values(), *self._kept.values()}
+            uses = Uses.of(self._applied.values(), held)
             return sweep_slice(self, uses, self._orphans, limit)
 
     def scrub(self, behind_id: int, rows_max: int) -> Scrubbed:
@@ -410,8 +409,8 @@ class DataDatabase:
         sessions: Sequence[tuple[int, bytes | None]],
     ) -> None:
         """Store and delete rows and sessions."""
-        put_rows(self._writer, generation, rows)
-        put_sessions(self._writer, generation, sessions)
+        data_rows.put_rows(self._writer, generation, rows)
+        data_rows.put_sessions(self._writer, generation, sessions)
 
     # For sweep_slice, inside a transaction.
 
@@ -427,13 +426,8 @@ class DataDatabase:
 
     def delete_some(self, what: What, generation: int, limit: int) -> int:
         """See sweeping.Store."""
-        row_id = "id" if what == "kv" else "rowid"
-        deleted: int = self._writer.execute(
-            f"DELETE FROM {what} WHERE {row_id} IN"
-            f" (SELECT {row_id} FROM {what} WHERE generation=? LIMIT ?)",
-            (generation, limit),
-        ).rowcount
-        return deleted
+        delete = data_rows.delete_rows if what == "kv" else data_rows.delete_sessions
+        return delete(self._writer, generation, limit)
 
     def keys_behind(self, generation: int, after: bytes, limit: int) -> list[bytes]:
         """See sweeping.Store. The index has all that it reads."""
@@ -441,9 +435,9 @@ class DataDatabase:
         found = self._writer.execute(query, (generation, after, limit)).fetchall()
         return [key for (key,) in found]
 
-    def delete_keys(self, generation: int, keys: Sequence[bytes]) -> None:
+    def delete_keys(self, generation: int, keys: Sequence[bytes]) -> int:
         """See sweeping.Store."""
-        self.put(generation, [(key, None) for key in keys], ())
+        return data_rows.delete_keys(self._writer, generation, keys)
 
     def note_orphans(self, generation: int, after: bytes | None) -> None:
         """See sweeping.Store."""

@@ -1,4 +1,4 @@
-"""Putting rows and sessions into data.db: few large statements.
+"""Putting rows and sessions into data.db and deleting them: few large statements.
 
 ``executemany`` gives the interpreter lock back once a row (database.execute_rows); deletes
 go by slices of keys for the same reason. Inside a transaction of DataDatabase's.
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from kritad.storage.database import execute_rows
 from kritad.storage.digests import session_digest
 from kritad.storage.rows import Row
+from kritad.storage.sweeping import at_once
 
 T = TypeVar("T")
 
@@ -53,6 +54,34 @@ def put_sessions(
     execute_rows(connection, "INSERT OR REPLACE INTO sessions", kept)
     ended = [session for session, blob in sessions if blob is None]
     _delete(connection, "sessions", "id", generation, ended)
+
+
+def delete_rows(connection: sqlite3.Connection, generation: int, limit: int) -> int:
+    """Delete rows of a generation, at most ``limit`` and ``at_once``; how many it was."""
+    query = "SELECT id, length(value) FROM kv WHERE generation=? LIMIT ?"
+    found = connection.execute(query, (generation, limit)).fetchall()
+    gone = found[: at_once(size or 0 for _, size in found)]
+    for some in slices(gone, _SLICE):
+        places = ",".join("?" * len(some))
+        ids = [row_id for row_id, _ in some]
+        connection.execute(f"DELETE FROM kv WHERE id IN ({places})", ids)
+    return len(gone)
+
+
+def delete_sessions(connection: sqlite3.Connection, generation: int, limit: int) -> int:
+    """Delete at most ``limit`` sessions of a generation; how many it was."""
+    some = "SELECT rowid FROM sessions WHERE generation=? LIMIT ?"
+    query = f"DELETE FROM sessions WHERE rowid IN ({some})"
+    deleted: int = connection.execute(query, (generation, limit)).rowcount
+    return deleted
+
+
+def delete_keys(connection: sqlite3.Connection, generation: int, keys: Sequence[bytes]) -> int:
+    """Delete the first of these rows of a generation, ``at_once``; how many it was."""
+    query = "SELECT coalesce(sum(length(value)), 0) FROM kv WHERE generation=? AND key=?"
+    count = at_once(connection.execute(query, (generation, key)).fetchone()[0] for key in keys)
+    _delete(connection, "kv", "key", generation, keys[:count])
+    return count
 
 
 def _delete(

@@ -443,6 +443,11 @@ class MemoryDataDatabase(DataDatabase):
         start = bisect_right(keys, after)
         return keys[start : start + limit]
 
+    def delete_keys(self, generation: int, keys: Sequence[bytes]) -> int:
+        """See sweeping.Store."""
+        self.put(generation, [(key, None) for key in keys], ())
+        return len(keys)
+
     def note_orphans(self, generation: int, after: bytes | None) -> None:
         """See sweeping.Store."""
         orphans = self._tables.orphans

@@ -148,7 +148,6 @@ def test_what_a_dropped_shard_was_receiving_is_swept_in_both(tmp_path: Path) -> 
                 "receiving",
                 "kept",
                 "keep",
-                "delete_keys",
             },
         ),
         (SnapshotReader, MemorySnapshotReader, {"seek", "next_chunk"}),

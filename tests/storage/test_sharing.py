@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 from krita.ring import token
+from kritad.storage import sweeping
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.errors import Corrupt, StoreFailed
 from kritad.storage.extent import WHOLE_RING, Arc, Extent
@@ -121,6 +122,26 @@ def test_a_half_that_is_dropped_is_swept_and_the_other_is_not_touched(
     assert stored(db) == (len(model.rows), 6)
     check(db, at, model)
     assert db.sweep(limit) == 0
+
+
+def test_a_slice_is_of_so_many_bytes(db: DataDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand rows of 32 MiB in one piece would have kept all flushes waiting for minutes."""
+    old, lower, _, upper = split(db)
+    size = max(len(one.value) for _, one in upper.items())
+    monkeypatch.setattr(sweeping, "SLICE_BYTES", 2 * size)
+    db.drop(NEW)
+    before, largest = stored(db)[0], 0
+    while db.sweep(1000):
+        after = stored(db)[0]
+        largest, before = max(largest, before - after), after
+    assert 2 <= largest < len(upper.rows) / 2
+    check(db, old, lower)
+    db.drop(OLD)
+    while db.sweep(1000):
+        after = stored(db)[0]
+        largest, before = max(largest, before - after), after
+    assert largest < len(upper.rows) / 2
+    assert stored(db) == (0, 0)
 
 
 @pytest.mark.parametrize("moved", [OLD, NEW])
