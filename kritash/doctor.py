@@ -70,7 +70,7 @@ def _too_few_nodes(checkup: Checkup) -> Iterator[Finding]:
             "too-few-nodes",
             f"{usable} of the {factor} nodes that {factor} copies of each key need",
             "there are fewer copies than are wanted, so fewer failures are survived",
-            "kritash node add",
+            *checkup.joining("kritash node add"),
         )
 
 
@@ -96,7 +96,7 @@ def _zones(checkup: Checkup) -> Iterator[Finding]:
             "too-few-zones",
             f"{zones} zones for {factor} copies of each key",
             "some zone holds two copies of a key, so losing it costs more than one",
-            "kritash node add --zone ANOTHER",
+            *checkup.joining("kritash node add --zone ANOTHER"),
         )
 
 

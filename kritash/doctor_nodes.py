@@ -59,7 +59,7 @@ def disks(checkup: Checkup) -> Iterator[Finding]:
         elif free is not None and free < DISK_LOW_BYTES:
             yield Finding(
                 Urgency.SOON, "disk-low", f"the disk of node {node} has {size_text(free)} left",
-                "below disk_reserve_bytes it takes no writes", "kritash node add",
+                "below disk_reserve_bytes it takes no writes", *checkup.joining("kritash node add"),
             )  # fmt: skip
 
 

@@ -56,6 +56,12 @@ class Checkup:
         is said."""
         return all(shard.leader for shard in self.cluster.shards if shard.meta)
 
+    def joining(self, command: str) -> tuple[str, str]:
+        """The command that brings another node, or what is to be done before one can join."""
+        if self.takes_changes:
+            return command, ""
+        return "", "no node can join before the meta shard has a leader again: see to that first"
+
     @property
     def given_up(self) -> set[int]:
         """The nodes that a recovery has gone on without; they are refused for ever."""

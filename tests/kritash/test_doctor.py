@@ -329,6 +329,15 @@ def test_what_becomes_of_a_damaged_copy_is_told(change: Change, mend: str, what_
     assert what_to_do in finding.what_to_do
 
 
+def test_no_node_is_to_join_while_nobody_can_let_it_in() -> None:
+    status = samples.status()
+    status["replication_factor"] = 5
+    status["shards"][0]["leader"] = 0
+    (finding,) = [f for f in diagnose(status, {}) if f.code == "too-few-nodes"]
+    assert finding.mend == ""
+    assert "before the meta shard has a leader" in finding.what_to_do
+
+
 def test_a_copy_that_has_stopped_itself_is_kept_and_reported() -> None:
     told = {"damaged": {"3": "it has stopped itself: 2 and 3 both lead term 1"}, "broken": [3]}
     (finding,) = diagnose(samples.status(), {2: samples.node_status(**told)})
