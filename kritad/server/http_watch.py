@@ -35,6 +35,7 @@ from krita.errors import (
 )
 from krita.operations import Change, Op
 from krita.ring import tag_of, token
+from kritad.data_service import check_key
 from kritad.server.http_answers import NDJSON, SSE, error_document, json_bytes, json_text
 from kritad.server.http_exchange import Exchange
 from kritad.server.http_names import accepts, checked_key
@@ -99,8 +100,7 @@ def _wanted(exchange: Exchange) -> Wanted:
     if fields.keys() & RANGE_FIELDS:
         raise BadRequest("key, and a prefix or a range, are two ways to say what to watch")
     key = checked_key(fields["key"])
-    if key.startswith(b"\xff"):
-        raise BadRequest("keys that begin with the byte 0xFF are the store's own")
+    check_key(key)
     return Wanted(key, key + b"\0", key, True, text, progress_s)
 
 

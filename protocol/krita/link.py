@@ -111,7 +111,7 @@ class Link:
 
     def has_room_for(self, call: Call) -> bool:
         """Whether ``send`` may be called with it now, and nobody has waited for longer."""
-        return self._has_room(call.request.patience_s > 0) and not self._queue_of(call)
+        return self._has_room(_is_poll(call)) and not self._queue_of(call)
 
     def _has_room(self, poll: bool) -> bool:
         # A node's goodbye closes the connection before anybody has looked at the replies
@@ -151,7 +151,7 @@ class Link:
         return queued
 
     def _queue_of(self, call: Call) -> deque[Call]:
-        return self.polls_waiting if call.request.patience_s else self.waiting
+        return self.polls_waiting if _is_poll(call) else self.waiting
 
     def send(self, call: Call, now: float) -> None:
         """Put a call's request among the outgoing bytes. 3 µs.
@@ -172,7 +172,7 @@ class Link:
         call.due = min(call.deadline, self.answer_due(call))
         self.calls[call.id] = call
         self.bytes_in_flight += len(data)
-        if call.request.patience_s:
+        if _is_poll(call):
             self.polls += 1
         self._write(data)
 
@@ -201,7 +201,7 @@ class Link:
         call = self.calls.pop(request_id, None)
         if call is not None:
             self.bytes_in_flight -= call.sent_bytes
-            if call.request.patience_s:
+            if _is_poll(call):
                 self.polls -= 1
         return call
 
@@ -260,6 +260,11 @@ def other_protocol(address: str, error: ProtocolError) -> KritaError:
         hint="check the address and the port",
         detail={"reason": error.message},
     )
+
+
+def _is_poll(call: Call) -> bool:
+    """Whether a node may let it wait on purpose: it takes no place from the others."""
+    return call.request.patience_s > 0
 
 
 def _nobody(_link: Link) -> None:
