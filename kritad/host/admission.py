@@ -9,7 +9,9 @@ Rules:
 * A store counts its boots and draws a nonce at each. The cluster knows the newest
   announced one. A disk that counts less, or that has drawn another nonce at the very
   boot that is known, has been set back: it may have forgotten votes. The nonces also
-  find a copy out that was started as often as its original, and so at its first start.
+  find a copy out that was started as often as its original, and so at its first start. A
+  disk that is set back to a moment of its newest boot is not found out here: it counts on like
+  one that crashed. Its replicas may find it out (raft/follower.py: on_heartbeat).
 * A view may be older than what it judges. A boot that is older than all whose nonces
   were sent therefore proves nothing: the cluster has acknowledged a newer one since.
 * Whoever comes as a node that runs already is kept waiting until that one was dialled
