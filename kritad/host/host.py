@@ -356,7 +356,7 @@ class Host:
         if replica is None or replica.id != message.recipient:
             # Not here (yet, or any more); the sender will notice.
             if message.shard == META_SHARD:
-                self.residence.make_meta(message.recipient)
+                self.residence.make_meta(message)
             return
         if self.disk_nearly_full and message.shard != META_SHARD and _brings_entries(message):
             return  # as if it had been lost on the way: its leader will send it again

@@ -43,6 +43,7 @@ from kritad.host.upkeep import Upkeep, is_left, is_unnamed, was_let_go
 from kritad.host.writer import Worker
 from kritad.raft.core import Raft
 from kritad.raft.errors import InvariantBroken
+from kritad.raft.messages import Message
 from kritad.raft.types import Configuration, SnapshotMeta
 from kritad.state.machine import ShardState
 from kritad.storage.data_db import DataDatabase
@@ -233,9 +234,10 @@ class Residence:
                 return
             self._try_open(shard, replica_id)
 
-    def make_meta(self, replica_id: int) -> None:
-        """The meta shard has its replica here under this id. If the one that is here, or was
-        here when a crash came in between, is of no use, that one follows it."""
+    def make_meta(self, message: Message) -> None:
+        """The meta shard has its replica here under the recipient's id. If the one that is here,
+        or was here when a crash came in between, is of no use, that one follows it."""
+        replica_id = message.recipient
         if META_SHARD in self._upkeep.leaving:
             return
         old = next((r.replica for r in self._raft_db.replicas() if r.shard == META_SHARD), None)
@@ -243,7 +245,9 @@ class Residence:
             self._make_meta(replica_id)
             return
         known = self.replicas.get(META_SHARD)
-        if replica_id <= old or not (META_SHARD in self.damaged or (known and is_left(known))):
+        if replica_id <= old or not (
+            META_SHARD in self.damaged or (known and is_left(known, message))
+        ):
             return
         log.info("the meta shard's replica %d makes room for %d", old, replica_id)
         self.remade[META_SHARD] += 1

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from kritad.cluster.view import MetaView
 from kritad.host.replica import Replica
 from kritad.host.writer import Finished, Worker
+from kritad.raft.messages import Heartbeat, Message
 from kritad.raft.types import Role, SnapshotMeta
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.raft_db import RaftDatabase
@@ -69,14 +70,21 @@ def is_unnamed(view: MetaView, shard: int, replica: int) -> bool:
     )
 
 
-def is_left(replica: Replica) -> bool:
+def is_left(replica: Replica, message: Message) -> bool:
     """Whether a replica that has a successor already, because it was damaged and seems well
-    since a restart, has surely been left by its group: by its own newest configuration it
-    does not vote, or it hears no leader, though its successor does. (One that votes stays
-    for as long: it may be needed for the majority that lets it go.)"""
+    since a restart, has surely been left by its group, which sends its successor ``message``:
+    by its own newest configuration it does not vote, or it hears no leader, though its
+    successor does. (One that votes stays for as long: it may be needed for the majority that
+    lets it go.)
+
+    Only a heartbeat proves that. A leader sends it to all members in one frame, in the order of
+    their ids, so one that is a member still has just heard its own and follows. Entries come on
+    another connection, and to a successor when it is added, before the other is let go."""
     raft = replica.raft
-    votes = replica.id in raft.configuration.voters_all
-    return not votes or raft.role in (Role.PRE_CANDIDATE, Role.CANDIDATE)
+    if replica.id not in raft.configuration.voters_all:
+        return True
+    hears = isinstance(message, Heartbeat) and message.term >= raft.term
+    return hears and raft.role in (Role.PRE_CANDIDATE, Role.CANDIDATE)
 
 
 class Upkeep:

@@ -7,7 +7,9 @@ import shutil
 import pytest
 
 from krita.errors import Status
-from kritad.raft.messages import Heartbeat
+from kritad.host.bootstrap import META_SHARD
+from kritad.raft.messages import Append, Heartbeat
+from kritad.raft.types import Role
 from tests.host.cluster import Grow, check_written, key_in, write_some
 
 
@@ -75,3 +77,26 @@ def test_one_whose_log_has_lost_what_it_had_acknowledged_is_made_anew(grow: Grow
     cluster.run_until(lambda: not victim.host.damaged and cluster.converged())
     assert victim.replica(lost).id > before[lost]
     check_written(cluster, victim, 10)
+
+
+def test_one_that_is_well_again_stays_when_its_successor_is_only_about_to_be_added(
+    grow: Grow,
+) -> None:
+    """Of the meta shard, whose replicas come by messages alone. The leader's entries for the
+    successor are on a connection of their own, and here before its heartbeats: the replica,
+    just started again, votes still, and hears nobody yet."""
+    cluster = grow()
+    leader = cluster.leader(META_SHARD)
+    assert leader is not None
+    victim = next(node for node in cluster.nodes if node is not leader)
+    others = [node for node in cluster.nodes if node is not victim]
+    cluster.crash(victim)
+    victim.restart()
+    cluster.cut(victim, *others)
+    replica = victim.replica(META_SHARD)
+    cluster.run_until(lambda: replica.raft.role is Role.PRE_CANDIDATE)
+    sender, term = leader.replica(META_SHARD).id, leader.replica(META_SHARD).raft.term
+    victim.host.step(leader.number, Append(META_SHARD, sender, 99, term, 0, 0, 0, 0, []))
+    cluster.heal()
+    cluster.run_until(cluster.converged)
+    assert victim.replica(META_SHARD) is replica

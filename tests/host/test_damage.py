@@ -14,6 +14,7 @@ from krita.errors import Status
 from krita.operations import Op
 from kritad.cluster.view import MetaView
 from kritad.host.bootstrap import META_SHARD
+from kritad.raft.messages import Append
 from kritad.storage.errors import Corrupt, StoreFailed
 from tests.host.cluster import (
     SETTINGS,
@@ -428,11 +429,11 @@ def test_an_old_message_brings_no_dead_replica_of_the_meta_shard_back(grow: Grow
     damage(victim, META_SHARD)
     cluster.run_until(lambda: is_whole_again(cluster, victim, old))
     now = victim.replica(META_SHARD).id
-    victim.host.residence.make_meta(old)
+    victim.host.step(1, Append(META_SHARD, 1, old, 9, 0, 0, 0, 0, []))
     assert victim.replica(META_SHARD).id == now
     damage(victim, META_SHARD)
-    victim.host.residence.make_meta(old)
-    victim.host.residence.make_meta(now)
+    victim.host.step(1, Append(META_SHARD, 1, old, 9, 0, 0, 0, 0, []))
+    victim.host.step(1, Append(META_SHARD, 1, now, 9, 0, 0, 0, 0, []))
     assert META_SHARD in victim.host.damaged
     cluster.run_until(lambda: is_whole_again(cluster, victim, now))
 

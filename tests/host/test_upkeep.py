@@ -13,7 +13,7 @@ from kritad.cluster.model import ReplicaRecord, Report, ReportedReplica, ShardRe
 from kritad.cluster.view import MetaView
 from kritad.host.replica import Replica
 from kritad.host.upkeep import Upkeep, is_left, was_let_go
-from kritad.raft.messages import Append
+from kritad.raft.messages import Append, Heartbeat
 from kritad.raft.types import (
     Configuration,
     Entry,
@@ -141,13 +141,18 @@ def test_one_that_has_a_successor_is_left_when_it_does_not_vote_or_hears_no_lead
 ) -> None:
     alone = node.raft.configuration
     node.raft.log.configurations = [(0, attrs.evolve(alone, voters=frozenset({1, 2, 3})))]
-    assert not is_left(node.replica), "the next leader may be about to be elected"
+    told = Heartbeat(SHARD, 2, 9, 1, 0, 0)  # to replica 9, its successor
+    assert not is_left(node.replica, told), "the next leader may be about to be elected"
     node.raft.role = Role.PRE_CANDIDATE
-    assert is_left(node.replica)
+    assert is_left(node.replica, told)
+    added = Append(SHARD, 2, 9, 1, 0, 0, 0, 0, [])
+    assert not is_left(node.replica, added), "the successor is added first"
+    node.raft.term = 2
+    assert not is_left(node.replica, told), "it would not listen to its own"
     node.raft.role = Role.FOLLOWER
     learns = attrs.evolve(alone, voters=frozenset({2, 3}), learners=frozenset({1}))
     node.raft.log.configurations = [(0, learns)]
-    assert is_left(node.replica)
+    assert is_left(node.replica, added)
 
 
 def upkeep(node: LoneNode) -> tuple[Upkeep, dict[int, Replica], list[BaseException]]:
