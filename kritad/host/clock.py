@@ -23,4 +23,6 @@ class SystemClock:
         return time.monotonic() * 1000.0
 
     def wall_ms(self) -> int:
-        return time.time_ns() // 1_000_000
+        # Entries have no place for a time before 1970. Linux knows none either; what stands
+        # between it and us, faketime say, does.
+        return max(0, time.time_ns() // 1_000_000)

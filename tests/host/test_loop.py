@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from kritad.host import loop
+from kritad.host.clock import SystemClock
 from kritad.host.loop import Wake
+from kritad.state.command import pack_command
 
 TICK_MS = 50
 
@@ -240,3 +243,9 @@ async def test_what_wakes_it_during_a_turn_is_the_next_turn() -> None:
         await wait_all_tasks_blocked()
         assert host.turns == 3
         nursery.cancel_scope.cancel()
+
+
+def test_a_clock_from_before_1970_stands_at_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry cannot say it, and a write must not end the node."""
+    monkeypatch.setattr(time, "time_ns", lambda: -5_000_000)
+    assert pack_command(SystemClock().wall_ms(), 1, b"")
