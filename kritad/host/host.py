@@ -52,6 +52,7 @@ from kritad.host.writer import Workers
 from kritad.raft.core import Raft
 from kritad.raft.messages import Append, Message
 from kritad.raft.types import Role
+from kritad.state.feed import keep_within
 from kritad.state.machine import ShardState
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.errors import StorageError
@@ -389,6 +390,7 @@ class Host:
             replica.end_waits(now)
             if replica.raft.has_ready:
                 self.drive.mark(replica)
+        keep_within(replica.state.feed for replica in self.replicas.values())
         self.demand.step(now)
         self.reaper.step(self.replicas.values())
         self.resolver.step(self.replicas.values())

@@ -13,13 +13,18 @@ newer one has replaced it.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from operator import itemgetter
 
 from krita.operations import Change
 from kritad.storage.rows import Row
 
 FEED_BYTES_MAX = 16 << 20  # per replica
-_EVENT_BYTES = 200  # what an event costs beside its key and value, about
+# Of a node, in memory that is really used: where it has more replicas than some nine that are
+# written to, each keeps less.
+FEEDS_MEMORY_BYTES_MAX = 256 << 20
+_EVENT_BYTES = 200  # what an event counts beside its key and value
+_EVENT_MEMORY_BYTES = 310  # and what it takes
 _SCAN_MAX = 10_000  # events looked at for one answer, and more than one entry makes
 NEWEST = -1  # instead of an index: that is all there is
 
@@ -48,14 +53,14 @@ class Feed:
         self._events.append((at, Change.PUT, key, row))
         self._size_bytes += _EVENT_BYTES + len(key) + len(row.value)
         if self._size_bytes > FEED_BYTES_MAX:
-            self._trim()
+            self._trim(FEED_BYTES_MAX - FEED_BYTES_MAX // 8)
 
     def gone(self, at: int, key: bytes, kind: Change) -> None:
         """A key was deleted, or has ended."""
         self._events.append((at, kind, key, None))
         self._size_bytes += _EVENT_BYTES + len(key)
         if self._size_bytes > FEED_BYTES_MAX:
-            self._trim()
+            self._trim(FEED_BYTES_MAX - FEED_BYTES_MAX // 8)
 
     def split(self, at: int, shard_new: int, place: int) -> None:
         """The keys from ``place`` on are another shard's."""
@@ -100,10 +105,18 @@ class Feed:
             return [event for event in found if event[0] < last], last - 1
         return found, NEWEST
 
-    def _trim(self) -> None:
-        """Give up the oldest entries' events, an eighth of all that is kept."""
+    @property
+    def memory_bytes(self) -> int:
+        """What it takes of the process's memory, about."""
+        return self._size_bytes + len(self._events) * (_EVENT_MEMORY_BYTES - _EVENT_BYTES)
+
+    def halve(self) -> None:
+        """Give up the older half."""
+        self._trim(self._size_bytes // 2)
+
+    def _trim(self, wanted: int) -> None:
+        """Give up the oldest entries' events, until what is kept counts no more than that."""
         events = self._events
-        wanted = FEED_BYTES_MAX - FEED_BYTES_MAX // 8
         place = 0
         while place < len(events) - 1 and (
             self._size_bytes > wanted or (place and events[place][0] == events[place - 1][0])
@@ -115,6 +128,17 @@ class Feed:
         if events and events[0][0] == self.oldest:  # one entry has made all that is left
             events.clear()
             self._size_bytes = 0
+
+
+def keep_within(feeds: Iterable[Feed], bytes_max: int = FEEDS_MEMORY_BYTES_MAX) -> None:
+    """Have the largest give up what is old, until they take no more memory together. 0.2 µs
+    for each while they do not."""
+    sizes = {feed: feed.memory_bytes for feed in feeds}
+    excess = sum(sizes.values()) - bytes_max
+    while excess > 0 and sizes:
+        largest = max(sizes, key=sizes.__getitem__)
+        largest.halve()
+        excess -= sizes.pop(largest) - largest.memory_bytes
 
 
 def event_bytes(event: Event) -> int:

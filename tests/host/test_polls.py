@@ -15,6 +15,7 @@ from kritad.host import replica as replica_module
 from kritad.host.polls import Polls
 from kritad.host.request import Request
 from kritad.state import feed
+from kritad.state.feed import keep_within
 from tests.host.cluster import Cluster, Node, grown_cluster, key_in, write_some
 from tests.host.lone import SHARD, LoneNode, Replies
 
@@ -265,3 +266,14 @@ def test_who_waits_at_a_replica_that_a_snapshot_replaces_is_answered(cluster: Cl
 def fill(cluster: Cluster, node: Node) -> None:
     replies = [cluster.put(node, b"f%d" % n, b"x" * 1_500) for n in range(200)]
     cluster.run_until(lambda: all(reply.all for reply in replies))
+
+
+def test_a_tick_bounds_the_feeds_of_all_replicas_together(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_some(cluster, 40)
+    node = cluster.nodes[0]
+    kept = [replica.state.feed.memory_bytes for replica in node.host.replicas.values()]
+    monkeypatch.setattr(keep_within, "__defaults__", (max(kept),))
+    cluster.tick()
+    assert sum(r.state.feed.memory_bytes for r in node.host.replicas.values()) <= max(kept)

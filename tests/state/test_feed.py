@@ -10,7 +10,7 @@ from krita.errors import BadRequest, Compacted
 from krita.operations import Change, Op
 from krita.ring import token
 from kritad.state import feed as module
-from kritad.state.feed import NEWEST, Event, Feed
+from kritad.state.feed import NEWEST, Event, Feed, keep_within
 from kritad.state.reading import changes
 from kritad.storage.rows import Row
 from tests.state.shard import Shard
@@ -118,6 +118,25 @@ def test_a_feed_that_is_full_gives_up_whole_entries_and_says_where_it_begins(
         for after in range(max(0, feed.oldest - 3), feed.oldest):
             assert feed.behind(after, b"", None, 9) is None
     assert feed.oldest > 300
+
+
+def test_the_feeds_of_a_node_are_bounded_together_and_the_largest_give_up_first() -> None:
+    feeds = [Feed(0) for _ in range(4)]
+    for number, feed in enumerate(feeds):
+        for at in range(1, 100 * (number + 1)):
+            feed.put(at, b"k", row(at, 100))
+    small, *_, large = feeds
+    before = sum(feed.memory_bytes for feed in feeds)
+    keep_within(feeds, before)
+    assert all(feed.oldest == 0 for feed in feeds)
+    keep_within(feeds, before - 1)
+    assert [feed.oldest > 0 for feed in feeds] == [False, False, False, True]
+    assert told(large, large.oldest)[0][0] == large.oldest + 1
+    assert large.behind(large.oldest - 1, b"", None, 1) is None
+    keep_within(feeds, before * 6 // 10)
+    assert sum(feed.memory_bytes for feed in feeds) <= before * 6 // 10
+    keep_within([small], 0)
+    assert len(small._events) > 0, "one look takes half"
 
 
 def test_a_feed_of_nothing_but_deletes_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
