@@ -44,7 +44,11 @@ from kritad.state.verbs import check_lease, check_ttl
 
 Handler = Callable[[Op, bytes, float, bool, Respond], None]
 
-_ROUNDS_MAX = 5  # of telling all shards, while one is being split
+_ROUNDS_AT_ONCE = 5  # of telling all shards, while one is being split
+# Behind these, so many more with pauses: a node without a replica of the shard hears of the split
+# when the meta shard has been told, some 0.2 s later, or when that has a leader again.
+_PAUSE_MS = 200.0
+_PAUSES_MAX = 25
 
 
 @attrs.define(eq=False)
@@ -105,13 +109,19 @@ class Everywhere:
         try:
             if cover_the_ring([tuple(answer[-2:]) for answer in answers.values()]):
                 self.respond(Status.OK, self.reply(self.answers))
-            elif self.rounds < _ROUNDS_MAX:
-                self.ask()
+            elif self.gather.again(self._again, self.rounds - _ROUNDS_AT_ONCE, self.deadline_ms):
+                pass
             elif self.write:
                 split = "a shard is being split, and its other half may not have heard this"
                 raise Unavailable(split, hint="say it again", outcome=Outcome.UNKNOWN)
             else:
                 raise Unavailable("a shard is being split", hint="ask again")
+        except KritaError as error:
+            self._fail(error)
+
+    def _again(self) -> None:
+        try:
+            self.ask()
         except KritaError as error:
             self._fail(error)
 
@@ -153,6 +163,18 @@ class Gather:
         if not known:
             raise no_map_yet()
         return sorted(known)
+
+    def again(self, ask: Callable[[], None], pauses: int, deadline_ms: float) -> bool:
+        """Have ``ask`` called once more, at once while ``pauses`` is below 0, then that many times
+        after a pause. False: it was called often enough, or there is no time left."""
+        if pauses < 0:
+            ask()
+            return True
+        host = self._host
+        if pauses >= _PAUSES_MAX or host.clock.monotonic_ms() + _PAUSE_MS >= deadline_ms:
+            return False
+        host.after(_PAUSE_MS, ask)
+        return True
 
     def ask(
         self,

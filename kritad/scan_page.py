@@ -22,13 +22,14 @@ from krita.ring import RING_SIZE
 from kritad.host.request import Respond
 
 _ROWS_MIN = 16  # asked of each shard at least
-_ROUNDS_MAX = 20  # of asking anew, while shards are split
+_ROUNDS_AT_ONCE = 20  # of asking anew, while shards are split; then with pauses
 
 
 class Shards(Protocol):
     """Whom to ask: ``kritad.gather.Gather``."""
 
     def shards(self) -> list[int]: ...
+    def again(self, ask: Callable[[], None], pauses: int, deadline_ms: float) -> bool: ...
     def ask(
         self,
         op: Op,
@@ -57,9 +58,10 @@ class _Question:
     def again(self) -> None:
         """The arcs did not fit together: a shard is being split."""
         self.rounds += 1
-        if self.rounds == _ROUNDS_MAX:
+        if not self.shards.again(self._again, self.rounds - _ROUNDS_AT_ONCE, self.deadline_ms):
             self.fail(Unavailable("a shard is being split", hint="ask again"))
-            return
+
+    def _again(self) -> None:
         try:
             self.ask()
         except KritaError as error:

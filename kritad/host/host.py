@@ -99,6 +99,7 @@ class Host:
         self.leader_known_ms: dict[int, float] = {}  # shard -> when one was last known
         self.transfers = Transfers(clock)
         self.demand = Demand(self.started_ms)
+        self._later: list[tuple[float, Callable[[], None]]] = []  # when, and what is to be called
         self._raft_db = raft_db
         self._data_db = data_db
         self.workers = workers
@@ -372,6 +373,16 @@ class Host:
 
     # --- the passing of time -----------------------------------------------------------
 
+    def after(self, pause_ms: float, call: Callable[[], None]) -> None:
+        """Have it called at the first tick behind the pause. For few: each tick looks at all."""
+        self._later.append((self.clock.monotonic_ms() + pause_ms, call))
+
+    def _call_due(self, now_ms: float) -> None:
+        due = [call for when_ms, call in self._later if when_ms <= now_ms]
+        self._later = [item for item in self._later if item[0] > now_ms]
+        for call in due:
+            call()
+
     def turn(self) -> None:
         """One turn of the drive loop."""
         if self.failure is None:
@@ -397,6 +408,8 @@ class Host:
         for shard in self.view.shards:
             if self.leaders.of(shard)[0]:
                 self.leader_known_ms[shard] = now
+        if self._later:
+            self._call_due(now)
         self.residence.tick()
         self.deadlines.expire(now)
         self.router.retry_parked()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,11 @@ from krita.operations import LeaseChange, Op
 from krita.ring import RING_SIZE
 from kritad.gather import Gather
 from kritad.host.request import Request
+from tests.host.clock import VirtualClock
+from tests.host.cluster import Cluster, write_some
 from tests.host.lone import Replies
+from tests.host.splits import OLD, is_told
+from tests.host.splits import ask as split_shard
 from tests.kritad.service_bench import NODE, Bench
 
 GRANT = int(LeaseChange.GRANT)
@@ -150,6 +155,11 @@ class FakeHost:
         self.data_shards: list[Any] = []
         self.answers = answers
         self.asked: list[int] = []
+        self.clock = VirtualClock()
+
+    def after(self, pause_ms: float, call: Callable[[], None]) -> None:
+        self.clock.advance(int(pause_ms))
+        call()
 
     def submit(self, request: Request) -> None:
         self.asked.append(request.shard)
@@ -163,7 +173,8 @@ class FakeHost:
 def tell(host: FakeHost, op: Op, *fields: object) -> tuple[int, Any]:
     replies = Replies()
     gather = Gather(host, 1 << 20)  # type: ignore[arg-type]
-    gather.handlers[op](op, encode_body(op, *fields), 1.0, False, replies)
+    deadline_ms = host.clock.monotonic_ms() + 60_000
+    gather.handlers[op](op, encode_body(op, *fields), deadline_ms, False, replies)
     return replies.one
 
 
@@ -242,3 +253,27 @@ def test_rules_that_shards_differ_about_are_told_with_the_least_that_is_kept() -
     rules = {1: [[b"a", 10, 100], [b"b", 5, 7]], 2: [[b"a", 20, 90]]}
     host = FakeHost(lambda shard, _: [rules[shard], *ARCS[shard]])
     assert tell(host, Op.RETENTION_LIST) == (Status.OK, [[[b"a", 10, 100], [b"b", 5, 7]]])
+
+
+def test_a_node_without_a_replica_of_a_shard_that_is_split_waits_until_it_hears_of_it(
+    tmp_path: Path,
+) -> None:
+    """The meta shard is told by the new shard's leader some 0.2 s later."""
+    cluster = Cluster(tmp_path, shards=1)
+    for _ in range(4):
+        cluster.join()
+    cluster.run_until(lambda: cluster.grown_shard(OLD, 3))
+    write_some(cluster, 50)
+    outside = next(node for node in cluster.nodes if OLD not in node.host.replicas)
+    gather = Gather(outside.host, 1 << 20)
+    asked: list[Replies] = []
+    split_shard(cluster)
+    while not is_told(cluster):
+        for op, fields in ((Op.SCAN, ()), (Op.LEASE_GRANT, (5_000,))):
+            asked.append(Replies())
+            deadline_ms = cluster.clock.monotonic_ms() + 10_000
+            gather.handlers[op](op, encode_body(op, *fields), deadline_ms, False, asked[-1])
+        cluster.tick()
+    cluster.run_until(lambda: all(replies.all for replies in asked))
+    assert {replies.one[0] for replies in asked} == {Status.OK}
+    cluster.close()

@@ -14,7 +14,7 @@ from krita.ring import RING_SIZE, token
 from kritad.scan_page import ScanPage, ShardCounts, cover_the_ring
 from tests.host.lone import Replies
 
-ROUNDS_MAX = 20
+ROUNDS_AT_ONCE, PAUSES_MAX = 20, 25
 
 
 class FakeShards:
@@ -31,6 +31,11 @@ class FakeShards:
 
     def shards(self) -> list[int]:
         return list(self.known)
+
+    def again(self, ask: Callable[[], None], pauses: int, _deadline_ms: float) -> bool:
+        if pauses < PAUSES_MAX:
+            ask()
+        return pauses < PAUSES_MAX
 
     def ask(
         self,
@@ -184,7 +189,7 @@ def test_a_split_that_the_node_does_not_hear_of_is_said_and_no_half_page_is_give
     shards = fake(3)
     shards.split(1)
     status, body = page(shards, None, None, 10, reverse=False)
-    assert (status, shards.asked) == (Status.UNAVAILABLE, ROUNDS_MAX)
+    assert (status, shards.asked) == (Status.UNAVAILABLE, ROUNDS_AT_ONCE + PAUSES_MAX)
     assert "split" in body[0]
     replies = Replies()
     ShardCounts(shards, None, None, 1.0, replies).ask()
