@@ -112,7 +112,8 @@ class SnapshotReceiver:
         applied = parse_meta(meta, replica.state.applied)
         # A copy, made in one go: data.db's thread takes them away when they are installed.
         received = tuple(self._host.effects.received.values())
-        installing = any(applied.shard == shard for applied in received)
+        # Of this replica: one that went before its snapshot was saved has left it there for good.
+        installing = any(known.shard == shard and known.replica == replica_id for known in received)
         if installing or buggify("snapshots.busy"):
             raise Unavailable(f"shard {shard} is about to install a snapshot", hint="ask again")
         known = self._writers.get(shard)

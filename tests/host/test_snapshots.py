@@ -21,7 +21,7 @@ from kritad.host.replica import Replica
 from kritad.host.snapshots import SnapshotReceiver, SnapshotSender, _Transfer
 from kritad.storage.errors import Corrupt, StoreFailed
 from kritad.storage.snapshots import SnapshotChunk, SnapshotReader
-from tests.host.cluster import Cluster, Node, grown_cluster
+from tests.host.cluster import Cluster, Node, grown_cluster, key_in
 from tests.host.lone import Replies
 from tests.server.service import MemoryService, running
 
@@ -240,6 +240,32 @@ def test_no_other_transfer_begins_while_a_snapshot_waits_for_its_installation(
     bench.cluster.settle()
     assert bench.recipient.state.index == bench.reader.applied.index
     assert bench.open(bench.another_transfer()).one[1][0] == 0  # type: ignore[index]
+
+
+def test_one_that_is_damaged_while_its_snapshot_waits_to_be_saved_leaves_its_successor_in_peace(
+    tmp_path: Path,
+) -> None:
+    """What had been received was never installed, and nobody forgot it: the successor was told
+    for ever that a snapshot of its shard was about to be installed."""
+    cluster = grown_cluster(tmp_path)
+    leader = cluster.leader(1)
+    assert leader is not None
+    victim = next(n for n in cluster.nodes if n not in (leader, cluster.leader(2)))
+    cluster.cut(victim, *[node for node in cluster.nodes if node is not victim])
+    key = key_in(leader, 1)
+    replies = [cluster.put(leader, key, b"x" * 1_500) for _ in range(200)]
+    cluster.run_until(lambda: all(reply.all for reply in replies))
+    cluster.run(34_000)  # a flush, a checkpoint: the leader cuts its log
+    victim.log.held = True
+    cluster.heal()
+    cluster.put(leader, key_in(leader, 2), b"v")  # the log's disk is busy with that
+    cluster.run_until(lambda: bool(victim.host.effects.received))
+    before = victim.replica(1).id
+    victim.host.on_damage(victim.replica(1), Corrupt(1, "a row is damaged"))
+    victim.log.held = False
+    cluster.run_until(lambda: 1 in victim.host.replicas and victim.replica(1).id > before)
+    cluster.run_until(cluster.converged)
+    cluster.close()
 
 
 def test_a_snapshot_that_the_log_has_overtaken_leaves_nothing_behind(bench: Bench) -> None:
