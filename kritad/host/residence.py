@@ -133,6 +133,8 @@ class Residence:
         if not isinstance(problem, Corrupt):
             self._on_failure(problem)
             return
+        if self.replicas.get(replica.shard) is not replica:
+            return  # found late, by who sends a snapshot of it: it has gone, and another is here
         self.note_damage(replica.shard, problem)
         self._silence(replica, "the replica that had the request was found damaged")
 

@@ -10,6 +10,7 @@ from krita.errors import Status
 from kritad.host.bootstrap import META_SHARD
 from kritad.raft.messages import Append, Heartbeat
 from kritad.raft.types import Role
+from kritad.storage.errors import Corrupt
 from tests.host.cluster import Grow, check_written, key_in, write_some
 
 
@@ -100,3 +101,16 @@ def test_one_that_is_well_again_stays_when_its_successor_is_only_about_to_be_add
     cluster.heal()
     cluster.run_until(cluster.converged)
     assert victim.replica(META_SHARD) is replica
+
+
+def test_damage_of_a_replica_that_has_gone_is_not_laid_to_its_successor(grow: Grow) -> None:
+    """Who sends a snapshot reads in a thread of its own, and may find it late."""
+    cluster = grow()
+    victim = cluster.nodes[0]
+    gone = victim.replica(1)
+    victim.host.on_damage(gone, Corrupt(1, "a row is damaged"))
+    cluster.run_until(lambda: 1 in victim.host.replicas and victim.replica(1) is not gone)
+    cluster.run_until(cluster.converged)
+    victim.host.on_damage(gone, Corrupt(1, "another row is damaged"))
+    assert victim.host.damaged == {}
+    assert not victim.replica(1).raft.poisoned
