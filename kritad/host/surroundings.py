@@ -26,7 +26,8 @@ Connect = Callable[[str, int], Awaitable[Stream]]
 
 
 class OffLoop(Protocol):
-    """Does work that may wait for a disk, while the loop goes on."""
+    """Does work that may wait for a disk, while the loop goes on. Who is cancelled does not wait
+    for its end: a disk that hangs must not keep the node from stopping."""
 
     async def __call__(self, work: Callable[..., T], *args: object) -> T:
         """``work(*args)``, whatever it raises included."""
@@ -56,7 +57,7 @@ class Surroundings:
 
 
 async def _in_thread(work: Callable[..., T], *args: object) -> T:
-    return await trio.to_thread.run_sync(work, *args)
+    return await trio.to_thread.run_sync(work, *args, abandon_on_cancel=True)
 
 
 def _start_thread(name: str) -> WorkerThread:

@@ -63,7 +63,10 @@ class _Position:
 
 
 class SnapshotReader:
-    """Streams one shard's state as of one moment. For one thread; close() it."""
+    """Streams one shard's state as of one moment. For one thread at a time; close() it."""
+
+    _at_work = False  # on a chunk, just now
+    _closed = False
 
     def __init__(self, path: Path, applied: Applied) -> None:
         """Begin to read the state of ``applied`` in the data.db at ``path``.
@@ -99,9 +102,12 @@ class SnapshotReader:
         return f"<SnapshotReader {self.applied.shard} chunk={self._number} items={at.count}>"
 
     def close(self) -> None:
-        """End the read transaction."""
-        self._stream = None  # first: it has a cursor open on the connection
-        self._connection.close()
+        """End the read transaction; when ``next_chunk`` is at work in another thread, as soon as
+        that returns, which may be never."""
+        self._closed = True
+        if not self._at_work:
+            self._stream = None  # first: it has a cursor open on the connection
+            self._connection.close()
 
     def seek(self, number: int) -> None:
         """Go on from chunk ``number``, one that was read before or the next. For a receiver
@@ -114,6 +120,15 @@ class SnapshotReader:
     def next_chunk(self, bytes_max: int) -> SnapshotChunk:
         """The next chunk of about ``bytes_max`` (at least one item). Raises Corrupt(shard) for
         a damaged row, and with the last chunk if the whole does not add up. ~6 µs a row."""
+        self._at_work = True
+        try:
+            return self._next_chunk(bytes_max)
+        finally:
+            self._at_work = False
+            if self._closed:
+                self.close()
+
+    def _next_chunk(self, bytes_max: int) -> SnapshotChunk:
         at = self._positions[self._number]
         items: list[list[object]] = []
         digests: list[int] = []

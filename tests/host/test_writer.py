@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import trio
 
+from kritad.host.surroundings import MACHINE
 from kritad.host.writer import Finished, WorkerThread
 
 
@@ -88,3 +89,21 @@ def test_a_loop_that_has_ended_stops_the_thread_without_a_trace() -> None:
     loop.ended = True
     worker.submit(lambda: 1, lambda _: None)
     assert worker.close(10)
+
+
+async def test_who_is_cancelled_does_not_wait_for_a_disk_that_hangs() -> None:
+    """A node that was sending a snapshot from it could not be stopped."""
+    token, began = trio.lowlevel.current_trio_token(), trio.Event()
+    answers, waited = threading.Event(), list[bool]()
+
+    def read() -> None:
+        token.run_sync_soon(began.set)
+        answers.wait(10)
+        waited.append(True)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(MACHINE.off_loop, read)
+        await began.wait()
+        nursery.cancel_scope.cancel()
+    assert not waited
+    answers.set()

@@ -15,6 +15,7 @@ from kritad.storage.digests import row_digest
 from kritad.storage.errors import Corrupt
 from kritad.storage.rows import ShardFlush
 from kritad.storage.snapshots import (
+    SnapshotChunk,
     SnapshotReader,
     SnapshotRefused,
     SnapshotWriter,
@@ -288,3 +289,21 @@ def test_a_row_digest_depends_on_every_field_and_on_where_each_ends() -> None:
     assert len(digests) == 6
     # Stored and compared between nodes of different versions: never to change.
     assert row_digest(b"key", 7, b"value", "text/plain") == 1286363365849606936
+
+
+def test_a_reader_that_is_closed_while_it_reads_is_closed_behind_that(
+    sender: DataDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite would have to wait for it, on the loop."""
+    at, _ = fill(sender, 1, 10)
+    reader = SnapshotReader(sender.path, at)
+    read = reader._next_chunk
+
+    def closed_meanwhile(bytes_max: int) -> SnapshotChunk:
+        reader.close()
+        return read(bytes_max)
+
+    monkeypatch.setattr(reader, "_next_chunk", closed_meanwhile)
+    assert reader.next_chunk(2_000).rows
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        reader._connection.execute("SELECT 1")
