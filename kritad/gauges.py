@@ -40,6 +40,11 @@ def register_gauges(metrics: Metrics, host: Host) -> None:
         by_shard,
     )
     metrics.gauge(
+        "krita_replicas_damaged",
+        "Replicas here that are damaged or have stopped themselves",
+        lambda: float(len(host.damaged)),
+    )
+    metrics.gauge(
         "krita_memtable_bytes",
         "Applied writes that are not flushed yet",
         lambda: float(host.flusher.bytes_in_memory()),

@@ -18,7 +18,9 @@ from kritad import __version__
 from kritad.admin.nodes import memory_bytes, node_document, role_of
 from kritad.admin.status import Status
 from kritad.cluster.view import MetaView
+from kritad.gauges import register_gauges
 from kritad.host.bootstrap import META_SHARD
+from kritad.metrics import Metrics
 from kritad.storage.errors import Corrupt
 from tests.host.cluster import Cluster, Node, grown_cluster, key_in
 from tests.host.lone import Replies
@@ -241,6 +243,9 @@ async def test_damage_on_another_node_is_no_health(cluster: Cluster) -> None:
     assert document["failures_tolerated"] == 0
     roles = {r["node"]: r["role"] for r in document["shards"][1]["replicas"]}
     assert roles[3] == "damaged"
+    metrics = Metrics()
+    register_gauges(metrics, victim.host)
+    assert "\nkrita_replicas_damaged 1" in metrics.render()
 
 
 async def test_a_lonely_nodes_documents_ask_nobody(tmp_path: Path) -> None:
