@@ -141,19 +141,6 @@ class DataDatabase:
             raise self._failed
         return self._rows.stamps(generation, keys, shard)
 
-    def scan(
-        self,
-        generation: int,
-        after: bytes | None,
-        limit: int,
-        arc: Arc = WHOLE_RING,
-        shard: int | None = None,
-    ) -> list[tuple[bytes, Row]]:
-        """At most ``limit`` rows of an arc in key order, from the first key behind ``after``
-        (None: from the start). Raises Corrupt(shard). ~4 µs a row."""
-        self._check()
-        return list(self._rows.scan(generation, after, limit, arc, shard))
-
     def between(
         self,
         generation: int,
@@ -169,19 +156,13 @@ class DataDatabase:
         """At most ``limit`` rows from ``start`` on and below ``stop``, if that is not None; in
         ``reverse`` the last ones, the last first. Without the row (None) where it is outside of
         the arc. Nothing behind the one with which their values have ``bytes_max`` together.
-        Raises and costs as scan."""
+        Raises Corrupt(shard). ~4 µs a row."""
         self._check()
-        rows = self._rows.between(generation, start, stop, limit, arc, shard, reverse=reverse)
-        if bytes_max is None:
-            return list(rows)
-        found: list[tuple[bytes, Row | None]] = []
-        with contextlib.closing(rows):
-            for key, row in rows:
-                found.append((key, row))
-                bytes_max -= 0 if row is None else len(row.value)
-                if bytes_max <= 0:
-                    break
-        return found
+        return list(
+            self._rows.between(
+                generation, start, stop, limit, arc, shard, reverse=reverse, bytes_max=bytes_max
+            )
+        )
 
     def keys(
         self,

@@ -149,20 +149,26 @@ class DataReader:
         shard: int | None = None,
         *,
         reverse: bool = False,
+        bytes_max: int | None = None,
     ) -> Generator[tuple[bytes, Row | None], None, None]:
-        """One at a time, as above: up to ``limit`` rows from ``start`` on and below ``stop``, if
-        that is not None; the last ones first in ``reverse``. None instead of a row that is
-        outside of the arc."""
+        """One at a time, as above: see DataDatabase.between."""
         columns = f"key, {_ROW if arc == WHOLE_RING else _ROW_OF_ARC}"
         query = _between(columns, stop, reverse)
         lo, hi = arc
-        for key, *fields in self._each(query, generation, shard, start, stop, lo, hi - 1, limit):
-            if fields[1] is None and not lo <= _token(key) < hi:
-                yield key, None
-                continue
-            if not is_row(key, *fields):
-                raise self._damaged(generation, shard, key)
-            yield key, Row(*fields)
+        values = start, stop, lo, hi - 1, limit
+        with contextlib.closing(self._each(query, generation, shard, *values)) as found:
+            for key, *fields in found:
+                if fields[1] is None and not lo <= _token(key) < hi:
+                    row = None
+                elif is_row(key, *fields):
+                    row = Row(*fields)
+                else:
+                    raise self._damaged(generation, shard, key)
+                yield key, row
+                if bytes_max is not None:
+                    bytes_max -= 0 if row is None else len(row.value)
+                    if bytes_max <= 0:
+                        return
 
     def keys(
         self,
@@ -234,7 +240,7 @@ class DataReader:
 
     def _each(
         self, query: str, generation: int, shard: int | None, *rest: object
-    ) -> Iterator[tuple[Any, ...]]:
+    ) -> Generator[tuple[Any, ...], None, None]:
         cursor = self._connection.cursor()
         try:
             yield from cursor.execute(query, (generation, *rest))

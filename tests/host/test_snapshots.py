@@ -24,6 +24,7 @@ from kritad.storage.snapshots import SnapshotChunk, SnapshotReader
 from tests.host.cluster import Cluster, Node, grown_cluster, key_in
 from tests.host.lone import Replies
 from tests.server.service import MemoryService, running
+from tests.storage.state import scanned
 
 SHARD = 1
 
@@ -430,7 +431,8 @@ async def test_a_sender_that_was_started_again_sends_only_what_has_changed(bench
     bench.cluster.crash(source)
     source.restart()
     bench.cluster.run_until(lambda: source.replica(SHARD).leads)
-    keys = [key for key, _ in source.data_db.scan(source.data_db.applied()[SHARD].rows, None, 9)]
+    rows = source.data_db.applied()[SHARD].rows
+    keys = [key for key, _ in scanned(source.data_db, rows, None, 9)]
     changed = bench.cluster.put(source, keys[5], b"later")
     bench.cluster.run_until(lambda: bool(changed.all))
     source.host.flusher.when_flushed(lambda: None)

@@ -23,7 +23,7 @@ from kritad.storage.inspection import verify_store
 from kritad.storage.migrations import DATA, migrate
 from kritad.storage.raft_db import RaftDatabase
 from kritad.storage.snapshots import SnapshotReader
-from tests.storage.state import StateModel, extent_of, row
+from tests.storage.state import StateModel, extent_of, row, scanned
 
 VERSION_1 = attrs.evolve(DATA, steps=DATA.steps[:1])
 OLD_COLUMNS = (
@@ -90,7 +90,7 @@ def test_an_upgraded_store_has_what_it_had_and_counts_its_cells(path: Path) -> N
     at = counted(db, at, WHOLE_RING)
     assert Extent.decode(*at.arc, at.cells) == extent_of(model().rows)
     assert not needs_arc(1, 1, at)
-    assert db.scan(at.rows, None, 100, at.arc, 1) == model().items()
+    assert scanned(db, at.rows, None, 100, at.arc, 1) == model().items()
     db.close()
 
 
@@ -105,7 +105,7 @@ def test_a_sweep_before_the_arcs_are_known_takes_nothing_that_is_in_use(path: Pa
     while db.sweep(10):
         pass
     # Of the damaged shard and of the transfer that was given up nothing is left.
-    counts = [len(db.scan(generation, None, 100)) for generation in (1, 2, 3, 4)]
+    counts = [len(scanned(db, generation, None, 100)) for generation in (1, 2, 3, 4)]
     assert counts == [30, 0, 30, 0]
     db.close()
 

@@ -18,7 +18,7 @@ from tests.simulator.data_store import MemoryDataDatabase
 from tests.simulator.raft_pair import Pair, same
 from tests.simulator.snapshot_store import MemorySnapshotReader, MemorySnapshotWriter
 from tests.storage.model import copy_store
-from tests.storage.state import StateModel, applied, row
+from tests.storage.state import StateModel, applied, row, scanned
 
 
 @attrs.define
@@ -178,10 +178,10 @@ class DataPair(Pair):
         limit = self.chance.choice([1, 7, 1000])
         self.both("get", generation, key)
         self.both("stamp", generation, key)
-        self.both("scan", generation, self.chance.choice([None, key]), limit)
+        self.scan(generation, self.chance.choice([None, key]), limit)
         edges = sorted(self.chance.sample(range(0, (1 << 32) + 1, 1 << 24), 2))
         arc = edges[0], edges[1]
-        self.both("scan", generation, self.chance.choice([None, key]), limit, arc)
+        self.scan(generation, self.chance.choice([None, key]), limit, arc)
         self.read_range(generation, limit, arc)
         same(
             lambda: self.real.count(generation, Extent.of(arc)),
@@ -215,6 +215,16 @@ class DataPair(Pair):
                 f"keys from {start!r} to {stop!r} of {generation}, {reverse=}",
             )
         self.both("ending", generation, arc, self.chance.randrange(3), 1 << 60, limit)
+
+    def scan(
+        self, generation: int, after: bytes | None, limit: int, arc: Arc = WHOLE_RING
+    ) -> list[tuple[bytes, Row]]:
+        found: list[tuple[bytes, Row]] = same(
+            lambda: scanned(self.real, generation, after, limit, arc),
+            lambda: scanned(self.memory, generation, after, limit, arc),
+            f"scan of {generation} behind {after!r}",
+        )
+        return found
 
     def open_reader(self) -> None:
         known = self.real.applied()
@@ -332,7 +342,7 @@ class DataPair(Pair):
         receiving = set(self.memory._receiving.values())
         for generation in set(range(1, 90)) - receiving:
             arcs = [at.arc for at in known if at.rows == generation]
-            for key, _ in self.both("scan", generation, None, 1000):
+            for key, _ in self.scan(generation, None, 1000):
                 assert any(lo <= token(key) < hi for lo, hi in arcs), (generation, key)
             if generation not in [at.generation for at in known]:
                 assert self.both("scan_sessions", generation, -1, 1000) == []
@@ -342,7 +352,7 @@ class DataPair(Pair):
         known = self.both("applied")
         for shard, at in known.items():
             if shard in self.models and shard != 4:
-                found = self.both("scan", at.rows, None, 1000, at.arc)
+                found = self.scan(at.rows, None, 1000, at.arc)
                 assert found == self.models[shard].items()
                 ends, upto_ms = self.both("ending", at.rows, at.arc, 0, 1 << 60, 1_000)
                 assert upto_ms == 1 << 60
@@ -355,7 +365,7 @@ class DataPair(Pair):
                 sessions = self.both("scan_sessions", at.generation, -1, 1000)
                 assert sessions == sorted(self.models[shard].sessions.items())
         for generation in range(1, 90):
-            self.both("scan", generation, None, 1000)
+            self.scan(generation, None, 1000)
             self.both("scan_sessions", generation, -1, 1000)
             self.both("received", generation)
         assert self.memory.damaged == self.real.damaged

@@ -144,29 +144,6 @@ class MemoryDataDatabase(DataDatabase):
         found = {key: self.stamp(generation, key, shard) for key in keys}
         return {key: stamp for key, stamp in found.items() if stamp is not None}
 
-    def scan(
-        self,
-        generation: int,
-        after: bytes | None,
-        limit: int,
-        arc: Arc = WHOLE_RING,
-        shard: int | None = None,
-    ) -> list[tuple[bytes, Row]]:
-        """See DataDatabase.scan."""
-        self._check()
-        held = self._generations.get(generation)
-        if held is None:
-            return []
-        keys, rows = held.sorted_keys(), held.rows
-        behind = islice(keys, bisect_right(keys, after or b""), None)
-        if arc != WHOLE_RING:
-            behind = (key for key in behind if arc[0] <= stored_token(key) < arc[1])  # type: ignore[assignment]
-        found = [(key, rows[key]) for key in islice(behind, limit)]
-        if self.corrupt_keys or self.unreadable_keys:
-            for key, _ in found:
-                self.check_row(generation, key, shard)
-        return found
-
     def between(
         self,
         generation: int,

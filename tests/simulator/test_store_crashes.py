@@ -19,7 +19,7 @@ from tests.simulator.raft_store import MemoryRaftDatabase
 from tests.simulator.snapshot_store import MemorySnapshotReader, MemorySnapshotWriter
 from tests.storage.faults import damage
 from tests.storage.model import ReplicaModel, configuration, entry, random_save, run
-from tests.storage.state import StateModel, applied, fill, row
+from tests.storage.state import StateModel, applied, fill, row, scanned
 
 FIRST = SnapshotMeta(0, 0, configuration(1))
 SEEDS = range(40)
@@ -223,7 +223,7 @@ def flush(db: DataDatabase, at: Applied, model: StateModel) -> Applied:
 def check_whole(db: DataDatabase, shard: int = 1) -> Applied:
     """The rows must be those that belong to how far the shard is said to be."""
     at = db.applied()[shard]
-    model = StateModel(dict(db.scan(at.generation, None, 1000)))
+    model = StateModel(dict(scanned(db, at.generation, None, 1000)))
     model.sessions = dict(db.scan_sessions(at.generation, -1, 1000))
     assert model.state_hash == at.state_hash, "a transaction is there in part"
     return at
@@ -285,11 +285,11 @@ def test_a_sweep_that_is_lost_brings_its_rows_back() -> None:
         after = db.crash(power=True, chance=chance(seed))
         outcomes.add(1 in after.applied())
         if 1 in after.applied():
-            assert after.scan(at.generation, None, 100) == model.items()
+            assert scanned(after, at.generation, None, 100) == model.items()
         else:
             while after.sweep(10):
                 pass
-            assert after.scan(at.generation, None, 100) == []
+            assert scanned(after, at.generation, None, 100) == []
         assert after.create_generation() > at.generation
     assert outcomes == {True, False}
 
@@ -340,7 +340,7 @@ def test_a_failing_data_db_stores_nothing_of_the_write_and_is_not_asked_again() 
     with pytest.raises(StoreFailed, match="an I/O error"):
         fill(db, 2, 10)
     refused: list[Callable[[], object]] = [
-        lambda: db.get(1, b"k"), lambda: db.stamp(1, b"k"), lambda: db.scan(1, None, 1),
+        lambda: db.get(1, b"k"), lambda: db.stamp(1, b"k"), lambda: scanned(db, 1, None, 1),
         db.applied, db.checkpoint, lambda: db.sweep(1),
     ]  # fmt: skip
     for call in refused:
@@ -371,11 +371,11 @@ def test_a_damaged_row_is_corrupt_as_in_the_real_one_and_heals_when_it_is_writte
     damage(real.path, f"UPDATE kv SET value=x'00' WHERE key=x'{key.hex()}'")
     memory.corrupt_keys.add((at.generation, key))
     for db in (real, memory):
-        for read in (db.get, lambda g, _, db=db: db.scan(g, None, 100)):
+        for read in (db.get, lambda g, _, db=db: scanned(db, g, None, 100)):
             with pytest.raises(Corrupt, match=r"shard 3 is damaged .* not match its digest") as e:
                 read(at.generation, key)
             assert e.value.shard == 3
-        assert db.scan(at.generation, key, 100) == model.items()[6:]
+        assert scanned(db, at.generation, key, 100) == model.items()[6:]
         stamp = db.stamp(at.generation, key)
         assert stamp is not None
         assert stamp.digest == model.rows[key].digest
@@ -392,7 +392,7 @@ def test_a_row_that_sqlite_cannot_read_is_corrupt_for_whoever_asks() -> None:
     reader = MemorySnapshotReader(db, at)
     reads: list[Callable[[], object]] = [
         lambda: db.get(at.generation, key), lambda: db.stamp(at.generation, key),
-        lambda: db.scan(at.generation, None, 100), lambda: reader.next_chunk(1 << 20),
+        lambda: scanned(db, at.generation, None, 100), lambda: reader.next_chunk(1 << 20),
     ]  # fmt: skip
     for read in reads:
         with pytest.raises(Corrupt, match="malformed") as caught:

@@ -20,6 +20,7 @@ from kritad.storage.digests import HASH_MODULUS, row_digest, session_digest
 from kritad.storage.extent import WHOLE_RING, Arc, Extent
 from kritad.storage.rows import Applied
 from kritad.storage.table import Table
+from tests.storage.state import scanned
 
 SHARD = 1
 REPLICA = 7
@@ -135,7 +136,7 @@ class Shard:
     def scanned_hash(self) -> int:
         """The state hash of what is stored, computed from every byte of it."""
         applied = self.db.applied()[self.shard]
-        rows = self.db.scan(applied.rows, None, 1 << 20, applied.arc)
+        rows = scanned(self.db, applied.rows, None, 1 << 20, applied.arc)
         total = sum(
             row_digest(key, r.revision, r.value, r.content_type, r.expires_ms, r.lease)
             for key, r in rows

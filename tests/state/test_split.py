@@ -30,6 +30,7 @@ from kritad.storage.extent import Arc, Extent
 from kritad.storage.rows import Row
 from kritad.storage.table import Table
 from tests.state.shard import REPLICA, SHARD, Shard, open_shard
+from tests.storage.state import scanned
 
 MIDDLE = 1 << 31
 NEW = 5
@@ -342,7 +343,7 @@ def test_a_newcomer_that_lives_through_the_log_has_half_and_no_offspring(tmp_pat
         while newcomer.db.sweep(7):
             pass
         assert newcomer.scanned_hash() == newcomer.state.state_hash
-        stored = newcomer.db.scan(newcomer.state.applied.rows, None, 1000)
+        stored = scanned(newcomer.db, newcomer.state.applied.rows, None, 1000)
         assert [key for key, _ in stored] == sorted(OURS)
 
 

@@ -11,7 +11,7 @@ import pytest
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.rows import Applied
 from kritad.storage.snapshots import SnapshotChunk, SnapshotReader
-from tests.storage.state import StateModel
+from tests.storage.state import StateModel, scanned
 
 
 @pytest.fixture
@@ -37,5 +37,5 @@ def chunks_of(db: DataDatabase, at: Applied, bytes_max: int = 2000) -> list[Snap
 
 
 def check_state(db: DataDatabase, generation: int, model: StateModel) -> None:
-    assert db.scan(generation, None, 10_000) == model.items()
+    assert scanned(db, generation, None, 10_000) == model.items()
     assert db.scan_sessions(generation, 0, 10_000) == sorted(model.sessions.items())

@@ -9,7 +9,7 @@ import attrs
 
 from kritad.storage.data_db import DataDatabase
 from kritad.storage.digests import HASH_MODULUS, row_digest, session_digest
-from kritad.storage.extent import WHOLE_RING, Extent
+from kritad.storage.extent import WHOLE_RING, Arc, Extent
 from kritad.storage.rows import Applied, Row, ShardFlush
 
 
@@ -23,6 +23,20 @@ def row(
 ) -> Row:
     digest = row_digest(key, revision, value, content_type, expires_ms, lease)
     return Row(revision, value, content_type, digest, expires_ms, lease)
+
+
+def scanned(
+    db: DataDatabase,
+    generation: int,
+    after: bytes | None,
+    limit: int | None,
+    arc: Arc = WHOLE_RING,
+    shard: int | None = None,
+) -> list[tuple[bytes, Row]]:
+    """At most ``limit`` rows of an arc in key order, behind the key ``after``; None: no bound."""
+    start = b"" if after is None else after + b"\0"
+    found = db.between(generation, start, None, 1 << 30, arc, shard)
+    return [(key, one) for key, one in found if one is not None][:limit]
 
 
 def applied(

@@ -18,7 +18,7 @@ from tests.simulator.platter.power import running
 from tests.simulator.platter.vfs import Disk
 from tests.storage.faults import damage, file_size_limit
 from tests.storage.model import copy_store
-from tests.storage.state import applied, fill, row
+from tests.storage.state import applied, fill, row, scanned
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_flush_overwrites_deletes_and_ends_sessions(db: DataDatabase) -> None:
     new = row(b"b", 2, b"new")
     changes: dict[bytes, Row | None] = {b"a": None, b"b": new, b"nowhere": None}
     db.flush([ShardFlush(applied(1, generation, 2), changes, [(5, None), (6, b"sechs")])])
-    assert db.scan(generation, None, 10) == [(b"b", new), first[2]]
+    assert scanned(db, generation, None, 10) == [(b"b", new), first[2]]
     assert db.scan_sessions(generation, 0, 10) == [(6, b"sechs")]
     assert db.applied()[1].index == 2
 
@@ -58,8 +58,8 @@ def test_scan_goes_on_behind_a_key_and_keeps_to_its_generation(db: DataDatabase)
     at, model = fill(db, 1, 50)
     fill(db, 2, 50, seed=2)
     items = model.items()
-    assert db.scan(at.generation, None, 20) == items[:20]
-    assert db.scan(at.generation, items[19][0], 100) == items[20:]
+    assert scanned(db, at.generation, None, 20) == items[:20]
+    assert scanned(db, at.generation, items[19][0], 100) == items[20:]
 
 
 def test_rows_and_how_far_they_are_survive_a_crash_together(
@@ -68,7 +68,7 @@ def test_rows_and_how_far_they_are_survive_a_crash_together(
     at, model = fill(db, 1, 40)
     crashed = DataDatabase.open(copy_store(path, tmp_path / "crashed"))
     assert crashed.applied() == {1: at}
-    assert crashed.scan(at.generation, None, 100) == model.items()
+    assert scanned(crashed, at.generation, None, 100) == model.items()
     crashed.close()
 
 
@@ -87,7 +87,7 @@ def test_a_point_read_leaves_no_read_transaction_behind(db: DataDatabase) -> Non
     at, model = fill(db, 1, 10)
     assert db.get(at.generation, next(iter(model.rows))) is not None
     assert db.get(at.generation, b"absent") is None
-    db.scan(at.generation, None, 3)
+    scanned(db, at.generation, None, 3)
     db.scan_sessions(at.generation, 0, 1)
     # TRUNCATE succeeds only when no reader holds the WAL.
     busy, *_ = db._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -160,12 +160,12 @@ def test_a_checkpoint_that_would_not_fit_takes_none_of_the_room_and_comes_later(
     assert db.checkpoint() is False
     assert path.stat().st_size == size_bytes
     assert db.sizes.unchecked_bytes > 20_000
-    assert db.scan(at.generation, None, 1000) == model.items()
+    assert scanned(db, at.generation, None, 1000) == model.items()
     copy = copy_store(path, path.with_name("copy"))
     with contextlib.closing(DataDatabase.open(copy)) as again:
         assert copy.stat().st_size == size_bytes, "opening it has taken the room"
         assert again.sizes.unchecked_bytes == db.sizes.unchecked_bytes
-        assert again.scan(at.generation, None, 1000) == model.items()
+        assert scanned(again, at.generation, None, 1000) == model.items()
         free_bytes = 1 << 40
         assert again.checkpoint() is True
     assert db.checkpoint() is True
@@ -180,7 +180,7 @@ def test_a_checkpoint_that_finds_the_disk_full_ends_neither_the_store_nor_the_ne
         disk.capacity_bytes = sum(len(file.content) for file in disk.files.values()) + 20_000
         assert db.checkpoint() is False
         assert disk.faulted
-        assert db.scan(at.generation, None, 1000) == model.items()
+        assert scanned(db, at.generation, None, 1000) == model.items()
         disk.stop_in(1, power=False)
         with pytest.raises(StoreFailed):
             db.create_generation()
@@ -188,7 +188,7 @@ def test_a_checkpoint_that_finds_the_disk_full_ends_neither_the_store_nor_the_ne
         disk.restart()
         disk.capacity_bytes = capacity_bytes
         again = DataDatabase.open(tmp_path / "data.db")
-        assert again.scan(at.generation, None, 1000) == model.items()
+        assert scanned(again, at.generation, None, 1000) == model.items()
         assert again.sizes.unchecked_bytes > 20_000
         disk.capacity_bytes = None
         assert again.checkpoint() is True
@@ -204,7 +204,7 @@ def test_what_a_complete_checkpoint_covers_is_in_the_main_file(
     crashed_path.with_name("data.db-wal").unlink()  # all that a power cut could take
     crashed = DataDatabase.open(crashed_path)
     assert crashed.applied() == {1: at}
-    assert crashed.scan(at.generation, None, 100) == model.items()
+    assert scanned(crashed, at.generation, None, 100) == model.items()
     crashed.close()
 
 
@@ -222,7 +222,7 @@ def test_a_damaged_row_is_corrupt_and_never_missing_or_wrong(
     key = model.items()[5][0]
     damage(path, f"UPDATE kv SET {change} WHERE key=x'{key.hex()}'")
     with pytest.raises(Corrupt, match="does not match its digest") as caught:
-        db.scan(at.generation, None, 100)
+        scanned(db, at.generation, None, 100)
     assert caught.value.shard == 3
     if not change.startswith("key"):
         with pytest.raises(Corrupt):
@@ -265,9 +265,9 @@ def test_installing_a_generation_moves_the_shard_and_lets_the_old_rows_be_swept(
         swept.append(deleted)
     assert sum(swept) == 25 + 2
     assert max(swept) <= 10
-    assert db.scan(old.generation, None, 10) == []
-    assert db.scan(generation, None, 10) == [(b"k", row(b"k", 9, b"v"))]
-    assert db.scan(other.generation, None, 100) == other_model.items()
+    assert scanned(db, old.generation, None, 10) == []
+    assert scanned(db, generation, None, 10) == [(b"k", row(b"k", 9, b"v"))]
+    assert scanned(db, other.generation, None, 100) == other_model.items()
 
 
 def test_an_install_is_synced_and_ordinary_flushes_are_not(db: DataDatabase) -> None:
@@ -324,7 +324,7 @@ def test_a_dropped_shard_leaves_nothing(db: DataDatabase) -> None:
     while db.sweep(1000):
         pass
     assert db._reader.execute("SELECT count(*) FROM kv").fetchall() == [(20,)]
-    assert db.scan(at.generation, None, 100) == model.items()
+    assert scanned(db, at.generation, None, 100) == model.items()
 
 
 def test_a_flush_to_a_full_disk_fails_whole_and_ends_the_store(path: Path) -> None:
@@ -334,11 +334,12 @@ def test_a_flush_to_a_full_disk_fails_whole_and_ends_the_store(path: Path) -> No
     rows = {b"%05d" % number: row(b"%05d" % number, 2, bytes(500)) for number in range(200)}
     with file_size_limit(limit), pytest.raises(StoreFailed):
         db.flush([ShardFlush(applied(1, at.generation, 500), rows)])
-    for call in (lambda: db.get(1, b"k"), lambda: db.scan(1, None, 1), db.applied, db.checkpoint):
+    reads = (lambda: db.get(1, b"k"), lambda: scanned(db, 1, None, 1))
+    for call in (*reads, db.applied, db.checkpoint):
         with pytest.raises(StoreFailed):
             call()
     db.close()
     db = DataDatabase.open(path)
     assert db.applied() == {1: at}
-    assert db.scan(at.generation, None, 1000) == model.items()
+    assert scanned(db, at.generation, None, 1000) == model.items()
     db.close()

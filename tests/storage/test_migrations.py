@@ -17,7 +17,7 @@ from kritad.storage.errors import FormatUnknown
 from kritad.storage.extent import WHOLE_RING
 from kritad.storage.migrations import DATA, migrate
 from kritad.storage.rows import Row, ShardFlush
-from tests.storage.state import applied, row
+from tests.storage.state import applied, row, scanned
 
 VERSION_2 = attrs.evolve(DATA, steps=DATA.steps[:2])
 ROWS = {key: row(key, 3, b"value", "text/plain") for key in (b"a", b"b{c}", b"\xfe\xff")}
@@ -39,7 +39,7 @@ def test_rows_of_version_2_last_for_ever_and_match_their_digests(tmp_path: Path)
     path = tmp_path / "data.db"
     store_of_version_2(path, ROWS)
     with contextlib.closing(DataDatabase.open(path)) as db:
-        assert db.scan(1, None, 10) == sorted(ROWS.items())
+        assert scanned(db, 1, None, 10) == sorted(ROWS.items())
         assert db.ending(1, WHOLE_RING, 0, 99, 9) == ([], 99)
         assert db.leased(1, WHOLE_RING) == []
         digest = row_digest(b"a", 4, b"v", None, 50, 6)

@@ -21,7 +21,7 @@ from kritad.storage.rows import Applied, ShardFlush
 from kritad.storage.snapshots import SnapshotReader, SnapshotRefused, SnapshotWriter
 from tests.storage.faults import damage
 from tests.storage.model import copy_store
-from tests.storage.state import StateModel, applied, extent_of, fill, row
+from tests.storage.state import StateModel, applied, extent_of, fill, row, scanned
 
 MIDDLE = 1 << 31
 LOWER, UPPER = (0, MIDDLE), (MIDDLE, 1 << 32)
@@ -81,7 +81,7 @@ def stored(db: DataDatabase) -> tuple[int, int]:
 
 
 def check(db: DataDatabase, at: Applied, model: StateModel) -> None:
-    assert db.scan(at.rows, None, 1000, at.arc, at.shard) == model.items()
+    assert scanned(db, at.rows, None, 1000, at.arc, at.shard) == model.items()
     assert db.scan_sessions(at.generation, -1, 1000) == sorted(model.sessions.items())
 
 
@@ -240,12 +240,12 @@ def test_a_damaged_row_is_laid_to_the_shard_that_owns_it(db: DataDatabase, path:
     damage(path, f"UPDATE kv SET value=x'00' WHERE key=x'{key.hex()}'")
     for read in (
         lambda: db.get(new.rows, key, NEW),
-        lambda: db.scan(new.rows, None, 1000, UPPER, NEW),
+        lambda: scanned(db, new.rows, None, 1000, UPPER, NEW),
     ):
         with pytest.raises(Corrupt, match="shard 2") as caught:
             read()
         assert caught.value.shard == NEW
-    assert db.scan(old.rows, None, 1000, LOWER, OLD) == lower.items()
+    assert scanned(db, old.rows, None, 1000, LOWER, OLD) == lower.items()
     with contextlib.closing(SnapshotReader(path, old)) as reader:
         assert reader.next_chunk(1 << 20).last
     with contextlib.closing(SnapshotReader(path, new)) as reader, pytest.raises(Corrupt) as caught:

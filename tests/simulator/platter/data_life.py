@@ -20,7 +20,7 @@ from kritad.storage.errors import Corrupt
 from kritad.storage.extent import Extent
 from kritad.storage.rows import Applied, Row, ShardFlush
 from kritad.storage.snapshots import SnapshotReader, SnapshotWriter
-from tests.storage.state import StateModel, applied, row
+from tests.storage.state import StateModel, applied, row, scanned
 
 SHARDS = (1, 2, 3)
 _NO_LIMIT = 1 << 30
@@ -107,7 +107,7 @@ class DataLife:
         return ""
 
     def _holds(self, at: Applied, model: StateModel) -> bool:
-        rows = self.db.scan(at.rows, None, _NO_LIMIT, at.arc)
+        rows = scanned(self.db, at.rows, None, _NO_LIMIT, at.arc)
         sessions = self.db.scan_sessions(at.generation, -1, _NO_LIMIT)
         return rows == model.items() and sessions == sorted(model.sessions.items())
 

@@ -15,7 +15,7 @@ from kritad.storage.digests import HASH_MODULUS
 from kritad.storage.raft_db import RaftDatabase
 from kritad.storage.rows import Row, ShardFlush
 from tests.storage.model import configuration, entry
-from tests.storage.state import applied, row
+from tests.storage.state import applied, row, scanned
 
 _SHARD = 1
 _KEYS = 12
@@ -61,7 +61,7 @@ class NodeLife:
         else:
             self._generation = at.generation
             assert at.state_hash == _hash(at.index)
-            assert data.scan(at.generation, None, 100) == sorted(_rows(at.index).items())
+            assert scanned(data, at.generation, None, 100) == sorted(_rows(at.index).items())
 
     def step(self) -> None:
         """Do one thing that a node does."""

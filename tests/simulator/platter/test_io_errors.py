@@ -20,6 +20,7 @@ from tests.simulator.platter.data_life import DataLife
 from tests.simulator.platter.power import MAKERS, Life, Origin, running
 from tests.simulator.platter.raft_life import RaftLife
 from tests.simulator.platter.vfs import Disk, Fault, Operation
+from tests.storage.state import scanned
 
 BEFORE = 40  # steps that made the store
 STEPS = {"raft.db": 20, "data.db": 6, "both": 25}  # of the workload
@@ -60,7 +61,7 @@ def refuse(life: Life) -> None:
         data = life.db
         calls = [
             lambda: data.flush([]), lambda: data.get(1, b""), lambda: data.stamp(1, b""),
-            lambda: data.scan(1, None, 1), lambda: data.sweep(1), lambda: data.drop(1),
+            lambda: scanned(data, 1, None, 1), lambda: data.sweep(1), lambda: data.drop(1),
             data.checkpoint, data.applied, data.create_generation, lambda: data.received(1),
         ]  # fmt: skip
     for call in calls:
