@@ -27,9 +27,9 @@ from kritad.server.openapi_schemas import (
     LEASE,
     REVISION,
     SCHEMAS,
-    SECONDS,
     TEXT,
     TOKEN,
+    TTL,
     Schema,
     ref,
 )
@@ -273,7 +273,7 @@ def _lives() -> dict[str, dict[str, Schema]]:
 
 def _past() -> dict[str, dict[str, Schema]]:
     prefix = query("prefix", _BYTES_TEXT, "of the keys; empty: of all", required=True)
-    keep = query("keep", SECONDS, "seconds", required=True)
+    keep = query("keep", TTL, "seconds", required=True)
     return {
         "/v1/history/{key}": {"get": _op(
             "history", "The newest versions of a key", {200: _json("History", "Newest first")},

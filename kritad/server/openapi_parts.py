@@ -134,21 +134,29 @@ ERRORS: dict[int, str] = {
 }
 
 
+# What any address may answer besides, with a status that depends on the request's form alone.
+_OTHERS = "What HTTP itself refuses (405, 408, 415, 417, 505), or an older node (501)"
+
+
+def _error_response(description: str, *header_names: str) -> Schema:
+    return {
+        "description": description,
+        "content": {"application/json": {"schema": ref("Error")}},
+        **headers("Krita-Outcome", *header_names),
+    }
+
+
 def error_responses() -> dict[str, Schema]:
     """The components that answers refer to."""
-    found: dict[str, Schema] = {}
+    found = {"Error": _error_response(_OTHERS)}
     for code, description in ERRORS.items():
-        names = ["Krita-Outcome"]
-        names += ["Retry-After"] if code in (429, 503) else []
+        names = ["Retry-After"] if code in (429, 503) else []
         names += ["ETag"] if code == 412 else []
-        found[f"Error{code}"] = {
-            "description": description,
-            "content": {"application/json": {"schema": ref("Error")}},
-            **headers(*names),
-        }
+        found[f"Error{code}"] = _error_response(description, *names)
     return found
 
 
 def errors(codes: Iterable[int]) -> dict[str, object]:
-    """References to those."""
-    return {str(code): ref(f"Error{code}", "responses") for code in codes}
+    """References to those, and to what is said of all other errors."""
+    named: dict[str, object] = {str(code): ref(f"Error{code}", "responses") for code in codes}
+    return named | {"default": ref("Error", "responses")}

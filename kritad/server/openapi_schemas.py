@@ -7,7 +7,7 @@ has no fields but those that are named; answers may get more.
 from __future__ import annotations
 
 from krita.errors import Outcome, Status
-from krita.limits import KEY_BYTES_MAX, TXN_OPERATIONS_MAX
+from krita.limits import KEY_BYTES_MAX, LEASE_LIMIT, TXN_OPERATIONS_MAX
 from kritad.server.http_answers import error_name_of, outcome_text
 from kritad.server.http_options import TTL_S_MAX
 
@@ -58,7 +58,7 @@ COUNT: Schema = {"type": "integer", "minimum": 0}
 INTEGER: Schema = {"type": "integer", "minimum": -_NUMBER_MAX, "maximum": _NUMBER_MAX}
 LEASE: Schema = {
     "type": "string",
-    "pattern": "^[1-9][0-9]{0,17}$",
+    "pattern": f"^[1-9][0-9]{{0,{len(str(LEASE_LIMIT)) - 1}}}$",
     "description": "a number from 1 to 2**60-1, as text: JavaScript's numbers are too short",
 }
 SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": TTL_S_MAX}
@@ -68,6 +68,7 @@ TIME: Schema = {"type": "string", "description": "ISO 8601, in UTC"}
 BYTES = ref("Bytes")
 _KEY = ref("Key")
 SUCCESS = constant("success")
+_REVISION_OR_NULL = nullable(REVISION) | {"description": "null: of keys of several groups"}
 
 
 def _writes(also: dict[str, Schema]) -> list[Schema]:
@@ -250,9 +251,15 @@ SCHEMAS: dict[str, Schema] = {
         "status succeeded revision results",
         status=SUCCESS,
         succeeded=FLAG,
-        revision=REVISION,
+        revision=_REVISION_OR_NULL,
         results=array(
-            thing("key revision", key=BYTES, value=nullable(BYTES), content_type=TEXT, **_DONE)
+            thing(
+                "key revision",
+                key=BYTES,
+                value=nullable(BYTES),
+                content_type=TEXT,
+                **_DONE | {"revision": _REVISION_OR_NULL},
+            )
         ),
     ),
     "WatchEvent": {

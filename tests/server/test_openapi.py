@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from krita.errors import Status
+from krita.limits import LEASE_LIMIT
 from kritad.metrics import Metrics
 from kritad.server.http_answers import error_name_of
 from kritad.server.http_routes import Methods, Routes
 from kritad.server.limits import ServerLimits
 from kritad.server.openapi import DOCUMENT, PATHS
 from kritad.server.openapi_parts import ERRORS
+from kritad.server.openapi_schemas import LEASE, SCHEMAS
 from tests.server.raw import ask, request
 from tests.server.service import running
 
@@ -66,6 +69,23 @@ def test_every_error_that_the_database_may_give_is_in_the_document() -> None:
     assert set(ERRORS) >= {
         400, 401, 403, 404, 409, 410, 412, 413, 422, 423, 429, 500, 503, 504, 507,
     }  # fmt: skip
+
+
+def test_every_address_says_what_an_error_looks_like_that_it_does_not_name() -> None:
+    operations: list[Any] = [op for methods in PATHS.values() for op in methods.values()]
+    assert all("default" in op["responses"] for op in operations)
+
+
+@pytest.mark.parametrize("lease", [1, 10**17, 10**18, LEASE_LIMIT - 1])
+def test_every_lease_that_the_server_may_choose_fits_the_document(lease: int) -> None:
+    assert re.fullmatch(str(LEASE["pattern"]), str(lease))
+
+
+def test_a_revision_that_nobody_knows_fits_the_document() -> None:
+    """Of a transaction of several groups it is null, in its whole and in its results."""
+    whole: Any = SCHEMAS["TransactionResults"]["properties"]
+    for revision in (whole["revision"], whole["results"]["items"]["properties"]["revision"]):
+        assert {"type": "null"} in revision["oneOf"]
 
 
 def test_operations_have_names_of_their_own_and_parameters_too() -> None:
