@@ -322,4 +322,5 @@ class HttpConnection:
             json_bytes(refusal_document(refusal.message, refusal.hint, refusal.error)),
             NOT_APPLIED,
             connection=_CLOSE,
+            head_only=self._wire.head_only,
         )

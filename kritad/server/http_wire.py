@@ -98,6 +98,11 @@ class HttpWire:
     def __repr__(self) -> str:
         return f"<HttpWire {self.phase.name}, request {self.started}, {len(self.requests)} ready>"
 
+    @property
+    def head_only(self) -> bool:
+        """Whether the request that is being read is a HEAD: its refusal has no body either."""
+        return bool(self._url) and self._parser.get_method() == b"HEAD"
+
     def receive(self, data: bytes) -> None:
         """Take what arrived; never raises. ~10 µs for a request of five headers."""
         if self.refusal is not None or self.closing:

@@ -96,6 +96,31 @@ async def test_head_is_answered_with_the_length_and_without_the_body() -> None:
         assert (await raw.answer()).body == get.body
 
 
+@pytest.mark.parametrize(
+    ("head", "code"),
+    [
+        (b"HEAD /a HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n", 417),
+        (b"HEAD /a HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431),
+        (b"HEAD /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+        (b"HEAD ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ],
+)
+async def test_the_refusal_of_a_head_has_no_body_either(head: bytes, code: int) -> None:
+    async with running() as node, http(node) as raw:
+        await raw.send(GET + head)
+        await raw.answer()
+        refused = await raw.answer(to_head=True)
+        assert refused.code == code
+        assert await raw.rest() == b""
+
+
+async def test_what_is_no_request_behind_a_head_is_told_so_in_words() -> None:
+    async with running() as node, http(node) as raw:
+        await raw.send(request("HEAD", "/a") + b"\x80\r\n")
+        await raw.answer(to_head=True)
+        assert (await raw.answer()).document["message"] == "this is not an HTTP request"
+
+
 async def test_a_client_that_asks_first_is_told_to_continue() -> None:
     async with running() as node, http(node) as raw:
         head = b"PUT /a HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 7\r\n\r\n"
