@@ -253,6 +253,7 @@ class HttpWire:
             f"the body is over {self._body_bytes_max} bytes,"
             f" as value_bytes_max is {self.limits.value_bytes_max}",
             "raise value_bytes_max on every node, or store the value in pieces",
+            error="too_large",
         )
 
 

@@ -182,6 +182,7 @@ def test_a_chunked_body_over_the_limit_is_refused_while_it_comes() -> None:
     assert wire.refusal is not None
     assert wire.refusal.code == 413
     assert "value_bytes_max is 1000" in wire.refusal.message
+    assert wire.refusal.error == "too_large"
 
 
 @pytest.mark.parametrize("content_type", [b"application/json", b"APPLICATION/JSON", b"a/b"])
