@@ -7,7 +7,7 @@ Sans-IO: ``receive`` bytes, then read ``requests``, ``refusal``, ``phase``. Rule
   Content-Lengths, a coding other than chunked, HTTP/1.0 with chunked, a body
   on an upgrade are refused (§6.3, §11.2, smuggling).
 * Lines end in CRLF, headers are not folded (§2.2, §5.2).
-* HTTP/1.1 has exactly one Host; nothing has two (§3.2).
+* HTTP/1.1 has exactly one Host, which could be one; nothing has two (§3.2).
 * URL, head, number of headers and body are bounded, before they are stored.
 * After a refusal not one more byte is looked at, whatever it was meant to be.
 * What was complete before the refusal is answered first.
@@ -19,6 +19,7 @@ allows, and the connection closed after the answer.
 from __future__ import annotations
 
 import enum
+import re
 from collections import deque
 
 import httptools
@@ -30,6 +31,8 @@ from kritad.server.limits import ServerLimits
 _SINGLE = frozenset({b"host", b"authorization", b"content-type", b"expect", b"if-lock", b"origin"})
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 _RAW = b"/v1/kv/"  # below this a body is the value itself
+# The characters of a host and a port (RFC 3986 §3.2.2); a target without a host has an empty one.
+_HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 
 
 class Phase(enum.Enum):
@@ -175,8 +178,11 @@ class HttpWire:
         headers = self._headers
         version = self._parser.get_http_version()
         if version == "1.1":
-            if b"host" not in headers:
+            host = headers.get(b"host")
+            if host is None:
                 raise HttpRefusal(400, "there is no Host header", "HTTP/1.1 requires one")
+            if not _HOST.fullmatch(host):
+                raise HttpRefusal(400, "the Host header names no host", "send HOST or HOST:PORT")
         elif version == "1.0":
             self._http_1_0 = True
         else:

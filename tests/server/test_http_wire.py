@@ -72,6 +72,13 @@ def test_an_http_1_0_request_needs_no_host() -> None:
     assert not request.keep_alive
 
 
+@pytest.mark.parametrize(
+    "host", ["", "a", "a_b.c:80", "127.0.0.1:8080", "[::1]:80", "[fe80::1%25e0]"]
+)
+def test_whatever_can_be_a_host_is_one(host: str) -> None:
+    assert wire_of(b"GET /a HTTP/1.1\r\nHost: %b\r\n\r\n" % host.encode()).refusal is None
+
+
 def _put(*lines: bytes, version: bytes = b"1.1") -> bytes:
     head = b"\r\n".join((b"PUT /a HTTP/" + version, b"Host: a", *lines))
     return head + b"\r\n\r\nabc"
@@ -123,6 +130,10 @@ REFUSED = {
     ),
     "no Host": (400, b"GET /a HTTP/1.1\r\n\r\n"),
     "two Hosts": (400, b"GET /a HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
+    "a Host with a blank": (400, b"GET /a HTTP/1.1\r\nHost: a b\r\n\r\n"),
+    "a Host with a path": (400, b"GET /a HTTP/1.1\r\nHost: a/b\r\n\r\n"),
+    "a Host with a user": (400, b"GET /a HTTP/1.1\r\nHost: me@a\r\n\r\n"),
+    "a Host beyond ASCII": (400, "GET /a HTTP/1.1\r\nHost: ключ\r\n\r\n".encode()),
     "two Authorizations": (400, _put(b"Authorization: Bearer a", b"Authorization: Bearer b")),
     "two Hosts in HTTP/1.0": (400, b"GET /a HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n"),
     "the preface of HTTP/2": (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
