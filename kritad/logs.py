@@ -6,8 +6,8 @@ is one line whatever the message holds: a client must not be able to forge
 another. The admin token is masked, should it ever get into one.
 
 A file is reopened when it was renamed or removed (logrotate needs to tell nobody);
-that costs one stat a line, 2 µs. While it cannot be, lines go to standard error: whoever
-logs something must not fail for it.
+that costs one stat a line, 2 µs. While it cannot be, or takes no line because the disk is
+full, lines go to standard error: whoever logs something must not fail for it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import logging
 import logging.handlers
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,19 +91,39 @@ class LogFile(logging.handlers.WatchedFileHandler):
     def __init__(self, path: Path) -> None:
         """Raises OSError when it cannot be written now."""
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
-        self._lost = False  # said already that it cannot be opened again
+        self._lost = False  # said already that lines go elsewhere
+        self._written = True  # whether the line that is being emitted has been
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line, to the file or else to standard error. Never raises."""
+        self._written = True
         try:
             super().emit(record)
-        except OSError as problem:
-            if not self._lost:
-                self._lost = True
-                sys.stderr.write(f"the log file is lost, lines go here: {problem}\n")
-            sys.stderr.write(f"{self.format(record)}\n")
-        else:
+        except OSError as problem:  # it cannot be opened again
+            self._write_elsewhere(record, problem)
+        if self._written:
             self._lost = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """What logging calls when a line cannot be written. Its own way is a traceback for
+        each of them, with what the line was made of, secrets and all."""
+        problem = sys.exc_info()[1]
+        if isinstance(problem, OSError):
+            self._write_elsewhere(record, problem)
+        else:
+            super().handleError(record)
+
+    def _write_elsewhere(self, record: logging.LogRecord, problem: OSError) -> None:
+        self._written = False
+        stream, self.stream = self.stream, None  # it is opened anew for the next line
+        with suppress(OSError):
+            if stream is not None:
+                stream.close()  # what it still holds stands elsewhere now
+        with suppress(OSError):  # on the same full disk, perhaps
+            if not self._lost:
+                sys.stderr.write(f"the log file is lost, lines go here: {problem}\n")
+            self._lost = True
+            sys.stderr.write(f"{self.format(record)}\n")
 
 
 def extras(record: logging.LogRecord) -> dict[str, object]:

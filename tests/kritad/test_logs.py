@@ -127,6 +127,24 @@ def test_a_file_that_cannot_be_opened_again_costs_nobody_his_life(
     assert not capsys.readouterr().err
 
 
+def test_while_the_disk_is_full_a_line_stays_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "k.log"
+    path.symlink_to("/dev/full")
+    logs.configure(Config.make(log_file=path, admin_token=SECRET))
+    log = logging.getLogger("kritad.test")
+    log.info("one")
+    log.info("%s", SECRET.decode())
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first.startswith("the log file is lost, lines go here: [Errno 28]")
+    assert [line.rpartition(": ")[2] for line in lines] == ["one", "***"]
+    path.unlink()
+    log.info("three")
+    assert path.read_text().rstrip().endswith("kritad.test: three")
+    assert not capsys.readouterr().err
+
+
 def test_configuring_again_replaces_the_first_setting_up(tmp_path: Path) -> None:
     configured(tmp_path / "a")
     configured(tmp_path / "b", log_format="json")
