@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.abc
 import subprocess
 import sys
 import types
@@ -11,6 +12,7 @@ import pytest
 
 import kritad
 from kritad import cli, config_text
+from kritad.__main__ import main
 from kritad.config import Config, load
 from kritad.settings import SETTINGS
 
@@ -201,3 +203,14 @@ def test_a_reader_that_leaves_early_causes_no_traceback() -> None:
     process.stdout.close()
     _, err = process.communicate(timeout=60)
     assert err == b""
+
+
+def test_ctrl_c_while_it_is_loaded_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(importlib.abc.MetaPathFinder):
+        def find_spec(self, fullname: str, *_: object) -> None:
+            if fullname == "kritad.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "kritad.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert main() == 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.abc
 import json
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from kritash import cli
+from kritash.__main__ import main
 from kritash.cli import __doc__ as cli_doc
 from kritash.exits import MEANINGS
 from tests.kritash.server import CLUSTER_ID, Cluster
@@ -386,3 +388,14 @@ def test_a_one_shot_imports_neither_the_prompt_nor_tables_nor_an_event_loop() ->
         [sys.executable, "-c", code], capture_output=True, env=environment(), check=True
     )
     assert done.stdout == b"\n"
+
+
+def test_ctrl_c_while_it_is_loaded_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(importlib.abc.MetaPathFinder):
+        def find_spec(self, fullname: str, *_: object) -> None:
+            if fullname == "kritash.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "kritash.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert main() == 130
