@@ -83,6 +83,7 @@ class Prompt:
             complete_while_typing=True,
             bottom_toolbar=lambda: toolbar(self._health.summary),
             style=_STYLE,
+            enable_suspend=True,  # Ctrl-Z, which would stand in the line otherwise
         )
 
     def _refresh(self) -> None:

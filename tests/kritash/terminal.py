@@ -19,7 +19,7 @@ from tests.kritash.screen import COLUMNS, Screen
 from tests.kritash.shell import environment
 
 PATIENCE_S = 20.0
-ENTER, TAB, CTRL_C, CTRL_D, UP = "\r", "\t", "\x03", "\x04", "\x1b[A"
+ENTER, TAB, CTRL_C, CTRL_D, CTRL_Z, UP = "\r", "\t", "\x03", "\x04", "\x1a", "\x1b[A"
 # What a program asks to learn the cursor's row; without an answer it has no toolbar.
 _WHERE_AM_I = b"\x1b[6n"
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07|\x1b[=>()][0-9A-B]?|\r")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.kritash.conftest import Shell
 from tests.kritash.server import Cluster
-from tests.kritash.terminal import CTRL_C, CTRL_D, ENTER, TAB, UP, Terminal
+from tests.kritash.terminal import CTRL_C, CTRL_D, CTRL_Z, ENTER, TAB, UP, Terminal
 from tests.kritash.test_cli import closed_port
 
 
@@ -38,6 +38,14 @@ def test_a_command_works_and_ctrl_d_leaves_with_0(terminal: Terminal) -> None:
     terminal.wait_for(">")
     terminal.type(CTRL_D)
     assert terminal.wait_for_exit() == 0
+
+
+def test_ctrl_z_is_for_the_shell_around_and_stands_in_no_line(terminal: Terminal) -> None:
+    terminal.type("ge")
+    terminal.wait_to_see("> ge")
+    terminal.type(CTRL_Z)  # which stops nothing here, where nobody could let it go on
+    terminal.type("t absent" + ENTER)
+    terminal.wait_for("there is no such key")
 
 
 @pytest.fixture
