@@ -65,7 +65,10 @@ def parse_many(text: str) -> tuple[Address, ...]:
     places = text.strip()
     if "://" in places:
         if not places.startswith(_SCHEME):
-            raise AddressError(f"{text!r} does not begin with {_SCHEME}")
+            raise AddressError(
+                f"{text!r} is a URL of something else",
+                hint="write HOST[:PORT][,HOST...], without http://",
+            )
         places = places.removeprefix(_SCHEME).removesuffix("/")
     found = [parse(place) for place in places.split(",") if place.strip()]
     if not found:
