@@ -100,7 +100,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     # Imported when it is needed: most starts make no mistake.
     import difflib
 
-    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'?" if close else ""
 
 

@@ -66,7 +66,8 @@ def read_token(path: str) -> str:
     try:
         token = Path(path).read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the token file {path}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise SettingsError(f"cannot read the token file {path}: {why}") from error
     if not token:
         raise SettingsError(f"the token file {path} is empty")
     return token

@@ -189,9 +189,10 @@ def test_administration_needs_the_token_and_a_yes(cluster: Cluster, tmp_path: Pa
 
 
 def test_a_token_file_that_cannot_be_read_stops_before_anything_is_sent(tmp_path: Path) -> None:
-    done = kritash("--token-file", str(tmp_path / "absent"), "get", "a")
+    file = tmp_path / "absent"
+    done = kritash("--token-file", str(file), "get", "a")
     assert done.code == 2
-    assert "cannot read the token file" in done.err
+    assert f"cannot read the token file {file}: No such file or directory\n" in done.err
 
 
 @pytest.mark.parametrize("nodes", [",", "host:99999", "::1:80"])

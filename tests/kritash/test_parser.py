@@ -82,6 +82,7 @@ def test_a_negative_number_is_a_value_and_no_option() -> None:
         ("gett a", 0, "unknown command 'gett'", "did you mean 'get'?"),
         ("clutser status", 0, "unknown command 'clutser'", "did you mean 'cluster'?"),
         ("key gte a", 4, "unknown command 'key gte'", "did you mean 'get'?"),
+        ("nosuch", 0, "unknown command 'nosuch'", "'help' lists the commands"),
         ("zzzz", 0, "unknown command 'zzzz'", "'help' lists the commands"),
         ("move", 0, "'move' needs one of: cancel, list, pause, resume", ""),
         ("node drian 3", 5, "unknown command 'node drian'", "did you mean 'drain'?"),
