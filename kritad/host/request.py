@@ -20,6 +20,12 @@ from krita.errors import DeadlineExceeded, KritaError, OutcomeUnknown, to_wire
 from krita.operations import OPERATIONS, Route
 from kritad.trail import Trail
 
+# What to do about a write of which nobody knows. Who comes by HTTP has no session, but may
+# have given it an idempotency key.
+IN_DOUBT = (
+    "read the key, or send it again with its session and sequence, or with its idempotency key"
+)
+
 # Operations whose key says which shard they are for. It may say another one later, when
 # that shard was split; what is for a shard by its number stays there.
 KEYED = frozenset(row.code for row in OPERATIONS.values() if row.route is Route.KEY)
@@ -85,7 +91,7 @@ class Request:
             self.fail(
                 OutcomeUnknown(
                     "the deadline passed while the write was being replicated",
-                    hint="read the key, or repeat the write with its session and sequence",
+                    hint=IN_DOUBT,
                 )
             )
         else:

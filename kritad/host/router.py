@@ -37,7 +37,7 @@ from kritad.buggify import buggify
 from kritad.host.clock import Clock
 from kritad.host.leaders import NO_NODE, LeaderTable
 from kritad.host.replica import Replica
-from kritad.host.request import KEYED, Request
+from kritad.host.request import IN_DOUBT, KEYED, Request
 from kritad.raft.errors import ProposalRefused, Refusal
 from kritad.trail import FORWARD, QUEUE
 
@@ -200,7 +200,7 @@ class Router:
                 request.fail(
                     OutcomeUnknown(
                         f"the connection to node {node} was lost while it had the write",
-                        hint="repeat the write with its session and sequence, or read the key",
+                        hint=IN_DOUBT,
                     )
                 )
             else:

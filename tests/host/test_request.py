@@ -48,6 +48,7 @@ def test_a_write_that_may_be_in_a_log_expires_as_unknown(where: str) -> None:
     one.expire()
     assert replies.one[0] == Status.UNKNOWN
     assert replies.outcome == Outcome.UNKNOWN
+    assert "idempotency key" in str(replies.one[1])  # what HTTP has in place of a session
 
 
 def test_a_read_expires_as_not_applied_wherever_it_is() -> None:
