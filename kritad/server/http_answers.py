@@ -242,12 +242,10 @@ def refusal_document(message: str, hint: str, error: str) -> dict[str, object]:
     return document
 
 
-OVERLOADED = answer_bytes(
-    503,
-    JSON,
-    json_bytes(
-        error_document(Busy("this node has as many connections as it takes (connections_max)"))
-    ),
-    NOT_NOW,
-    connection=b"Connection: close\r\n",
-)
+_CROWDED = Busy("this node has as many connections as it takes (connections_max)")
+
+
+def overloaded() -> bytes:
+    """The whole answer to a connection too many."""
+    document = json_bytes(error_document(_CROWDED))
+    return answer_bytes(503, JSON, document, NOT_NOW, connection=b"Connection: close\r\n")

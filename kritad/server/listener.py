@@ -24,7 +24,7 @@ from typing import Protocol
 import trio
 
 from kritad.server.cbor_server import CborConnection, CborServer
-from kritad.server.http_answers import OVERLOADED
+from kritad.server.http_answers import overloaded
 from kritad.server.http_server import HttpServer
 from kritad.server.interface import Database, Gatekeeper
 from kritad.server.limits import ServerLimits
@@ -228,7 +228,7 @@ class Server:
             return
         elif crowded:
             self._turned_away.inc("connections_max")
-            stream.send_now(OVERLOADED)
+            stream.send_now(overloaded())
             return
         else:
             handler = self._http.connection(stream, watched)

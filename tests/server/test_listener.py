@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import types
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from krita.operations import Op
+from kritad.server import http_answers
 from kritad.server.limits import ServerLimits, fit_descriptors
 from kritad.server.listener import bind
 from tests.server.raw import ask, cbor, http, is_alive, request
@@ -79,7 +81,10 @@ async def test_running_out_of_descriptors_is_survived(
         assert counted in node.service.metrics.render()
 
 
-async def test_an_http_client_too_many_is_told_so_and_the_next_is_served() -> None:
+async def test_an_http_client_too_many_is_told_so_and_the_next_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_answers, "time", types.SimpleNamespace(time=lambda: 1e9))
     async with running(ServerLimits(connections_max=2, connections_reserved=1)) as node:
         async with http(node), http(node):
             await until(lambda: node.server.connection_count == 2)
@@ -87,6 +92,7 @@ async def test_an_http_client_too_many_is_told_so_and_the_next_is_served() -> No
             assert crowded.code == 503
             assert "connections_max" in str(crowded.document["message"])
             assert "retry-after" in crowded.headers
+            assert crowded.headers["date"] == "Sun, 09 Sep 2001 01:46:40 GMT"
         await node.until_quiet()
         assert await is_alive(node)
 
