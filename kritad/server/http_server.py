@@ -27,6 +27,7 @@ from kritad.server.http_answers import (
     CONTINUE,
     JSON,
     NOT_APPLIED,
+    NOT_NOW,
     answer_bytes,
     json_bytes,
     refusal_document,
@@ -34,7 +35,7 @@ from kritad.server.http_answers import (
 from kritad.server.http_exchange import Exchange
 from kritad.server.http_routes import Routes
 from kritad.server.http_stream import Sink
-from kritad.server.http_wire import HttpRefusal, HttpRequest, HttpWire, Phase
+from kritad.server.http_wire import Bodies, HttpRefusal, HttpRequest, HttpWire, Phase
 from kritad.server.interface import Database, Gatekeeper
 from kritad.server.limits import ServerLimits
 from kritad.server.watchdog import Watched
@@ -58,6 +59,7 @@ class HttpServer:
         self.database = database
         self.gatekeeper = gatekeeper
         self.limits = limits
+        self.bodies = Bodies(limits.bodies_bytes_max)
         self.routes = Routes(limits, database.metrics)
 
     def connection(self, stream: Stream, watched: Watched) -> HttpConnection:
@@ -72,7 +74,7 @@ class HttpConnection:
         self._server = server
         self._stream = stream
         self._watched = watched
-        self._wire = HttpWire(server.limits)
+        self._wire = HttpWire(server.limits, server.bodies)
         self._expected = (1, Phase.HEAD)  # which head or body the deadline is for
         self._pending: list[Exchange] = []
         self._output: list[bytes] = []
@@ -93,14 +95,17 @@ class HttpConnection:
     async def run(self, data: bytes) -> None:
         """Serve what came first and all that follows. Raises OSError when it breaks."""
         self._arrived = data
-        while True:
-            with trio.CancelScope() as self._reading:
-                await self._serve()
-            if not self._output:
-                return
-            await self._flush()  # what did not fit of an answer
-            if self._closing:
-                return
+        try:
+            while True:
+                with trio.CancelScope() as self._reading:
+                    await self._serve()
+                if not self._output:
+                    return
+                await self._flush()  # what did not fit of an answer
+                if self._closing:
+                    return
+        finally:
+            self._wire.release()
 
     async def _serve(self) -> None:
         """Read and answer until the end, or until an answer that somebody else has sent did
@@ -320,7 +325,7 @@ class HttpConnection:
             refusal.code,
             JSON,
             json_bytes(refusal_document(refusal.message, refusal.hint, refusal.error)),
-            NOT_APPLIED,
+            NOT_NOW if refusal.code == 503 else NOT_APPLIED,
             connection=_CLOSE,
             head_only=self._wire.head_only,
         )

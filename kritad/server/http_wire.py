@@ -8,7 +8,8 @@ Sans-IO: ``receive`` bytes, then read ``requests``, ``refusal``, ``phase``. Rule
   on an upgrade are refused (§6.3, §11.2, smuggling).
 * Lines end in CRLF, headers are not folded (§2.2, §5.2).
 * HTTP/1.1 has exactly one Host, which could be one; nothing has two (§3.2).
-* URL, head, number of headers and body are bounded, before they are stored.
+* URL, head, number of headers and body are bounded, before they are stored, and so are the
+  bodies of all connections together.
 * After a refusal not one more byte is looked at, whatever it was meant to be.
 * What was complete before the refusal is answered first.
 
@@ -72,11 +73,20 @@ class HttpRequest:
         return self.method in _SAFE
 
 
-class HttpWire:
-    """One connection's requests, as they come in."""
+@define
+class Bodies:
+    """How much more of large bodies may be held, by all connections that share this."""
 
-    def __init__(self, limits: ServerLimits) -> None:
+    left: int
+
+
+class HttpWire:
+    """One connection's requests, as they come in. ``release`` it when the connection ends."""
+
+    def __init__(self, limits: ServerLimits, bodies: Bodies | None = None) -> None:
         self.limits = limits
+        self._bodies = bodies or Bodies(limits.bodies_bytes_max)
+        self._held_bytes = 0  # of them, by the body that is being received
         self.requests: deque[HttpRequest] = deque()
         self.refusal: HttpRefusal | None = None
         self.phase = Phase.IDLE
@@ -196,10 +206,28 @@ class HttpWire:
         self._body_bytes += len(body)
         if self._body_bytes > self._body_bytes_max:
             raise self._body_too_large()
+        self._hold(self._body_bytes - self.limits.body_free_bytes)
         self._body.append(body)
+
+    def _hold(self, wanted: int) -> None:
+        more = wanted - self._held_bytes
+        if more <= 0:
+            return
+        if more > self._bodies.left:
+            raise HttpRefusal(
+                503, "too many large bodies are on their way to this node", error="busy"
+            )
+        self._bodies.left -= more
+        self._held_bytes = wanted
+
+    def release(self) -> None:
+        """The body is whole, or will not be."""
+        self._bodies.left += self._held_bytes
+        self._held_bytes = 0
 
     def on_message_complete(self) -> None:
         self.phase = Phase.IDLE
+        self.release()
         self.expects_continue = False
         path, _, query = self._url.partition(b"?")
         keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()

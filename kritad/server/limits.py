@@ -57,6 +57,12 @@ class ServerLimits:
     head_bytes_max: int = field(default=32 << 10, validator=_positive)  # the URL included
     headers_max: int = field(default=100, validator=_positive)
 
+    # Of HTTP bodies that are being received, on all connections together. A stranger needs no
+    # token to send one, and connections_max of them would be gigabytes. What is within the
+    # first bytes of each is not counted: a crowd of large ones keeps out no small one.
+    bodies_bytes_max: int = field(default=256 << 20, validator=_positive)
+    body_free_bytes: int = field(default=64 << 10, validator=_positive)
+
     requests_in_flight_max: int = field(default=REQUESTS_IN_FLIGHT_MAX, validator=_positive)
     # Polls for changes wait for as long as nothing happens. Counted with the others they kept
     # a client that watches much from being heard at all.

@@ -133,6 +133,11 @@ class Server:
         return [listening.address for listening in self._listening]
 
     @property
+    def bodies_left(self) -> int:
+        """How many bytes more of large HTTP bodies are taken, before some of them are whole."""
+        return self._http.bodies.left
+
+    @property
     def connection_count(self) -> int:
         """How many connections are open, of any kind."""
         return len(self._handlers)

@@ -148,6 +148,29 @@ async def test_the_refusal_of_a_large_body_arrives_although_the_client_goes_on_s
         assert await is_alive(node)
 
 
+async def test_large_bodies_on_their_way_are_bounded_together_and_keep_out_no_small_one() -> None:
+    limits = ServerLimits(bodies_bytes_max=1500, body_free_bytes=100)
+    head = b"PUT /v1/kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: 1200\r\n\r\n"
+    async with running(limits) as node, http(node) as first:
+        await first.send(head + b"x" * 1100)
+        async with http(node) as second:
+            await until(lambda: node.server.bodies_left == 500)
+            await second.send(head + b"x" * 700)
+            refused = await second.answer()
+            assert (refused.code, refused.document["code"]) == (503, "busy")
+            assert (refused.document["outcome"], "retry-after" in refused.headers) == (
+                "not applied",
+                True,
+            )
+        assert await is_alive(node)
+        await first.send(b"x" * 100)
+        assert (await first.answer()).code == 201
+        async with http(node) as third:
+            await third.send(head + b"x" * 1199)
+            await until(lambda: node.server.bodies_left < 1500)
+        await until(lambda: node.server.bodies_left == 1500)
+
+
 async def test_http_1_0_is_closed_after_the_answer_unless_it_asks_otherwise() -> None:
     async with running() as node:
         async with http(node) as raw:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kritad.server.http_wire import HttpWire, Phase
+from kritad.server.http_wire import Bodies, HttpWire, Phase
 from kritad.server.limits import ServerLimits
 
 LIMITS = ServerLimits(value_bytes_max=1000)
@@ -257,3 +257,22 @@ def test_it_is_known_that_a_client_waits_for_a_100() -> None:
     wire.receive(b"x")
     assert not wire.expects_continue
     assert len(wire.requests) == 1
+
+
+def test_large_bodies_are_bounded_together_and_small_ones_are_not_counted() -> None:
+    limits = ServerLimits(bodies_bytes_max=1500, body_free_bytes=100)
+    bodies = Bodies(limits.bodies_bytes_max)
+    head = b"PUT /v1/kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+    wires = [HttpWire(limits, bodies) for _ in range(3)]
+    wires[0].receive(head % 1200 + b"x" * 1100)
+    wires[1].receive(head % 1200 + b"x" * 600)
+    assert bodies.left == 0
+    wires[1].receive(b"x")
+    assert wires[1].refusal is not None
+    assert (wires[1].refusal.code, wires[1].refusal.error) == (503, "busy")
+    wires[2].receive(head % 100 + b"x" * 100)
+    assert len(wires[2].requests) == 1
+    wires[1].release()
+    wires[0].receive(b"x" * 100)
+    assert wires[0].requests[0].body == b"x" * 1200
+    assert bodies.left == 1500
