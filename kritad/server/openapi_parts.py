@@ -11,6 +11,7 @@ from kritad.server.openapi_schemas import (
     REVISION,
     SECONDS,
     TEXT,
+    TOKEN,
     TTL,
     Schema,
     constant,
@@ -57,7 +58,7 @@ PARAMETERS: dict[str, Schema] = {
         "Krita-Min-Revision", REVISION, "of a stale read: at least as new as that"
     ),
     "at": query("at", TEXT, "as it was then: ISO 8601, or seconds since 1970"),
-    "at_revision": query("at_revision", REVISION, "as it was then: a revision of the shard"),
+    "at_revision": query("at_revision", TOKEN, "as it was then: a revision of the shard"),
     "wait": query(
         "wait", {"type": "number", "minimum": 0, "maximum": 600},
         "answer when the key has changed, or after so many seconds with 304",

@@ -16,7 +16,7 @@ from kritad.server.http_answers import error_name_of
 from kritad.server.http_routes import Methods, Routes
 from kritad.server.limits import ServerLimits
 from kritad.server.openapi import DOCUMENT, PATHS
-from kritad.server.openapi_parts import ERRORS
+from kritad.server.openapi_parts import ERRORS, PARAMETERS
 from kritad.server.openapi_schemas import LEASE, SCHEMAS
 from tests.server.raw import ask, request
 from tests.server.service import running
@@ -79,6 +79,14 @@ def test_every_address_says_what_an_error_looks_like_that_it_does_not_name() -> 
 @pytest.mark.parametrize("lease", [1, 10**17, 10**18, LEASE_LIMIT - 1])
 def test_every_lease_that_the_server_may_choose_fits_the_document(lease: int) -> None:
     assert re.fullmatch(str(LEASE["pattern"]), str(lease))
+
+
+def test_what_has_to_be_more_than_nothing_is_so_in_the_document() -> None:
+    retain: Any = PATHS["/v1/retention"]["put"]
+    keep = next(each for each in retain["parameters"] if each.get("name") == "keep")
+    at_revision: Any = PARAMETERS["at_revision"]
+    assert keep["schema"]["minimum"] > 0
+    assert at_revision["schema"]["minimum"] > 0
 
 
 def test_a_revision_that_nobody_knows_fits_the_document() -> None:
