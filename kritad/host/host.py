@@ -396,7 +396,7 @@ class Host:
         now, wall_ms = self.clock.monotonic_ms(), self.clock.wall_ms()
         for replica in self.replicas.values():
             replica.raft.tick()
-            replica.note_time(now, wall_ms, self.settings.tick_ms)
+            replica.note_time(now, wall_ms)
             replica.end_polls(now)
             replica.end_waits(now)
             if replica.raft.has_ready:

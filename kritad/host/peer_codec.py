@@ -38,9 +38,9 @@ from kritad.raft.messages import (
 from kritad.raft.records import CorruptRecord, pack_run, unpack_run
 from kritad.raft.types import EntryKind
 
-# In the flat array: kind (0 heartbeat, 1 its answer, 2 accepted append), shard,
-# sender, recipient, term, index (what is committed, 0, what is acknowledged), read
-# sequence. A kind that only a newer version knows is passed over.
+# In the flat array: kind (0 heartbeat, 1 its answer, 2 accepted append, 3 heartbeat to one that
+# is behind), shard, sender, recipient, term, index (what is committed, 0, what is acknowledged,
+# what is committed), read sequence. A kind that only a newer version knows is passed over.
 _STRIDE = 7
 
 _NUMBER_MAX = (1 << 63) - 1  # what SQLite keeps
@@ -102,7 +102,8 @@ def encode_messages(messages: Iterable[Message]) -> bytes:
     rows: list[list[object]] = []
     for m in messages:
         if type(m) is Heartbeat:
-            flat += (0, m.shard, m.sender, m.recipient, m.term, m.commit, m.read_sequence)
+            kind = 3 if m.behind else 0
+            flat += (kind, m.shard, m.sender, m.recipient, m.term, m.commit, m.read_sequence)
         elif type(m) is HeartbeatReply:
             flat += (1, m.shard, m.sender, m.recipient, m.term, 0, m.read_sequence)
         elif type(m) is AppendReply and m.accepted and not (m.hint_index or m.hint_term):
@@ -129,8 +130,8 @@ def _flat_messages(flat: list[Any]) -> list[Message]:
             messages.append(AppendReply(shard, sender, recipient, term, True, index, 0, 0, read))
         elif kind == 1:
             messages.append(HeartbeatReply(shard, sender, recipient, term, read))
-        elif kind == 0:
-            messages.append(Heartbeat(shard, sender, recipient, term, index, read))
+        elif kind in (0, 3):
+            messages.append(Heartbeat(shard, sender, recipient, term, index, read, kind == 3))
     return messages
 
 

@@ -81,7 +81,10 @@ class Replica:
         self.id = raft.replica
         self.marks = LogMarks()
         self.split_proposed = (0, 0)  # term, index of the newest SPLIT (host/splitting.py)
-        self.leader_heard_ms: float | None = None  # for staleness; None: not yet
+        self.fresh_ms: float | None = None  # what is applied had all of then; None: not known
+        self._told_seen = raft.told
+        self._told: tuple[int, float] | None = None  # a commit index to reach, told when
+        self._noted_ms: float | None = None  # the last tick
         self._on_role = on_role
         self._requeue = requeue
         self._misplaced = misplaced
@@ -282,23 +285,30 @@ class Replica:
         because the replica is poisoned, or no voter: one that is still being filled
         hears its leader as well as any, and has next to nothing.
 
-        NB: a follower counts from when it last heard its leader. What the leader has
-        committed since it sent that, and a backlog of the log, are not in the number;
-        a commit index that is not cut to the follower's log would put them in.
+        NB: the way of the leader's word is not in it. Nor is it that another one may have been
+        elected behind a cut in the network: an old leader, and those that hear it, find that out
+        within two election timeouts.
         """
         if self.raft.poisoned or self.id not in self.raft.configuration.voters:
             return None
-        if self.leader_heard_ms is None:  # not since we started: by the shard's own clock
+        if self.fresh_ms is None:  # not since we started: by the shard's own clock
             return max(0, clock.wall_ms() - self.state.clock_ms)
-        return max(0, int(clock.monotonic_ms() - self.leader_heard_ms))
+        return max(0, int(clock.monotonic_ms() - self.fresh_ms))
 
-    def note_time(self, now_ms: float, wall_ms: int, tick_ms: int) -> None:
-        """Called on each tick: notes what time it is, and when this replica last knew of its
-        leader and had applied all that it knew to be committed."""
+    def note_time(self, now_ms: float, wall_ms: int) -> None:
+        """Called on each tick: notes what time it is, and since when nothing is missing here.
+
+        What was heard since the last tick counts as heard then: the process may have been
+        stopped since. While what is committed is not applied here, its moment is kept: under
+        load there is always something newer.
+        """
         raft = self.raft
         self.state.wall_ms = wall_ms
-        if raft.leader and self.state.index >= raft.commit:
-            self.leader_heard_ms = now_ms - raft.elapsed * tick_ms
+        if raft.told != self._told_seen and self._told is None and self._noted_ms is not None:
+            self._told_seen, self._told = raft.told, (raft.told_commit, self._noted_ms)
+        if self._told is not None and self.state.index >= self._told[0]:
+            self.fresh_ms, self._told = self._told[1], None
+        self._noted_ms = now_ms
 
     def answer_read(self, request: Request, staleness_ms: int | None) -> None:
         """Read the key now. ``staleness_ms`` None: the read is linearizable."""

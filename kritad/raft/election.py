@@ -75,6 +75,7 @@ def check_quorum(raft: RaftState) -> None:
     for progress in raft.progress.values():
         progress.recent_active = progress.heard
         progress.heard = False
+    raft.note_commit(max(raft.log.commit, raft.term_start))
 
 
 def hears_leader(raft: RaftState) -> bool:
@@ -262,6 +263,7 @@ def become_leader(raft: RaftState) -> None:
         own.note_match(raft.ledger.durable_index)
         own.become_replicate()
     append_own(raft, EntryKind.NOOP, b"")
+    raft.note_commit(raft.term_start)  # what earlier leaders have committed is below
 
 
 def transfer(raft: RaftState, target: int) -> None:

@@ -43,6 +43,7 @@ def on_append(raft: RaftState, message: Append) -> None:
         log.append(entries)
     if message.commit > log.commit:
         log.commit_to(max(log.commit, min(message.commit, last)))
+    _note_told(raft, message.commit)
     _acknowledge(raft, message.sender, last, message.read_sequence)
 
 
@@ -126,9 +127,18 @@ def on_heartbeat(raft: RaftState, message: Heartbeat) -> None:
     if message.commit > log.last_index:
         raise LogLost(f"commit index {message.commit}, the log ends at {log.last_index}")
     log.commit_to(message.commit)
+    if not message.behind:
+        _note_told(raft, message.commit)
     raft.send(
         HeartbeatReply(raft.shard, raft.replica, message.sender, raft.term, message.read_sequence)
     )
+
+
+def _note_told(raft: RaftState, commit: int) -> None:
+    """The leader says that no more than this is committed. It does not know that before it has
+    committed an entry of its own term: what was acknowledged of earlier ones may be above."""
+    if raft.log.term(commit) == raft.term:
+        raft.note_commit(commit)
 
 
 def on_snapshot_installed(raft: RaftState, message: SnapshotInstalled) -> None:

@@ -92,6 +92,7 @@ class Heartbeat(Message):
 
     commit: int
     read_sequence: int
+    behind: bool = False  # more is committed than ``commit`` says
 
 
 @attrs.define

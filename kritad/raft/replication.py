@@ -174,7 +174,13 @@ def send_heartbeat(raft: RaftState, progress: Progress) -> None:
     progress.commit_sent = max(progress.commit_sent, commit)
     raft.send(
         Heartbeat(
-            raft.shard, raft.replica, progress.replica, raft.term, commit, raft.reads.sequence
+            raft.shard,
+            raft.replica,
+            progress.replica,
+            raft.term,
+            commit,
+            raft.reads.sequence,
+            commit < raft.log.commit,
         )
     )
 

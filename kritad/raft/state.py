@@ -42,6 +42,10 @@ class RaftState:
         self.leader = NOBODY  # of the present term, as far as known
         self.elapsed = 0  # ticks since a leader was heard; a leader: since check-quorum
         self.timeout_ticks = 0
+        # For the age of what is read here (host/replica.py): how often it was heard how much is
+        # committed in all, and what was heard last. A leader hears it of its check-quorums.
+        self.told = 0
+        self.told_commit = 0
         self.votes: dict[int, bool] = {}  # (pre-)candidate only
         self.outbox = Ready()  # what the next ready() hands out
         self.reads = ReadQueue()
@@ -102,6 +106,11 @@ class RaftState:
         return self.log.configuration_index <= self.log.commit
 
     # --- what every rule needs --------------------------------------------
+
+    def note_commit(self, index: int) -> None:
+        """No more than that is committed in all, as far as the leader knows."""
+        self.told += 1
+        self.told_commit = index
 
     def send(self, message: Message) -> None:
         """Sends at once if its term is durable, else after the save that makes it so."""

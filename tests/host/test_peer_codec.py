@@ -45,7 +45,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(VoteReply, *head, st.booleans()),
     st.builds(Append, *head, numbers, numbers, numbers, numbers, entries),
     st.builds(AppendReply, *head, st.booleans(), numbers, numbers, numbers, numbers),
-    st.builds(Heartbeat, *head, numbers, numbers),
+    st.builds(Heartbeat, *head, numbers, numbers, st.booleans()),
     st.builds(HeartbeatReply, *head, numbers),
     st.builds(TimeoutNow, *head),
 )

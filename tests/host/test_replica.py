@@ -342,27 +342,72 @@ def test_every_change_of_role_term_or_leader_is_told_once(node: LoneNode) -> Non
     assert node.world.roles == told + 1
 
 
-def test_staleness_counts_from_when_the_leader_was_heard(node: LoneNode) -> None:
-    replica, clock = node.replica, node.clock
-    node.step(Heartbeat(SHARD, 2, 1, 5, 0, 0))
-    replica.note_time(clock.monotonic_ms(), clock.wall_ms(), 50)
-    assert replica.staleness_ms(clock) == 0
+def pass_tick(node: LoneNode, ms: int = 50) -> None:
+    node.clock.advance(ms)
+    node.raft.tick()
+    node.replica.note_time(node.clock.monotonic_ms(), node.clock.wall_ms())
+
+
+def hear_of_one_entry(node: LoneNode) -> None:
+    node.step(Append(SHARD, 2, 1, 5, 0, 0, 1, 0, [Entry(1, 5, EntryKind.NOOP, b"")]))
+    node.settle()
+
+
+def test_staleness_counts_from_the_tick_before_the_leader_was_heard(node: LoneNode) -> None:
+    pass_tick(node)
+    hear_of_one_entry(node)
+    pass_tick(node)
+    assert node.replica.staleness_ms(node.clock) == 50
     for _ in range(5):
-        clock.advance(50)
-        node.raft.tick()
-        replica.note_time(clock.monotonic_ms(), clock.wall_ms(), 50)
-    assert replica.staleness_ms(clock) == 250
+        pass_tick(node)
+    assert node.replica.staleness_ms(node.clock) == 300
+    node.step(Heartbeat(SHARD, 2, 1, 5, 1, 0))
+    pass_tick(node)
+    assert node.replica.staleness_ms(node.clock) == 50
+
+
+def test_the_time_for_which_a_process_was_stopped_is_in_its_staleness(node: LoneNode) -> None:
+    pass_tick(node)
+    hear_of_one_entry(node)
+    pass_tick(node)
+    node.clock.advance(5_000)
+    node.step(Heartbeat(SHARD, 2, 1, 5, 1, 0))  # sent long ago, for all that is known
+    pass_tick(node, 0)
+    assert node.replica.staleness_ms(node.clock) == 5_000
 
 
 def test_a_follower_that_has_not_applied_what_is_committed_is_not_fresh(node: LoneNode) -> None:
-    replica, clock = node.replica, node.clock
-    entries = [Entry(1, 5, EntryKind.NOOP, b"")]
-    node.step(Append(SHARD, 2, 1, 5, 0, 0, 1, 0, entries))
-    replica.note_time(clock.monotonic_ms(), clock.wall_ms(), 50)
-    assert replica.leader_heard_ms is None
+    pass_tick(node)
+    node.step(Append(SHARD, 2, 1, 5, 0, 0, 1, 0, [Entry(1, 5, EntryKind.NOOP, b"")]))
+    pass_tick(node)
+    assert node.replica.fresh_ms is None
     node.settle()
-    replica.note_time(clock.monotonic_ms(), clock.wall_ms(), 50)
-    assert replica.staleness_ms(clock) == 0
+    pass_tick(node)
+    assert node.replica.staleness_ms(node.clock) == 100
+
+
+def test_a_follower_whose_log_lacks_what_is_committed_is_not_fresh(node: LoneNode) -> None:
+    pass_tick(node)
+    hear_of_one_entry(node)
+    pass_tick(node)
+    node.step(Heartbeat(SHARD, 2, 1, 5, 1, 0, behind=True))
+    pass_tick(node)
+    node.step(Append(SHARD, 2, 1, 5, 1, 5, 9, 0, []))
+    node.settle()
+    pass_tick(node)
+    assert node.replica.staleness_ms(node.clock) == 150
+
+
+def test_a_new_leader_makes_nobody_fresh_before_it_has_committed_in_its_term(
+    node: LoneNode,
+) -> None:
+    pass_tick(node)
+    hear_of_one_entry(node)
+    pass_tick(node)
+    node.step(Heartbeat(SHARD, 3, 1, 6, 1, 0))
+    node.settle()
+    pass_tick(node)
+    assert node.replica.staleness_ms(node.clock) == 100
 
 
 def test_without_having_heard_a_leader_the_shards_own_clock_tells_the_age(node: LoneNode) -> None:

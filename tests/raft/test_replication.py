@@ -212,6 +212,21 @@ def test_a_heartbeat_never_names_a_commit_index_the_follower_may_lack() -> None:
     assert beats == {2: 2, 3: 0}
 
 
+def test_a_heartbeat_says_whether_more_is_committed_than_the_follower_has() -> None:
+    lone = _leading()
+    lone.raft.propose(b"x")
+    lone.flush()
+    lone.ack(2, 2)
+    beats = {beat.recipient: beat.behind for beat in only(lone.tick(2), Heartbeat)}
+    assert beats == {2: False, 3: True}
+
+
+def test_a_new_leader_does_not_know_what_is_committed_before_it_has_committed_itself() -> None:
+    lone = Lone(boot_of())
+    lone.lead(2)
+    assert lone.raft.commit < lone.raft.told_commit == lone.raft.term_start
+
+
 def test_too_much_uncommitted_is_refused_until_it_is_committed() -> None:
     lone = _leading(uncommitted_bytes_max=1000)
     for _ in range(8):

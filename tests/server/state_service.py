@@ -88,7 +88,7 @@ class Host:
             has_room=lambda: True,
             look_bytes=1 << 30,
         )
-        self.replica.leader_heard_ms = None
+        self.replica.fresh_ms = None
         self.replicas = {SHARD: self.replica}
         self.view = SimpleNamespace(
             shards={SHARD: None}, data_shards=[SimpleNamespace(shard=SHARD)]
