@@ -392,6 +392,11 @@ def decision_lines(decision: Decision) -> Iterator[str]:
         )
     if decision.gone:
         yield f"NOT recovered, nothing sound is left of them: shards {_listed(decision.gone)}"
+    for lo, hi in decision.unheld:
+        yield (
+            f"NOT recovered, none of these nodes has them: the keys from {lo:08x} to {hi:08x} on"
+            " the ring; nobody answers them then, whatever is found later"
+        )
     yield "lost is every write that was acknowledged behind these entries by lost nodes alone;"
     yield "how many those are, nobody can tell any more"
 

@@ -39,12 +39,20 @@ def without_majority(checkup: Checkup) -> Iterator[Finding]:
         if shard.majority_lost:
             by_down.setdefault(tuple(sorted(shard.down)), []).append(shard)
     for down, shards in by_down.items():
-        places = " and ".join(_place(checkup, node) for node in down)
         yield Finding(
             Urgency.NOW, "majority-lost", _majority_lost(shards, down), _effect(shards),
-            what_to_do=f"start {places}; if they are gone for good, stop the nodes that are left, "
-            "and `kritad recover --plan --data_dir DIR` on each of them says what can be saved",
+            what_to_do=f"{_way_back(checkup, down)}stop the nodes that are left, and "
+            "`kritad recover --plan --data_dir DIR` on each of them says what can be saved",
         )  # fmt: skip
+
+
+def _way_back(checkup: Checkup, down: Sequence[int]) -> str:
+    """What is to be known and tried before another recovery."""
+    gone = [node for node in down if node in checkup.given_up]
+    places = " and ".join(_place(checkup, node) for node in down if node not in gone)
+    lost = f"{_nodes(gone)} may not come back, for the cluster was recovered without; "
+    start = f"start {places}; if they are gone for good, "
+    return (lost if gone else "") + (start if places else "")
 
 
 def _majority_lost(shards: Sequence[Shard], down: Sequence[int]) -> str:
@@ -54,8 +62,11 @@ def _majority_lost(shards: Sequence[Shard], down: Sequence[int]) -> str:
             f"{_name(shards[0])} has lost its majority: {len(down)} of its {replicas} cannot be "
             "reached"
         )
-    nodes = " and ".join(f"node {node}" for node in down)
-    return f"{_names(shards)} have lost their majority: {nodes} cannot be reached"
+    return f"{_names(shards)} have lost their majority: {_nodes(down)} cannot be reached"
+
+
+def _nodes(numbers: Sequence[int]) -> str:
+    return " and ".join(f"node {number}" for number in numbers)
 
 
 def _names(shards: Sequence[Shard]) -> str:

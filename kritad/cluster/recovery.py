@@ -26,12 +26,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from itertools import accumulate
 from typing import Any
 
 import attrs
 
 from krita.errors import BadRequest
-from krita.ring import META_SHARD
+from krita.ring import META_SHARD, RING_SIZE
 from kritad.cluster.meta_recovery import FoundShard
 from kritad.raft.configuration import decode_configuration, encode_configuration
 from kritad.raft.types import Configuration
@@ -161,6 +162,15 @@ class Decision:
         return tuple(each.shard for each in self.found if each.shard not in known)
 
     @property
+    def unheld(self) -> tuple[tuple[int, int], ...]:
+        """The arcs of which no survivor has a replica, as far as that is known: a replica whose
+        arc is not may have any of them."""
+        arcs = sorted(each.arc or (0, RING_SIZE) for each in self.found)
+        reached = accumulate((hi for _, hi in arcs), max, initial=0)
+        starts = [*(lo for lo, _ in arcs), RING_SIZE]
+        return tuple((end, lo) for end, lo in zip(reached, starts, strict=True) if end < lo)
+
+    @property
     def digest(self) -> str:
         """Eight hex digits: the same on all survivors, or they do not agree."""
         forced = [
@@ -246,7 +256,7 @@ def decide(
             gone.append(shard)  # a replica that nobody had sent anything yet
     if not forced:
         raise RecoveryRefused(
-            f"nothing to recover: of each shard a majority is on nodes {_listed(kept)}",
+            f"nothing to recover: nodes {_listed(kept)} have the majority of all that they have",
             "start them, and the cluster goes on by itself",
         )
     return Decision(

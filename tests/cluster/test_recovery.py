@@ -10,6 +10,7 @@ from itertools import takewhile
 import attrs
 import pytest
 
+from krita.ring import RING_SIZE
 from kritad.cluster.meta_recovery import FoundShard
 from kritad.cluster.recovery import (
     TERM_STEP,
@@ -189,6 +190,22 @@ def test_the_meta_shard_is_told_what_is_on_the_disks_by_the_logs_that_go_on() ->
         FoundShard(5, (8, 16), ()),
         FoundShard(7, None, ()),
     )
+
+
+@pytest.mark.parametrize(
+    ("arcs", "unheld"),
+    [
+        ([(0, 8), (8, RING_SIZE)], ()),
+        ([(0, 8), (16, RING_SIZE)], ((8, 16),)),
+        ([(4, 64), (8, 32)], ((0, 4), (64, RING_SIZE))),
+        ([(0, 8), None], ()),
+    ],
+)
+def test_the_decision_knows_which_keys_no_survivor_has(
+    arcs: list[tuple[int, int] | None], unheld: tuple[tuple[int, int], ...]
+) -> None:
+    shards = [attrs.evolve(replica(3, 9, shard=n), arc=arc) for n, arc in enumerate(arcs, 1)]
+    assert decide([node(3, *shards)], [3]).unheld == unheld
 
 
 def test_the_record_says_who_may_not_come_back() -> None:

@@ -236,6 +236,15 @@ def test_a_majority_that_is_there_needs_no_recovery(tmp_path: Path) -> None:
     assert "nothing to recover" in done.text
 
 
+def test_the_plan_says_which_keys_none_of_the_survivors_has(tmp_path: Path) -> None:
+    path = make_store(tmp_path / "left", 3, 5)
+    with closing(RaftDatabase.open(path / "raft.db")) as raft_db:
+        raft_db.remove_replica(1, 30)
+    done = run("--plan", "--data_dir", path, "--keep=3")
+    assert done.status == 0, done.text
+    assert "none of these nodes has them: the keys from 00000000 to 100000000" in done.text
+
+
 def test_damage_stops_it_unless_the_damaged_shard_is_left_out(stores: dict[int, Path]) -> None:
     path = stores[3] / "raft.db"
     with closing(RaftDatabase.open(path)) as raft_db:

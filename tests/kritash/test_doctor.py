@@ -252,6 +252,16 @@ def test_a_lost_majority_does_not_ask_for_a_node_whose_address_is_taken() -> Non
     assert "start node 2 (10.0.0.2:8080) and node 3 with its old directory" in what_to_do
 
 
+def test_a_lost_majority_does_not_ask_for_nodes_that_a_recovery_has_given_up() -> None:
+    what_to_do = one("majority-lost", found(lose_majority, given_up=[2])).what_to_do
+    assert what_to_do.startswith(
+        "node 2 may not come back, for the cluster was recovered without; start node 3"
+    )
+    what_to_do = one("majority-lost", found(lose_majority, given_up=[2, 3])).what_to_do
+    assert "node 2 and node 3 may not come back" in what_to_do
+    assert "start" not in what_to_do
+
+
 @pytest.mark.parametrize(
     ("shards", "names"),
     [(8, "0, 1, 2, 3, 4, 5, 6, 7, 8"), (16, "0, 1, 2, 3, 4, 5, 6, 7 and 9 more")],
