@@ -124,6 +124,9 @@ def test_two_leaders_of_one_term_poison() -> None:
     raft.step(Heartbeat(SHARD, 2, 1, 1, 0, 0))
     raft.step(Heartbeat(SHARD, 3, 1, 1, 0, 0))
     assert "both lead term 1" in raft.poisoned
+    leader = Lone(boot_of()).lead(2)
+    with pytest.raises(InvariantBroken, match="replica 3 leads term 1 too"):
+        leader.step(Heartbeat(SHARD, 3, 1, 1, 0, 0))
 
 
 def test_in_tests_a_broken_invariant_is_raised() -> None:

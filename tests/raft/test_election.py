@@ -5,9 +5,17 @@ from __future__ import annotations
 import pytest
 
 from kritad.raft.core import ProposalRefused, Refusal
-from kritad.raft.messages import Append, PreVote, TimeoutNow, Vote, VoteReply
-from kritad.raft.types import Role
-from tests.raft.cluster import SHARD, Cluster
+from kritad.raft.messages import (
+    Append,
+    Heartbeat,
+    PreVote,
+    PreVoteReply,
+    TimeoutNow,
+    Vote,
+    VoteReply,
+)
+from kritad.raft.types import Configuration, Role
+from tests.raft.cluster import SHARD, Cluster, configuration_entry
 from tests.raft.lone import Lone, boot_of, one, only
 
 
@@ -80,6 +88,17 @@ def test_a_leader_that_hears_no_majority_steps_down_in_its_term() -> None:
     assert (raft.role, raft.term, raft.vote) == (Role.FOLLOWER, 1, 1)
 
 
+def test_a_new_leader_has_a_whole_election_timeout_to_hear_its_followers() -> None:
+    lone = Lone(boot_of())
+    lone.raft.campaign()
+    lone.flush()
+    lone.step(PreVoteReply(SHARD, 2, 1, 1, True))
+    lone.tick(9)  # its votes are long in coming
+    lone.step(VoteReply(SHARD, 2, 1, 1, True))
+    lone.tick(9)
+    assert lone.raft.role is Role.LEADER
+
+
 def test_a_leader_that_hears_a_majority_stays() -> None:
     lone = Lone(boot_of())
     raft = lone.lead(2)
@@ -117,6 +136,102 @@ def test_an_isolated_replica_does_not_raise_its_term() -> None:
     assert (cluster.leader().replica, cluster[3].leader) == (1, 1)
 
 
+def test_a_leader_that_gave_up_may_ask_those_who_just_heard_it_for_votes() -> None:
+    lone = Lone(boot_of())
+    lone.step(lone.append(2, 1, (0, 0)))
+    assert one(lone.step(lone.vote(2, 2, (0, 0))), VoteReply).granted
+
+
+def test_an_election_that_nobody_answers_is_tried_again_after_another_timeout() -> None:
+    lone = Lone(boot_of())
+    requests = only(lone.tick(200), PreVote)
+    assert 10 <= len(requests) / 2 <= 20  # of two peers; a timeout is 10 to 19 ticks
+
+
+def test_a_learner_that_hears_no_leader_knows_none_and_stands_in_nobodys_way() -> None:
+    lone = Lone(boot_of(voters=(2, 3)))
+    lone.step(lone.append(2, 1, (0, 0)))
+    for _ in range(30):
+        lone.tick()
+    assert lone.raft.leader == 0
+    assert one(lone.step(lone.vote(3, 2, (0, 0))), VoteReply).granted
+
+
+@pytest.mark.parametrize(
+    ("committed", "asks"), [(1, True), (2, False)], ids=["not yet", "committed"]
+)
+def test_who_was_removed_campaigns_only_until_that_is_known_to_be_committed(
+    committed: int, asks: bool
+) -> None:
+    """Thesis 4.2.2: before, its log may be the only one that is long enough."""
+    without = Configuration(2, frozenset({2, 3}), nodes={2: 2, 3: 3})
+    boot = boot_of([1, 1], commit=committed, configurations=[(2, without)])
+    boot.entries[1] = configuration_entry(2, 1, without)
+    lone = Lone(boot)
+    lone.raft.campaign()
+    assert bool(only(lone.flush(), PreVote)) is asks
+
+
+def test_refusals_of_a_pre_vote_that_come_late_are_nothing_to_a_candidate() -> None:
+    lone = Lone(boot_of(voters=range(1, 6)))
+    lone.raft.campaign()
+    lone.flush()
+    for voter in (2, 3):
+        lone.step(PreVoteReply(SHARD, voter, 1, 1, True))
+    for voter in (4, 5, 2):
+        lone.step(PreVoteReply(SHARD, voter, 1, 1, False))
+    assert lone.raft.role is Role.CANDIDATE
+
+
+def test_pre_votes_that_were_given_for_an_earlier_election_do_not_count() -> None:
+    lone = Lone(boot_of(term=4))
+    lone.raft.campaign()
+    lone.flush()
+    for asked in (3, 4):  # of it was term 5
+        lone.step(PreVoteReply(SHARD, 2, 1, asked, True))
+        assert (lone.raft.role, lone.raft.term) == (Role.PRE_CANDIDATE, 4)
+
+
+def test_a_candidate_that_a_majority_refuses_is_none_any_more() -> None:
+    lone = Lone(boot_of())
+    lone.raft.campaign()
+    lone.flush()
+    lone.step(PreVoteReply(SHARD, 2, 1, 1, True))
+    for voter in (2, 3):
+        lone.step(VoteReply(SHARD, voter, 1, 1, False))
+    assert (lone.raft.role, lone.raft.term, lone.raft.vote) == (Role.FOLLOWER, 1, 1)
+
+
+def test_votes_that_come_late_change_nothing_for_a_leader_nor_for_one_that_stepped_down() -> None:
+    lone = Lone(boot_of())
+    raft = lone.lead(2)
+    for role in (Role.LEADER, Role.FOLLOWER):
+        last = raft.last_index
+        for voter in (2, 3):
+            lone.step(VoteReply(SHARD, voter, 1, 1, True))
+        assert (raft.role, raft.last_index) == (role, last)
+        raft.step_down()
+
+
+# --- heartbeats -------------------------------------------------------------
+
+
+def test_an_idle_leader_sends_a_heartbeat_to_each_follower_each_interval_and_no_more() -> None:
+    lone = Lone(boot_of(), heartbeat_ticks=3)
+    lone.lead(2)
+    for follower in (2, 3):
+        lone.ack(follower, 1)
+    lone.tick(3)
+    sent = []
+    for _ in range(30):
+        sent += lone.tick()
+        for follower in (2, 3):
+            lone.beat_back(follower)
+    beats = only(sent, Heartbeat)
+    assert len(beats) == len(sent) == 20
+    assert [beat.recipient for beat in beats] == [2, 3] * 10
+
+
 # --- transfer ---------------------------------------------------------------
 
 
@@ -146,15 +261,16 @@ def test_commands_are_refused_during_a_transfer_and_taken_after_it_failed() -> N
     lone = Lone(boot_of())
     raft = lone.lead(2)
     lone.ack(2, 1)
-    raft.transfer(3)
-    with pytest.raises(ProposalRefused) as refused:
+    for _ in range(2):
+        raft.transfer(3)
+        for _ in range(10):  # an election timeout
+            with pytest.raises(ProposalRefused) as refused:
+                raft.propose(b"x")
+            assert refused.value.reason is Refusal.TRANSFERRING
+            lone.tick()
+            lone.beat_back(2)
+        assert raft.role is Role.LEADER
         raft.propose(b"x")
-    assert refused.value.reason is Refusal.TRANSFERRING
-    for _ in range(10):
-        lone.tick()
-        lone.beat_back(2)
-    assert raft.role is Role.LEADER
-    raft.propose(b"x")
 
 
 @pytest.mark.parametrize("target", [1, 4, 9], ids=["itself", "a learner", "a stranger"])

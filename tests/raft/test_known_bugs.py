@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from kritad.raft.log import Log
 from kritad.raft.messages import (
     Append,
@@ -35,6 +37,17 @@ def test_b2_term_and_vote_are_saved_in_one_piece() -> None:
     saves = [ready.save for ready in iter(lone.raft.ready, None)]
     states = [save.hard_state for save in saves if save is not None]
     assert [(s.term, s.vote) for s in states if s is not None] == [(7, 2)]
+
+
+def test_b2_a_vote_in_the_present_term_is_told_only_once_it_is_durable() -> None:
+    lone = Lone(boot_of(term=7))
+    lone.raft.step(lone.vote(2, 7, (0, 0)))
+    ready = lone.ready()
+    assert ready.messages == []
+    assert ready.save is not None
+    assert ready.save.hard_state is not None
+    assert (ready.save.hard_state.vote, ready.save.must_sync) == (2, True)
+    assert one(ready.messages_after_save, VoteReply).granted
 
 
 def test_b3_no_entry_is_saved_before_its_term() -> None:
@@ -200,6 +213,19 @@ def test_b10_an_append_that_begins_below_the_compacted_log_is_no_conflict() -> N
     assert (reply.accepted, reply.index, lone.raft.last_index) == (True, 7, 7)
 
 
+@pytest.mark.parametrize(
+    ("before", "terms", "last"),
+    [((0, 0), [1, 1], 4), ((2, 1), [], 4), ((0, 0), [1, 1, 2, 2], 4), ((1, 1), [1, 2, 2, 2], 5)],
+    ids=["ends below", "is empty", "ends there", "goes on"],
+)
+def test_b10_an_append_that_begins_below_the_commit_index_is_accepted_wherever_it_ends(
+    before: tuple[int, int], terms: list[int], last: int
+) -> None:
+    lone = Lone(boot_of([1, 1, 2, 2], commit=4))
+    reply = one(lone.step(lone.append(2, 2, before, terms)), AppendReply)
+    assert (reply.accepted, reply.index, lone.raft.last_index) == (True, last, last)
+
+
 # --- pre-vote -----------------------------------------------------------------
 
 
@@ -229,8 +255,9 @@ def test_b12_a_granted_pre_vote_names_the_term_that_was_asked_about() -> None:
 
 def test_b12_a_refused_pre_vote_names_the_own_term_so_that_a_late_replica_catches_up() -> None:
     lone = Lone(boot_of(term=4))
-    reply = one(lone.step(lone.pre_vote(2, 3, (0, 0))), PreVoteReply)
-    assert (reply.granted, reply.term) == (False, 4)
+    for asked in (3, 4):
+        reply = one(lone.step(lone.pre_vote(2, asked, (0, 0))), PreVoteReply)
+        assert (reply.granted, reply.term) == (False, 4)
     late = Lone(boot_of(term=2))
     late.raft.campaign()
     late.flush()

@@ -8,7 +8,7 @@ import pytest
 
 from kritad.raft.configuration import Change, ChangeKind, decode_configuration, simple_change
 from kritad.raft.core import ProposalRefused, Refusal
-from kritad.raft.messages import AppendReply, HeartbeatReply, PreVote, VoteReply
+from kritad.raft.messages import AppendReply, HeartbeatReply, PreVote, TimeoutNow, VoteReply
 from kritad.raft.types import Boot, Configuration, EntryKind, Role, SnapshotMeta
 from tests.raft.cluster import SHARD, Cluster, configuration_entry
 from tests.raft.lone import Lone, boot_of, one, only
@@ -127,6 +127,8 @@ def test_b22_a_learner_does_not_campaign() -> None:
     assert not only(lone.tick(60), PreVote)
     lone.raft.campaign()
     assert not lone.flush()
+    lone.step(lone.append(2, 1, (0, 0)))
+    assert not lone.step(TimeoutNow(SHARD, 2, 4, 1))
 
 
 @pytest.mark.parametrize("moment", range(12))

@@ -24,6 +24,18 @@ def test_b32_an_installed_snapshot_replaces_the_whole_log_in_one_save() -> None:
     assert save.hard_state.commit == 3
 
 
+def test_b32_nothing_of_the_log_that_a_snapshot_replaced_counts_as_durable_behind_it() -> None:
+    lone = Lone(boot_of([1] * 6))
+    meta = SnapshotMeta(3, 2, lone.raft.configuration)
+    lone.raft.step(SnapshotInstalled(SHARD, 2, 1, 2, meta))
+    lone.raft.step(lone.append(2, 2, (3, 2), [2, 2], commit=5))
+    ready = lone.ready()
+    assert (lone.raft.commit, ready.committed) == (5, [])
+    assert ready.save is not None
+    lone.raft.saved(ready.save.sequence)
+    assert [(entry.index, entry.term) for entry in lone.ready().committed] == [(4, 2), (5, 2)]
+
+
 def test_b32_a_crash_inside_an_install_leaves_the_old_log_or_the_new_one() -> None:
     for synced in (False, True):
         cluster = _with_laggard()
@@ -65,6 +77,9 @@ def test_b33_a_stale_snapshot_is_ignored_and_answered_with_what_there_is() -> No
     assert (reply.accepted, reply.index, reply.recipient) == (True, 5, 2)
     assert lone.raft.configuration.voters == {1, 2, 3}
     assert lone.raft.last_index == 5
+    lone.raft.compact(4)  # nor when its place is not known any more
+    assert one(lone.step(SnapshotInstalled(SHARD, 2, 1, 1, meta)), AppendReply).index == 5
+    assert lone.raft.log.snapshot.index == 4
 
 
 def test_b33_a_snapshot_whose_last_entry_the_log_has_only_moves_the_commit_index() -> None:

@@ -67,3 +67,18 @@ def test_entries_truncated_while_being_saved_are_attested_by_nobody() -> None:
     assert ledger.durable_index == 1
     ledger.saved(second.sequence)
     assert ledger.durable_index == 3
+
+
+def test_a_truncation_makes_nothing_durable_that_was_not() -> None:
+    log, ledger = Log(boot_of([1]), 100), Ledger(HardState(1, 0, 0), 1)
+    saves = []
+    for index in (2, 3, 4):
+        log.append(log_of([1], index))
+        saves.append(_take(ledger, log))
+    log.truncate(4)
+    ledger.forget_from(4)
+    durable = [ledger.durable_index]
+    for save in saves:
+        ledger.saved(save.sequence)
+        durable.append(ledger.durable_index)
+    assert durable == [1, 2, 3, 3]

@@ -87,6 +87,7 @@ def test_a_vote_goes_only_to_a_log_at_least_as_up_to_date(
 ) -> None:
     """Receiver 2 and 5.4.1: the later term wins, then the longer log."""
     lone = Lone(boot_of([1, 2, 2]))
+    assert one(lone.step(lone.pre_vote(2, 5, last)), PreVoteReply).granted is granted
     assert one(lone.step(lone.vote(2, 5, last)), VoteReply).granted is granted
     assert lone.raft.vote == (2 if granted else 0)
 
@@ -152,18 +153,16 @@ def test_a_follower_that_hears_nobody_asks_for_an_election() -> None:
 def test_a_leaders_messages_put_the_election_off() -> None:
     lone = Lone(boot_of())
     lone.step(lone.append(2, 1, (0, 0)))
-    for _ in range(10):
-        lone.tick(9)
-        lone.step(Heartbeat(SHARD, 2, 1, 1, 0, 0))
-    assert lone.raft.role is Role.FOLLOWER
+    for message in [Heartbeat(SHARD, 2, 1, 1, 0, 0), lone.append(2, 1, (0, 0))] * 5:
+        assert not only(lone.tick(9), PreVote)
+        lone.step(message)
 
 
 def test_a_vote_given_puts_the_election_off() -> None:
-    lone = Lone(boot_of())
-    lone.tick(9)
-    lone.step(lone.vote(2, 1, (0, 0)))
-    lone.tick(9)
-    assert lone.raft.role is Role.FOLLOWER
+    lone = Lone(boot_of(term=1))
+    for _ in range(5):
+        assert not only(lone.tick(9), PreVote)
+        assert one(lone.step(lone.vote(2, 1, (0, 0))), VoteReply).granted
 
 
 # --- candidates -------------------------------------------------------------
@@ -180,7 +179,7 @@ def test_a_candidate_takes_the_next_term_votes_for_itself_and_asks_all_voters() 
     assert ready.save.hard_state is not None
     assert (ready.save.hard_state.term, ready.save.hard_state.vote) == (2, 1)
     requests = only(ready.messages_after_save, Vote)
-    assert [(r.recipient, r.term) for r in requests] == [(2, 2), (3, 2)]
+    assert [(r.recipient, r.term, r.transfer) for r in requests] == [(2, 2, False), (3, 2, False)]
 
 
 def _pre_vote_yes(sender: int, term: int) -> PreVoteReply:

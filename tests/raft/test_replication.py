@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from kritad.raft.core import ProposalRefused, Refusal
-from kritad.raft.messages import Append, AppendReply, Heartbeat
+from kritad.raft.messages import Append, AppendReply, Heartbeat, VoteReply
 from kritad.raft.progress import ProgressState
 from kritad.raft.ready import Fetch
 from tests.raft.cluster import SHARD, Cluster
@@ -68,6 +69,19 @@ def test_a_follower_gets_no_more_messages_than_its_window_has_places() -> None:
     assert (len(progress.inflight), progress.next) == (3, 5)
     sent = [append for append in only(lone.ack(2, 3), Append) if append.recipient == 2]
     assert [[entry.index for entry in append.entries] for append in sent] == [list(range(5, 12))]
+
+
+def test_a_full_window_stays_closed_when_a_lost_append_is_looked_for() -> None:
+    lone = _leading(inflight_messages_max=1)
+    for _ in range(2):
+        lone.raft.propose(b"x")
+        lone.flush()
+    sent = []
+    for _ in range(3):
+        lone.tick(2)
+        sent += only(lone.beat_back(2), Append)
+    assert sent
+    assert all(append.entries == [] for append in sent)
 
 
 def test_a_follower_gets_no_more_bytes_than_its_window_has() -> None:
@@ -143,9 +157,11 @@ def _needs_fetch() -> tuple[Lone, Fetch]:
     lone = Lone(boot_of([1] * 20, commit=20), window_bytes=60)
     lone.flush()
     lone.lead(2)
-    lone.refuse(3, 20, 4, 1)
+    assert one(lone.refuse(3, 20, 4, 1), Append).entries == []  # do the logs agree at all?
     lone.raft.step(AppendReply(SHARD, 3, 1, lone.raft.term, True, 4, 0, 0, 0))
-    (fetch,) = lone.ready().fetches
+    ready = lone.ready()
+    assert not only(ready.messages, Append)
+    (fetch,) = ready.fetches
     return lone, fetch
 
 
@@ -186,10 +202,42 @@ def test_a_malformed_append_is_ignored() -> None:
 
 def test_several_appends_of_one_turn_are_acknowledged_once() -> None:
     lone = Lone(boot_of())
-    lone.raft.step(lone.append(2, 1, (0, 0), [1, 1]))
-    lone.raft.step(lone.append(2, 1, (2, 1), [1]))
-    ready = lone.ready()
-    assert [reply.index for reply in only(ready.messages_after_save, AppendReply)] == [3]
+    appends = [lone.append(2, 1, (0, 0), [1, 1]), lone.append(2, 1, (2, 1), [1])]
+    for append, read in zip([*appends, appends[0]], (4, 7, 4), strict=True):
+        lone.raft.step(attrs.evolve(append, read_sequence=read))
+    reply = one(lone.ready().messages_after_save, AppendReply)
+    assert (reply.index, reply.read_sequence) == (3, 7)
+
+
+def test_an_acknowledgement_joins_no_answer_that_says_something_else() -> None:
+    """Neither a vote, nor a refusal, nor one that another term's leader waits for."""
+    lone = Lone(boot_of(term=1))
+    lone.raft.step(lone.vote(2, 1, (0, 0)))
+    lone.raft.step(lone.append(2, 1, (0, 0), [1]))
+    lone.raft.step(lone.append(2, 1, (9, 1), [1]))
+    lone.raft.step(lone.append(2, 1, (1, 1), [1]))
+    lone.raft.step(lone.append(2, 2, (2, 1), [2]))
+    vote, *replies = lone.ready().messages_after_save
+    assert isinstance(vote, VoteReply)
+    assert [(r.term, r.accepted, r.index) for r in only(replies, AppendReply)] == [
+        (1, True, 1),
+        (1, False, 9),
+        (1, True, 2),
+        (2, True, 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("term", "commit", "hint"),
+    [(3, 0, (3, 2)), (1, 0, (2, 1)), (1, 4, (4, 4)), (9, 0, (5, 4))],
+    ids=["skips a term", "skips two", "committed", "too short"],
+)
+def test_a_refusal_names_the_last_place_where_the_logs_may_agree(
+    term: int, commit: int, hint: tuple[int, int]
+) -> None:
+    lone = Lone(boot_of([1, 1, 2, 4, 4], commit=commit))
+    reply = one(lone.step(lone.append(2, 9, (7, term))), AppendReply)
+    assert (reply.accepted, reply.hint_index, reply.hint_term) == (False, *hint)
 
 
 def test_followers_learn_the_commit_index_a_tick_after_the_last_append() -> None:
