@@ -283,5 +283,5 @@ def transfer(raft: RaftState, target: int) -> None:
 def hand_over_if_caught_up(raft: RaftState) -> None:
     """Sends TimeoutNow once the transfer's target has the whole log."""
     target = raft.transferring
-    if target and raft.progress[target].match == raft.log.last_index:
+    if raft.progress[target].match == raft.log.last_index:
         raft.send(TimeoutNow(raft.shard, raft.replica, target, raft.term))

@@ -41,8 +41,7 @@ def on_append(raft: RaftState, message: Append) -> None:
         entries = _drop_known(raft, entries)
     if entries:
         log.append(entries)
-    if message.commit > log.commit:
-        log.commit_to(max(log.commit, min(message.commit, last)))
+    log.commit_to(min(message.commit, last))
     _note_told(raft, message.commit)
     _acknowledge(raft, message.sender, last, message.read_sequence)
 
