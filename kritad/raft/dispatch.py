@@ -27,10 +27,6 @@ from kritad.raft.progress import Progress
 from kritad.raft.state import RaftState
 from kritad.raft.types import NOBODY
 
-# A new term in one of these names its leader too. (Not in SnapshotInstalled: that
-# comes from the own host, perhaps long after the leader has gone.)
-_FROM_LEADER = frozenset({Append, Heartbeat, TimeoutNow})
-
 
 def step(raft: RaftState, message: Message) -> None:
     """Settles the term, then does what the message asks. The frequent ones first."""
@@ -85,8 +81,7 @@ def _settle_term(raft: RaftState, kind: type[Message], message: Message) -> bool
         return True  # the term asked about
     if isinstance(message, Vote) and election.disturbs(raft, message):
         return False
-    leader = message.sender if kind in _FROM_LEADER else NOBODY
-    election.become_follower(raft, message.term, leader)
+    election.become_follower(raft, message.term, NOBODY)
     return True
 
 

@@ -113,8 +113,6 @@ def _append(raft: RaftState, configuration: Configuration) -> int:
     following = attrs.evolve(configuration, version=configuration.version + 1)
     index = append_own(raft, EntryKind.CONF, encode_configuration(following))
     raft.watch_members(track(raft.progress, following, index))
-    if raft.transferring and raft.transferring not in following.voters:
-        raft.transferring = NOBODY
     raft.quorum_changed = True
     return index
 
@@ -122,7 +120,7 @@ def _append(raft: RaftState, configuration: Configuration) -> int:
 def after_commit(raft: RaftState) -> None:
     """The leader's commit index rose: leave a joint configuration, or the lead."""
     log = raft.log
-    if log.configuration_index > log.commit or log.commit < raft.term_start:
+    if log.configuration_index > log.commit:
         return
     configuration = log.configuration
     if configuration.joint:
@@ -138,6 +136,5 @@ def _let_go(raft: RaftState) -> None:
         send_heartbeat(raft, progress)
     voters = [raft.progress[voter] for voter in sorted(raft.configuration.voters)]
     heir = max(voters, key=lambda progress: progress.match)
-    if heir.match >= raft.log.configuration_index:
-        raft.send(TimeoutNow(raft.shard, raft.replica, heir.replica, raft.term))
+    raft.send(TimeoutNow(raft.shard, raft.replica, heir.replica, raft.term))
     become_follower(raft, raft.term, NOBODY)

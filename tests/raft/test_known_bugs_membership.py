@@ -72,7 +72,7 @@ def test_b16_no_configuration_is_proposed_before_an_own_entry_is_committed() -> 
         raft.propose_conf([Change(ADD_LEARNER, 4)], {4: 4}, 1)
     assert refused.value.reason is Refusal.CONF_PENDING
     lone.ack(2, 2)
-    raft.propose_conf([Change(ADD_LEARNER, 4)], {4: 4}, 1)
+    assert raft.propose_conf([Change(ADD_LEARNER, 4)], {4: 4}, 1) == (3, 2)
 
 
 def test_b17_a_new_leader_leaves_a_joint_configuration_only_once_it_is_committed() -> None:

@@ -91,6 +91,13 @@ def test_b33_a_snapshot_whose_last_entry_the_log_has_only_moves_the_commit_index
     assert [entry.index for entry in lone.committed] == [1, 2, 3, 4]
 
 
+def test_a_snapshot_that_a_leader_of_an_earlier_term_sent_is_used_all_the_same() -> None:
+    lone = Lone(boot_of([1], term=5))
+    meta = SnapshotMeta(4, 3, lone.raft.configuration)
+    lone.step(SnapshotInstalled(SHARD, 2, 1, 3, meta))
+    assert (lone.raft.term, lone.raft.commit, lone.raft.log.snapshot) == (5, 4, meta)
+
+
 def test_b34_a_follower_leaves_snapshot_state_when_it_has_an_adequate_one() -> None:
     cluster = _with_laggard()
     progress = cluster[1].progress[3]

@@ -6,9 +6,11 @@ import pytest
 
 from kritad.raft.configuration import Change, ChangeKind
 from kritad.raft.core import ProposalRefused, Raft, Refusal
+from kritad.raft.messages import AppendReply, Heartbeat, TimeoutNow
 from kritad.raft.progress import ProgressState
 from kritad.raft.types import Role
-from tests.raft.cluster import Cluster
+from tests.raft.cluster import SHARD, Cluster
+from tests.raft.lone import Lone, boot_of, one, only
 
 ADD_VOTER, ADD_LEARNER, REMOVE = ChangeKind.ADD_VOTER, ChangeKind.ADD_LEARNER, ChangeKind.REMOVE
 
@@ -196,6 +198,63 @@ def test_a_change_to_a_group_without_a_live_majority_is_refused() -> None:
     assert leader.role is Role.LEADER
     change(cluster, (REMOVE, 4))
     assert leader.configuration.voters == {1, 2, 3, 5}
+
+
+def test_a_joint_configuration_is_left_only_once_it_is_committed_itself() -> None:
+    lone = Lone(boot_of())
+    raft = lone.lead(2)
+    lone.ack(2, 1)
+    raft.propose(b"before it")
+    propose(raft, (REMOVE, 3))
+    lone.flush()
+    lone.ack(2, 2)
+    assert (raft.commit, raft.last_index, raft.configuration.joint) == (2, 3, True)
+    lone.ack(2, 3)
+    assert (raft.commit, raft.last_index, raft.configuration.joint) == (3, 4, False)
+
+
+def test_a_read_whose_quorum_becomes_the_leader_alone_waits_for_nobody() -> None:
+    lone = Lone(boot_of(voters=(1, 2)))
+    raft = lone.lead(2)
+    lone.ack(2, 1)
+    propose(raft, (REMOVE, 2))
+    raft.read_index(7)
+    lone.flush()
+    raft.step(AppendReply(SHARD, 2, 1, 1, True, 2, 0, 0, 0))  # from before that round
+    assert not raft.configuration.joint
+    assert [read.token for read in lone.ready().reads] == [7]
+
+
+def test_a_leader_that_leaves_tells_what_is_committed_and_who_is_to_lead() -> None:
+    lone = Lone(boot_of(voters=range(1, 5)))
+    raft = lone.lead(2, 3)
+    for follower in (2, 3, 4):
+        lone.ack(follower, 1)
+    propose(raft, (REMOVE, 1))
+    lone.flush()
+    for index in (2, 3):  # the joint configuration, and the one behind it
+        lone.ack(4, index)
+        sent = lone.ack(3, index)
+    assert [(b.recipient, b.commit) for b in only(sent, Heartbeat)] == [(2, 1), (3, 3), (4, 3)]
+    assert one(sent, TimeoutNow).recipient in (3, 4)
+    assert raft.role is Role.FOLLOWER
+
+
+def test_a_learner_that_cannot_be_reached_is_not_made_a_voter() -> None:
+    cluster = Cluster(1, extra=1)
+    leader = cluster.until_leader()
+    change(cluster, (ADD_LEARNER, 2))
+    leader.unreachable(2)
+    assert refusal(leader, (ADD_VOTER, 2)) is Refusal.LAGGING
+
+
+def test_a_change_to_a_group_whose_majority_would_need_a_snapshot_is_refused() -> None:
+    cluster = Cluster(3)
+    leader = cluster.elect(1)
+    cluster.isolate(3)
+    cluster.propose(leader, *[b"x"] * 9)
+    cluster.compact(1, leader.commit)
+    assert refusal(leader, (REMOVE, 2)) is Refusal.LAGGING  # would leave 1 and 3
 
 
 def test_a_removed_replica_that_goes_on_disturbs_nobody() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from kritad.host import drive
 from kritad.raft import dispatch, election, state
-from kritad.raft.messages import Message, PreVote, Vote, VoteReply
+from kritad.raft.messages import Append, Heartbeat, Message, PreVote, TimeoutNow, Vote, VoteReply
 from kritad.raft.types import NOBODY, EntryKind, Role
 from tests.simulator.mutants.mutant import Mutant
 
@@ -70,7 +70,7 @@ def _lead_silently(raft: state.RaftState, _kind: EntryKind, _data: bytes) -> int
 
 def _obey_old_leaders(raft: state.RaftState, kind: type[Message], message: Message) -> bool:
     """What a leader of an older term says is taken like the present one's word."""
-    if message.term < raft.term and kind in dispatch._FROM_LEADER:
+    if message.term < raft.term and kind in (Append, Heartbeat, TimeoutNow):
         return True
     return _settle_term(raft, kind, message)
 
