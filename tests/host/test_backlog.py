@@ -101,13 +101,16 @@ def test_what_waits_of_a_replica_that_is_gone_is_dropped(node: LoneNode) -> None
     node.has_room = lambda: False
     for number in range(3):
         submit(node, Op.PUT, b"k%d" % number)
+    waiting = submit(node, Op.PUT, b"other", OTHER)
     node.settle()
     applied = node.replica.state.index
     node.raft.poison("it was found damaged")
     node.drive.forget([node.replica])
+    assert waiting.all == []
     node.drive.resume()
     node.settle()
     assert node.replica.state.index == applied
+    assert waiting.one[0] == Status.OK
     assert node.drive.idle
 
 

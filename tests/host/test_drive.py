@@ -14,7 +14,6 @@ from kritad.raft.messages import (
     Append,
     AppendReply,
     Heartbeat,
-    PreVoteReply,
     SnapshotInstalled,
     Vote,
     VoteReply,
@@ -329,18 +328,44 @@ def test_reads_of_a_turn_are_answered_after_its_commits(node: LoneNode) -> None:
     assert replies.one[1][:2] == [b"value", 2]  # type: ignore[index]
 
 
+def test_a_failed_save_installs_none_of_the_snapshots_in_it(node: LoneNode) -> None:
+    """Else the state would be ahead of the log, as if that had lost its tail."""
+    node.log.fails_with = StoreFailed("I/O error")
+    node.step(snapshot(50))
+    node.drive.turn()
+    node.log.run_one()
+    node.settle()
+    assert [str(failure) for failure in node.world.failures] == ["I/O error"]
+    assert node.world.named("install") == node.world.named("installed") == []
+
+
+def test_a_snapshot_is_no_state_of_a_replica_that_was_poisoned_meanwhile(node: LoneNode) -> None:
+    node.step(snapshot(50))
+    node.drive.turn()
+    node.log.run_one()
+    node.raft.poison("removed")
+    node.settle()
+    assert len(node.world.named("install")) == 1
+    assert node.world.named("installed") == []
+
+
 def test_forgotten_replicas_are_neither_saved_nor_heard_of_any_more(two_shards: LoneNode) -> None:
+    """And all others as before, whatever of theirs is on its way."""
     node = two_shards
     gone = node.replicas[1]
-    node.step(Vote(1, 2, 1, 5, 0, 0, False))
-    node.step(Vote(2, 2, 1, 5, 0, 0, False))
-    node.drive.turn()
-    node.step(PreVoteReply(1, 2, 1, 9, False))
+    for term in (5, 6, 7):  # of these one save is being written, one waits, one is to be made
+        if term > 5:
+            node.drive.turn()
+        for shard in (1, 2):
+            node.step(Vote(shard, 2, 1, term, 0, 0, False))
     gone.raft.poison("removed")
     node.drive.forget([gone])
     node.settle()
-    assert {message.shard for message in node.world.named("send")} == {2}  # type: ignore[attr-defined]
     assert node.drive.idle
+    votes = [(vote.shard, vote.term) for vote in node.world.named("send")]  # type: ignore[attr-defined]
+    assert votes == [(2, 5), (2, 6), (2, 7)]
+    saved = [[shard for shard, _ in batch] for batch in node.world.named("save")]  # type: ignore[attr-defined]
+    assert saved == [[1, 2], [2, 2]]
 
 
 def test_the_time_the_disk_takes_is_measured_while_it_takes_it(node: LoneNode) -> None:
@@ -349,8 +374,10 @@ def test_the_time_the_disk_takes_is_measured_while_it_takes_it(node: LoneNode) -
     node.drive.turn()
     node.clock.advance(700)
     assert node.drive.writing_ms == 700
+    assert not node.drive.idle
     node.settle()
     assert node.drive.writing_ms == 0
+    assert node.drive.idle
 
 
 @pytest.mark.parametrize("saves", [1, 5])
