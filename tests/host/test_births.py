@@ -303,6 +303,26 @@ def test_what_was_cut_off_from_a_damaged_replica_is_fetched_unless_it_is_on_its_
     assert unlucky.replica(NEW).state.extent.keys > 10
 
 
+def test_a_half_that_was_removed_from_a_node_before_is_not_brought_back_to_life(
+    grow: Grow,
+) -> None:
+    """It may have voted. What the log of the old shard makes of it once more is dropped."""
+    cluster = grow(shards=1)
+    write_some(cluster, 20)
+    node = follower_of(cluster)
+    ask(cluster)
+    planned = leader_of(cluster, META_SHARD).host.view.shards[OLD].split
+    assert planned is not None
+    dead = next(half.replica_new for half in planned.replicas if half.node == node.number)
+    node.raft_db.remove_replica(NEW, dead)
+    cluster.run_until(lambda: is_cut(node) and not node.host.residence.births.expects(NEW))
+    assert NEW not in node.host.replicas
+    assert NEW not in node.data_db.applied()
+    cluster.run_until(lambda: NEW in node.host.replicas and len(cluster.hashes(NEW)) == 1, 60_000)
+    assert node.replica(NEW).id > dead
+    assert node.host.residence.unsound() == []
+
+
 def test_a_replica_that_was_here_before_the_split_is_left_alone(grow: Grow) -> None:
     cluster = grow(shards=1)
     write_some(cluster, 50)

@@ -454,4 +454,6 @@ def test_one_of_the_meta_shard_that_seems_well_after_a_restart_is_replaced_never
     cluster.crash(victim)
     victim.restart()
     assert victim.host.damaged == {}
+    left = victim.replica(META_SHARD)
     cluster.run_until(lambda: is_whole_again(cluster, victim, old))
+    assert left.raft.poisoned

@@ -62,6 +62,38 @@ def test_a_refused_proposal_says_so_and_leaves_no_trace(node: LoneNode) -> None:
     assert node.replica._writes == {}
 
 
+def test_a_write_that_was_answered_while_it_waited_for_its_key_never_gets_into_the_log(
+    node: LoneNode,
+) -> None:
+    """It has no body any more: an entry that nobody can read."""
+    node.lead()
+    node.replica.line.proposed(2, (b"k",))  # a transaction's, which is to be there
+    request, late = write(node)
+    _, replies = write(node)
+    assert node.raft.last_index == 1
+    request.expire()
+    write(node, b"other")
+    acknowledge(node)
+    assert node.raft.last_index == 3
+    acknowledge(node)
+    assert late.one[0] == Status.DEADLINE
+    assert replies.one[0] == Status.OK
+
+
+def test_a_transaction_that_may_not_wait_for_its_keys_is_refused_at_once(node: LoneNode) -> None:
+    node.lead()
+    node.replica.line.proposed(2, (b"k",))
+    answers = []
+    for wait_until_ms in (0.0, 5_000.0):
+        replies = Replies()
+        request = Request(Op.TXN_PREPARE, b"", b"", SHARD, replies, 1e12, write=True)
+        request.fields, request.wait_until_ms = (b"k",), wait_until_ms
+        node.replica.propose(request, 1000)
+        answers.append([status for status, _ in replies.all])
+    assert answers == [[Status.BUSY], []]
+    assert node.raft.last_index == 1
+
+
 def test_a_lost_leadership_alone_answers_no_write(node: LoneNode) -> None:
     node.lead()
     _, replies = write(node)

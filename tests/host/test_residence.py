@@ -6,8 +6,10 @@ import attrs
 import pytest
 
 from krita.errors import Status
+from kritad.cluster.model import ReplicaRecord, Report, ShardRecord
 from kritad.host.births import is_due
 from kritad.host.bootstrap import META_SHARD
+from kritad.host.residence import _beginning
 from kritad.raft.types import Configuration
 from tests.host.cluster import Cluster, Grow, Node, write_some
 from tests.host.splits import NEW, OLD, ask, flush, follower_of, is_told, leader_of, split
@@ -51,6 +53,11 @@ def test_a_shard_whose_arc_a_replica_here_still_has_is_about_to_be_split_off(gro
     assert not is_due(records[NEW], replicas)
     assert not is_due(records[OLD], replicas), "a shard is not split off from itself"
     behind = follower_of(cluster)
+    held = replicas[NEW].state.extent
+    third = attrs.evolve(records[NEW], shard=NEW + 1)
+    assert (third.hash_lo, third.hash_hi) == held.arc
+    assert is_due(third, {NEW: replicas[NEW]}), "as far as its ends"
+    assert not is_due(attrs.evolve(third, hash_lo=held.hash_lo - 1), {NEW: replicas[NEW]})
     whole = attrs.evolve(records[NEW], hash_lo=records[OLD].hash_lo)
     del replicas[NEW]
     assert not is_due(records[NEW], replicas)
@@ -74,6 +81,22 @@ def test_a_new_shard_does_not_wait_for_an_old_one_that_is_held_on_its_way(grow: 
     for told in (Configuration(), learns):
         replica.raft.log.configurations = [(0, told)]
         assert not is_due(part, {OLD: replica}), told
+
+
+@pytest.mark.parametrize(
+    ("placement_version", "conf_version", "begins"),
+    [(1, 0, True), (2, 0, False), (1, 1, False), (2, 1, False)],
+    ids=["the first", "moved since", "reported since", "both"],
+)
+def test_only_the_very_first_replica_of_a_shard_begins_its_group(
+    placement_version: int, conf_version: int, begins: bool
+) -> None:
+    """Any other would vote for itself beside the group that there is."""
+    only, report = (ReplicaRecord(7, 3),), Report(conf_version, conf_version, ())
+    record = ShardRecord(1, 0, 100, 1, placement_version, only, report)
+    first = _beginning(record, 7, 3)
+    assert (first is not None) is begins
+    assert first is None or first.configuration.nodes == {7: 3}
 
 
 def lagging(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Node:
