@@ -151,6 +151,27 @@ def test_a_poll_that_waits_is_answered_with_the_change_it_waits_for(node: LoneNo
     assert node.replica.polls.count == 0
 
 
+def test_more_changes_at_once_than_are_looked_at_hide_none_from_who_waits(
+    node: LoneNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "_SCAN_MAX", 3)
+    before = node.replica.state.index
+    request, replies = poll(before, b"k", b"k\0")
+    node.replica.poll(request, 0.0)
+    for key in (b"a", b"b", b"c", b"d", b"k"):
+        body = encode_body(Op.PUT, 0, 0, 0, key, b"v")
+        write = Request(Op.PUT, body, key, SHARD, Replies(), 1e12, write=True)
+        node.replica.propose(write, 1000)
+    node.drive.mark(node.replica)
+    node.settle()
+    status, answer = replies.one
+    assert status == Status.OK
+    assert isinstance(answer, list)
+    again, replies = poll(answer[1], b"k", b"k\0")  # from where it says to go on
+    node.replica.poll(again, 0.0)
+    assert [event[1] for event in answer[0] + replies.one[1][0]] == [b"k"]  # type: ignore[index]
+
+
 def test_a_poll_whose_time_is_over_is_told_how_far_it_has_seen(node: LoneNode) -> None:
     request, replies = poll(node.replica.state.index, b"k", b"k\0", 50.0)
     node.replica.poll(request, 0.0)

@@ -10,9 +10,14 @@ from krita.connection import FLAG_FORWARDED
 from krita.errors import Foreign, Status
 from krita.operations import Op
 from kritad.access import PEER, Access, Principal
+from kritad.cluster.model import NodeState
+from kritad.cluster.view import MetaView
+from kritad.host.belonging import Belonging
+from kritad.host.link import Expelled
 from kritad.host.request import Request
 from kritad.metrics import Metrics
 from kritad.service import Service
+from tests.cluster.views import with_node
 from tests.host.cluster import Grow, write_some
 from tests.host.lone import Replies
 from tests.host.splits import NEW, OLD, leader_of, split
@@ -77,3 +82,42 @@ def test_a_node_that_a_recovery_has_given_up_is_not_let_in(grow: Grow) -> None:
     host.belonging.given_up = frozenset({other.node})
     with pytest.raises(Foreign, match="given up when this cluster was recovered"):
         host.admit_peer(other)
+
+
+def told_to_leave(kind: type[Foreign]) -> Foreign:
+    return kind("node 2 has been removed from this cluster", detail={"removed": 2})
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "outcome"),
+    [
+        (NodeState.UP, told_to_leave(Expelled), "fails"),
+        (NodeState.DRAINING, told_to_leave(Expelled), "fails"),
+        (None, told_to_leave(Expelled), "fails"),
+        (NodeState.REMOVING, Expelled("node 2 came back with another disk"), "fails"),
+        (NodeState.REMOVING, told_to_leave(Foreign), "waits"),
+        (NodeState.REMOVING, told_to_leave(Expelled), "leaves"),
+        (NodeState.LEFT, told_to_leave(Expelled), "leaves"),
+    ],
+)
+def test_to_be_refused_is_the_end_but_for_a_node_that_is_leaving(
+    state: NodeState | None, error: Foreign, outcome: str
+) -> None:
+    """That one waits for the word of a member: the meta shard may need its vote yet."""
+    view = MetaView() if state is None else with_node(MetaView(), 2, state=state)
+    failures: list[BaseException] = []
+    woken: list[bool] = []
+    belonging = Belonging(
+        2,
+        None,  # type: ignore[arg-type]  # nobody is spoken to here
+        {},
+        (),
+        view=lambda: view,
+        on_failure=failures.append,
+        wake=lambda: woken.append(belonging.removed),
+    )
+    for _ in range(2):
+        belonging.refused(error)
+    assert bool(failures) is (outcome == "fails")
+    assert belonging.removed is (outcome == "leaves")
+    assert woken == ([True] if outcome == "leaves" else [])
