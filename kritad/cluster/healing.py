@@ -98,7 +98,7 @@ def _candidates(
         sound = _sound_voters(record, lost, present)
         voters = len(record.report.voters)
         chosen = _chosen(record, lost)
-        if chosen is not None and voters and 2 * sound > voters:
+        if chosen is not None and 2 * sound > voters:
             found.append((sound, record, *chosen))
     found.sort(key=lambda item: (item[0], item[1].shard))
     return [(record, replica, node) for _, record, replica, node in found]

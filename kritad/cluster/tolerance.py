@@ -68,4 +68,4 @@ def tolerance_of(
         live = [node for node in nodes if node in up and (shard, node) not in damaged]
         availability.append(len(live) - (len(nodes) // 2 + 1))
         data.append(sum((shard, node) not in behind for node in live) - 1)
-    return Tolerance(max(-1, min(availability, default=0)), max(-1, min(data, default=0)))
+    return Tolerance(max(-1, min(availability, default=0)), min(data, default=0))

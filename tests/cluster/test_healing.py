@@ -65,6 +65,15 @@ def test_of_two_damaged_replicas_of_five_one_is_first_and_the_other_waits_for_it
 def test_a_replica_that_is_damaged_before_it_votes_is_replaced_again() -> None:
     view = remade(three(), 2, 3)
     assert rebuilds(view, {(2, 900_002)}, ALL) == [Rebuild(2, 9, 900_002)]
+    learns = ReportedReplica(900_002, 3, False)
+    told = attrs.evolve(view.shards[2].report, replicas=(*view.shards[2].report.replicas, learns))
+    view = with_shard(view, 2, report=told)
+    assert rebuilds(view, {(2, 900_002)}, ALL) == [Rebuild(2, 9, 900_002)]
+
+
+def test_it_is_made_anew_where_it_is_although_another_node_could_take_it() -> None:
+    view = with_node(three(), 4)
+    assert rebuilds(view, {on(2, 3)}, ALL) == [Rebuild(2, 1, replica_id(2, 3))]
 
 
 @pytest.mark.parametrize("change", [
@@ -73,9 +82,12 @@ def test_a_replica_that_is_damaged_before_it_votes_is_replaced_again() -> None:
     lambda view: with_shard(view, 2, split=Split(9, ())),
     lambda view: wanted_on(with_node(view, 4), 2, [4, 2, 3]),  # on the move
     lambda view: wanted_on(with_node(view, 4), 2, [1, 2, 4]),  # moved away itself
+    lambda view: wanted_on(view, 2, [1, 3]),  # another one goes
     lambda view: with_node(with_node(view, 4), 3, state=NodeState.DRAINING),
     lambda view: with_node(view, 3, dead=True),
-], ids=["paused", "held", "split", "moving", "moving away", "draining", "dead"])  # fmt: skip
+], ids=[
+    "paused", "held", "split", "moving", "moving away", "shrinking", "draining", "dead"
+])  # fmt: skip
 def test_what_is_held_split_or_moved_waits_and_who_shall_go_gets_none(change: object) -> None:
     assert callable(change)
     assert rebuilds(change(three()), {on(2, 3)}, ALL) == []

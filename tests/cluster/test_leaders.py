@@ -87,6 +87,24 @@ def test_a_replica_that_is_not_reported_to_vote_gets_no_leadership() -> None:
     assert leader_transfers(view, dict.fromkeys(range(1, 5), 1), view.nodes) == []
 
 
+def test_a_replica_that_only_learns_gets_no_leadership() -> None:
+    view = placed([[1, 2]] * 4)
+    shards = {
+        number: attrs.evolve(
+            shard,
+            report=attrs.evolve(
+                shard.report,
+                replicas=tuple(
+                    attrs.evolve(member, voter=member.node == 1) for member in shard.report.replicas
+                ),
+            ),
+        )
+        for number, shard in view.shards.items()
+    }
+    view = attrs.evolve(view, shards=shards)
+    assert leader_transfers(view, dict.fromkeys(range(1, 5), 1), view.nodes) == []
+
+
 def test_a_node_that_shall_not_hold_the_shard_any_more_gets_no_leadership() -> None:
     view = placed([[1, 2]] * 4)
     moved = {

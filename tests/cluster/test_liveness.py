@@ -48,6 +48,12 @@ def test_a_node_that_is_heard_again_is_alive() -> None:
     assert watch.verdicts_with(set(), 20.0) == [(3, False)]
 
 
+def test_a_dead_node_that_was_heard_for_a_moment_is_not_alive_for_ever() -> None:
+    watch = Watch(with_node(plain(16, 5), 3, dead=True))
+    watch.hear_all_but(set(), 10.0)
+    assert watch.verdicts_with({3}, 10.0 + DEAD_AFTER) == []
+
+
 def test_a_new_leader_declares_nobody_dead_before_its_own_time_is_up() -> None:
     watch = Watch(plain(16, 5))
     watch.hear_all_but({3}, DEAD_AFTER - 1)
@@ -108,6 +114,10 @@ def test_those_that_hold_nothing_any_more_do_not_count() -> None:
     healed = with_node(view_of(holders, dict.fromkeys(range(1, 6), "")), 2, dead=True)
     watch = Watch(healed)  # 2 has been healed, 5 has nothing yet: 1 of 4
     assert watch.verdicts_with({2, 3}, DEAD_AFTER) == [(3, True)]
+    six = {shard: [1, 3, 4] for shard in range(1, 5)} | {5: [5, 6]}
+    watch = Watch(with_node(view_of(six, dict.fromkeys(range(1, 7), "")), 2, dead=True))
+    assert watch.verdicts_with({2, 3, 4}, DEAD_AFTER) == []
+    assert "2 of 5 nodes look dead" in watch.liveness.outage(watch.view, DEAD_AFTER)
 
 
 def test_those_that_people_remove_do_not_count() -> None:

@@ -156,6 +156,14 @@ def test_a_node_that_is_being_removed_is_not_drained_as_well() -> None:
 
 
 @pytest.mark.parametrize("intention", [DRAIN, REMOVE])
+def test_a_node_is_taken_back_also_when_no_other_is_up(intention: int) -> None:
+    records = cluster(2)
+    records.call(Op.NODE_SET, 2, intention, None)
+    records.call(Op.META_NODE_DEAD, 1, True, 0)
+    assert records.call(Op.NODE_SET, 2, UP, None) == [UP]
+
+
+@pytest.mark.parametrize("intention", [DRAIN, REMOVE])
 def test_the_last_node_that_is_up_is_not_emptied(intention: int) -> None:
     records = cluster()
     records.call(Op.NODE_SET, 1, DRAIN, None)
@@ -184,7 +192,7 @@ def test_labels_are_set_one_by_one() -> None:
     assert records.call(Op.NODE_LABEL, 3, None, 5) == []
     assert (records.view.nodes[3].zone, records.view.nodes[3].weight) == ("rack-1", 5)
     records.call(Op.NODE_LABEL, 3, "", None)
-    assert records.view.nodes[3].zone == ""
+    assert (records.view.nodes[3].zone, records.view.nodes[3].weight) == ("", 5)
 
 
 @pytest.mark.parametrize("weight", [0, 101, -1, 1.5, "2", True])

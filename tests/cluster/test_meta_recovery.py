@@ -49,6 +49,12 @@ def test_a_recovery_gives_no_number_again_that_may_be_in_use() -> None:
     cluster = ClusterRecord.decode(records.data[CLUSTER_KEY])
     assert cluster.shard_next == 4 + SHARD_STEP
     assert cluster.version == records.index
+    records = bootstrapped(shards=2)  # and whichever is higher, on the disks or in the records
+    records.call(Op.META_RECOVERED, 50, 1, 1, [])
+    assert records.call(Op.META_NODE_ADD, store_uuid(2), "two:8080", "") == [
+        51 + NODE_STEP,
+        4 + REPLICA_STEP,
+    ]
 
 
 def test_shards_that_the_records_lack_are_taken_up() -> None:
@@ -83,6 +89,16 @@ def test_what_the_records_and_the_disks_agree_on_is_left_as_it_is() -> None:
     records = split_twice()
     before = records.view.shards
     recover(records, there(1, 0, QUARTER), there(2, HALF, RING_SIZE), there(3))
+    assert records.view.shards == before
+
+
+@pytest.mark.parametrize(
+    "unknown", [there(7), there(7, QUARTER, HALF), there(7, 5, HALF), there(7, 5, 9)]
+)
+def test_what_fits_nowhere_is_left_as_it_is(unknown: FoundShard) -> None:
+    records = split_twice()
+    before = records.view.shards
+    recover(records, unknown)
     assert records.view.shards == before
 
 

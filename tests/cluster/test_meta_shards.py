@@ -20,6 +20,7 @@ from kritad.cluster.model import (
     ReportedReplica,
     ShardRecord,
     SplitReplica,
+    shard_key,
 )
 from tests.cluster.records import DictRecords, add_node, bootstrapped, refused, report_all
 
@@ -244,6 +245,11 @@ def test_a_split_is_decided_with_new_ids_for_each_replica() -> None:
     )
     assert sorted(records.view.shards) == [0, 1, 2]
     assert records.call(Op.SHARD_SPLIT, 2) == [4]
+    again = shard(records, 2).split
+    assert again is not None
+    given = [half.replica_new for half in (*record.split.replicas, *again.replicas)]
+    assert given == list(range(first, first + 6)), "an id was given out twice"
+    assert records.view.replica_next == first + 6
 
 
 def test_a_split_that_is_asked_for_again_is_the_same() -> None:
@@ -260,9 +266,15 @@ def test_what_cannot_be_split() -> None:
     refused(records, BadRequest, "no shard 9", Op.SHARD_SPLIT, 9)
     records.call(Op.META_PLACE, 1, 2, [1, 2, 4])
     refused(records, ConditionFailed, "on the move", Op.SHARD_SPLIT, 1)
+    point = attrs.evolve(shard(records, 2), hash_hi=shard(records, 2).hash_lo + 1)
+    records.put(shard_key(2), point.encode())
+    refused(records, ConditionFailed, "a single point", Op.SHARD_SPLIT, 2)
+    records.put(shard_key(2), attrs.evolve(point, hash_hi=point.hash_lo + 2).encode())
     record = ClusterRecord.decode(records.data[CLUSTER_KEY])
     records.put(CLUSTER_KEY, attrs.evolve(record, shard_next=SHARDS_MAX + 1).encode())
     refused(records, ConditionFailed, "4096 shards", Op.SHARD_SPLIT, 2)
+    records.put(CLUSTER_KEY, attrs.evolve(record, shard_next=SHARDS_MAX).encode())
+    assert records.call(Op.SHARD_SPLIT, 2) == [SHARDS_MAX]
 
 
 def test_a_shard_that_is_being_split_is_placed_nowhere_else() -> None:
@@ -326,6 +338,15 @@ def test_a_split_is_inside_the_arc(at: object) -> None:
     records = cluster()
     records.call(Op.SHARD_SPLIT, 1)
     refused(records, BadRequest, "at", Op.META_SPLIT_DONE, 1, 3, at, 2, 5, 8)
+
+
+def test_a_split_leaves_something_on_both_sides() -> None:
+    records = cluster()
+    records.call(Op.SHARD_SPLIT, 2)
+    lo = shard(records, 2).hash_lo
+    refused(records, BadRequest, "no inside", Op.META_SPLIT_DONE, 2, 3, lo, 2, 5, 8)
+    records.call(Op.META_SPLIT_DONE, 2, 3, lo + 1, 2, 5, 8)
+    assert (shard(records, 2).hash_hi, shard(records, 3).hash_lo) == (lo + 1, lo + 1)
 
 
 def test_the_halves_of_a_held_shard_are_held() -> None:

@@ -54,6 +54,10 @@ _CASES = [
         voter(4) + learner(3),
     ),
     (
+        "of too few nobody is demoted, whoever is wanted",
+        {3, 4, 5, 6}, set(), configuration({1, 2, 7}, {3, 4, 5, 6}), {}, 1, None,
+    ),
+    (
         "nobody is demoted before the new one is ready",
         {1, 2, 4}, set(), configuration({1, 2, 3}, {4}), {3: LAST, 4: BEHIND}, 1, None,
     ),

@@ -9,7 +9,7 @@ from krita.errors import BadRequest
 from kritad.cluster.forecast import Flow, forecast
 from kritad.cluster.model import NodeState, Split
 from kritad.cluster.planner import placements
-from kritad.cluster.tolerance import tolerance
+from kritad.cluster.tolerance import planned_tolerance, tolerance
 from kritad.cluster.view import MetaView
 from tests.cluster.views import copies, plain, settled, view_of, wanted_on, with_node, with_shard
 
@@ -59,6 +59,7 @@ def test_a_damaged_replica_is_neither_a_vote_nor_a_copy() -> None:
 def test_the_meta_shard_counts_too() -> None:
     view = view_of({1: [1, 2, 3]}, dict.fromkeys(range(1, 6), ""))
     assert tolerance(view, {1, 2, 3}) == (0, 2)  # five vote in the meta shard
+    assert planned_tolerance(view, {1: [1, 2, 3]}, {1, 2, 3}) == (0, 2)
 
 
 def test_a_cluster_that_is_not_there_tolerates_nothing() -> None:
