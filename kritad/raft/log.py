@@ -208,8 +208,7 @@ class Log:
             self._runs.pop()
         self.last_term = self._runs[-1][1] if self._runs else self.snapshot.term
         if index < self.unsaved:
-            self.truncate_from = min(self.truncate_from or index, index)
-            self.unsaved = index
+            self.truncate_from = self.unsaved = index
         conf_before = len(self.configurations)
         while self.configuration_index >= index:
             self.configurations.pop()

@@ -31,8 +31,9 @@ def test_a_single_replica_works_without_any_message() -> None:
     lone = Lone(boot_of(voters=[1]))
     raft = lone.lead()
     raft.propose(b"x")
-    raft.read_index(3)
     lone.flush()
+    raft.read_index(3)
+    assert [(read.token, read.index) for read in lone.ready().reads] == [(3, 2)]
     assert (raft.commit, lone.sent) == (2, [])
 
 

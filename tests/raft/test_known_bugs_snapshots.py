@@ -3,7 +3,7 @@ they are ignored, and how a follower gets out of waiting for one."""
 
 from __future__ import annotations
 
-from kritad.raft.messages import AppendReply, SnapshotInstalled
+from kritad.raft.messages import Append, AppendReply, Message, SnapshotInstalled
 from kritad.raft.progress import ProgressState
 from kritad.raft.types import Configuration, SnapshotMeta
 from tests.raft.cluster import SHARD, Cluster
@@ -109,6 +109,23 @@ def test_b34_a_follower_leaves_snapshot_state_when_it_has_an_adequate_one() -> N
     cluster.deliver_all()
     assert progress.state is ProgressState.REPLICATE
     assert progress.match == meta.index
+
+
+def test_b34_a_follower_that_waits_for_a_snapshot_is_sent_nothing_and_asked_for_once() -> None:
+    cluster = _with_laggard()
+    sent: list[Message] = []
+
+    def noted(message: Message) -> bool:
+        sent.append(message)
+        return True
+
+    cluster.filter = noted
+    for _ in range(3):
+        cluster[1].propose(b"more")
+        cluster.pump(1)
+        cluster.deliver_all()
+    assert [m.recipient for m in sent if isinstance(m, Append)] == [2, 2, 2]
+    assert cluster.nodes[1].snapshots_wanted == [3]
 
 
 def test_b34_a_failed_snapshot_is_offered_again() -> None:

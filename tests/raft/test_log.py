@@ -79,6 +79,19 @@ def test_nothing_committed_is_ever_truncated() -> None:
     assert log.last_index == 3
 
 
+def test_a_log_that_was_cut_or_begun_anew_is_as_up_to_date_as_what_is_left() -> None:
+    log = Log(boot_of([3, 4, 5], snapshot=SnapshotMeta(4, 2)), 1 << 20)
+    ends = []
+    for cut in (7, 6, 5):
+        log.truncate(cut)
+        ends.append((log.last_index, log.last_term))
+    log.append(log_of([6], 5))
+    log.restart(SnapshotMeta(9, 3))
+    assert [*ends, (log.last_index, log.last_term)] == [(6, 4), (5, 3), (4, 2), (9, 3)]
+    assert log.is_up_to_date(9, 3)
+    assert not log.is_up_to_date(8, 3)
+
+
 def test_only_what_a_save_has_carried_is_truncated_on_the_disk() -> None:
     log = Log(boot_of([1, 1]), 1 << 20)
     log.append(log_of([1, 1], 3))
@@ -99,7 +112,11 @@ def test_compaction_keeps_the_terms_and_the_configuration_of_what_is_left() -> N
         log.compact(index)
         assert [log.term(i) for i in range(index, 8)] == [*[1, 1, 2, 2, 3, 3][index - 1 :], -1]
         assert log.snapshot.index == index
+        assert log.terms_agree()
+        assert log.configurations == [(index, log.configuration)]
         assert log.configuration.voters == {1, 2, 3}
+        log.compact(index - 1)  # one that comes late
+        assert log.snapshot.index == index
         log.append([Entry(7, 3, EntryKind.COMMAND, b"")])
         assert (log.term(7), log.last_term) == (3, 3)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kritad.raft.configuration import Change, ChangeKind
 from kritad.raft.core import ProposalRefused, Refusal
 from kritad.raft.messages import (
     Append,
@@ -249,10 +250,17 @@ def test_a_command_is_answered_only_after_it_is_committed_and_applied() -> None:
 
 
 def test_a_follower_refuses_commands() -> None:
-    lone = Lone(boot_of())
-    with pytest.raises(ProposalRefused) as refused:
-        lone.raft.propose(b"x")
-    assert refused.value.reason is Refusal.NOT_LEADER
+    raft = Lone(boot_of()).raft
+    learner = [Change(ChangeKind.ADD_LEARNER, 4)]
+    for attempt in (
+        lambda: raft.propose(b"x"),
+        lambda: raft.propose_conf(learner, {4: 4}, 1),
+        lambda: raft.read_index(1),
+    ):
+        with pytest.raises(ProposalRefused) as refused:
+            attempt()
+        assert refused.value.reason is Refusal.NOT_LEADER
+    assert raft.last_index == 0
 
 
 def test_a_follower_that_is_behind_gets_what_it_lacks() -> None:

@@ -45,6 +45,16 @@ def test_the_leader_sends_before_its_own_disk_has_answered() -> None:
     assert lone.raft.commit == 2
 
 
+def test_heartbeats_leave_while_the_leaders_disk_is_slow() -> None:
+    """Else its followers would elect another for each stall."""
+    lone = _leading()
+    lone.raft.propose(b"x")
+    assert lone.ready().save is not None  # and it takes its time
+    for _ in range(2):
+        lone.raft.tick()
+    assert [beat.recipient for beat in only(lone.ready().messages, Heartbeat)] == [2, 3]
+
+
 def test_followers_alone_can_commit_while_the_leaders_disk_is_slow() -> None:
     lone = _leading()
     lone.ack(3, 1)
@@ -69,6 +79,7 @@ def test_a_follower_gets_no_more_messages_than_its_window_has_places() -> None:
     assert (len(progress.inflight), progress.next) == (3, 5)
     sent = [append for append in only(lone.ack(2, 3), Append) if append.recipient == 2]
     assert [[entry.index for entry in append.entries] for append in sent] == [list(range(5, 12))]
+    assert [last for last, _ in progress.inflight] == [4, 11]
 
 
 def test_a_full_window_stays_closed_when_a_lost_append_is_looked_for() -> None:
@@ -136,6 +147,15 @@ def test_an_unreachable_follower_is_probed_again() -> None:
     assert (progress.state, progress.next) == (ProgressState.PROBE, 2)
     lone.tick(2)
     assert [len(a.entries) for a in only(lone.beat_back(2), Append)] == [1]
+
+
+def test_that_a_message_was_dropped_is_news_of_a_follower_that_is_sent_ahead_to_only() -> None:
+    lone = _leading()
+    progress = lone.raft.progress[3]
+    progress.become_snapshot()
+    for replica in (3, 9):  # 9: who was removed meanwhile
+        lone.raft.unreachable(replica)
+    assert progress.state is ProgressState.SNAPSHOT
 
 
 def test_one_probe_per_term_is_enough_to_find_where_logs_agree() -> None:
@@ -249,6 +269,17 @@ def test_followers_learn_the_commit_index_a_tick_after_the_last_append() -> None
     beats = only(lone.tick(2), Heartbeat)
     assert [(beat.recipient, beat.commit) for beat in beats] == [(2, 2)]
     assert not only(lone.tick(5), Heartbeat)
+
+
+def test_a_commit_index_that_an_append_has_told_gets_no_message_of_its_own() -> None:
+    lone = _leading()
+    lone.raft.propose(b"x")
+    lone.flush()
+    lone.ack(2, 2)
+    lone.raft.propose(b"y")
+    assert [append.commit for append in _to(lone, 2)] == [2]
+    lone.raft.heartbeat_elapsed = -100  # as above
+    assert not only(lone.tick(4), Heartbeat)
 
 
 def test_a_heartbeat_never_names_a_commit_index_the_follower_may_lack() -> None:
