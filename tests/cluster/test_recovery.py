@@ -80,7 +80,7 @@ def test_the_newest_log_goes_on_and_the_others_follow_it(
     assert forced.configuration.voters == {10 * keeper}
     assert forced.configuration.learners == {10, 30} - {10 * keeper}
     assert forced.configuration.nodes == {10: 1, 30: 3}
-    assert forced.term > max(one.term, three.term)
+    assert forced.term == max(one.term, three.term) + TERM_STEP
     assert decision == decide([node(3, three), node(1, one)], [3, 1])
 
 
@@ -110,6 +110,11 @@ def test_the_newest_configuration_decides_who_counts() -> None:
     assert decision.forced[0].configuration.members == {30}, "a replica that had left is back"
 
 
+def test_replicas_that_had_all_left_their_shard_do_not_begin_it_anew() -> None:
+    with pytest.raises(RecoveryRefused, match="all that is left are replicas that had left it"):
+        decide([node(3, replica(3, 9, members=conf(1, 2)))], [3])
+
+
 def test_every_node_that_is_left_has_to_be_heard() -> None:
     survey = node(3, replica(3, 17))
     with pytest.raises(RecoveryRefused, match="no plan of node 1"):
@@ -120,6 +125,8 @@ def test_every_node_that_is_left_has_to_be_heard() -> None:
         decide([survey, survey], [3])
     with pytest.raises(RecoveryRefused, match="not of one cluster"):
         decide([survey, attrs.evolve(node(1), cluster_id=b"d" * 16)], [1, 3])
+    with pytest.raises(RecoveryRefused, match="not of one cluster: none"):
+        decide([attrs.evolve(survey, cluster_id=b"")], [3])
 
 
 def test_a_damaged_survivor_may_be_the_newest_and_so_stops_the_decision() -> None:
