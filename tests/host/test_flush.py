@@ -146,6 +146,21 @@ def test_what_a_snapshot_left_behind_is_swept_without_waiting_for_half_a_minute_
     assert bench.database.rows_unused == 0
 
 
+def test_nothing_else_is_begun_while_a_sweep_runs_and_one_that_fails_is_the_end(
+    make: Make,
+) -> None:
+    bench = make()
+    bench.database.rows_unused = 1
+    bench.tick()
+    bench.write(3)
+    bench.tick(2000)
+    assert len(bench.worker.jobs) == 1
+    bench.worker.fails_with = StoreFailed("I/O error")
+    bench.pass_time(4000)
+    assert [str(failure) for failure in bench.failures] == ["I/O error"]
+    assert bench.database.did == []
+
+
 def test_a_flush_of_a_state_that_was_replaced_meanwhile_does_not_count_for_the_new_one(
     make: Make,
 ) -> None:
