@@ -7,7 +7,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from kritad.host.opening import HostSettings, Opener
+from kritad.host.opening import HostSettings, Opener, needs_arc
 from kritad.raft.types import SnapshotMeta
 from kritad.storage.extent import WHOLE_RING
 from tests.host.cluster import SETTINGS, Cluster
@@ -38,4 +38,21 @@ def test_a_fresh_replica_is_opened_without_waiting_for_a_flush(tmp_path: Path) -
     assert (raft.replica, state.index) == (1, 0)
     node.data_db.flush([state.freeze()])
     assert node.data_db.applied()[2].generation == state.table.generation
+    node.close()
+
+
+def test_what_an_earlier_replica_has_left_is_not_the_state_of_a_later_one(tmp_path: Path) -> None:
+    """Its rows may still be there, and its log is gone: it would serve what it cannot know."""
+    node = LoneNode(tmp_path)
+    opener = Opener(HostSettings(), node.raft_db, node.data_db, 1, 1)
+    node.raft_db.create_replica(2, 1, SnapshotMeta(configuration=configuration(1)))
+    _, old = opener.open(2, 1, None, WHOLE_RING)
+    node.data_db.flush([old.freeze()])
+    left = node.data_db.applied()[2]
+    node.raft_db.remove_replica(2, 1)
+    node.raft_db.create_replica(2, 9, None)
+    assert not needs_arc(2, 1, left)
+    assert needs_arc(2, 9, left)
+    _, new = opener.open(2, 9, left, WHOLE_RING)
+    assert new.table.generation != old.table.generation
     node.close()
