@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from krita.codec import encode
 from krita.errors import BadRequest, SessionExpired, Status
 from kritad.state import sessions as module
 from kritad.state.sessions import SEQUENCE_WINDOW, SESSION_TTL_MS, SESSIONS_MAX, Sessions
@@ -88,6 +89,20 @@ def test_a_large_acknowledgement_costs_no_more_than_what_is_stored() -> None:
     assert sessions.begin(1, far + 1, far, 3, 0) is None  # would not end if it counted up to it
 
 
+@pytest.mark.parametrize("far", [0, 1_000])
+def test_an_acknowledgement_forgets_what_it_covers_and_no_reply_behind_it(far: int) -> None:
+    """Near, it counts its way; far, it looks at what is there. The next try of a write whose
+    reply was forgotten would execute it twice."""
+    sessions = opened(1)
+    for sequence in (1, 2, 3 + far, 4 + far):
+        execute(sessions, 1, sequence, index=sequence)
+    assert execute(sessions, 1, 5 + far, acked_to=3 + far, index=90) == reply(90)
+    with pytest.raises(BadRequest, match="already acknowledged"):
+        sessions.begin(1, 3 + far, 0, 91, 0)
+    assert execute(sessions, 1, 4 + far) == reply(4 + far)
+    assert sessions._replies_count == 2
+
+
 def test_a_refused_write_leaves_the_session_as_it_was() -> None:
     sessions = opened(1)
     execute(sessions, 1, 2, acked_to=1)
@@ -161,12 +176,19 @@ def test_a_session_that_ended_is_frozen_as_nothing() -> None:
     assert sessions.hash == 0
 
 
-def test_the_hash_is_the_sum_of_what_is_frozen() -> None:
+def test_a_session_that_ended_before_it_was_counted_is_in_no_hash() -> None:
+    sessions = opened(1)
+    sessions.expire(SESSION_TTL_MS + 1)
+    assert sessions.hash == 0
+
+
+def test_the_hash_is_the_sum_of_what_is_frozen_or_will_be() -> None:
     sessions = opened(1, 2)
     execute(sessions, 2, 1)
+    before = sessions.hash
     blobs = sessions.freeze()
     digests = [session_digest(session, blob) for session, blob in blobs if blob is not None]
-    assert sessions.hash == sum(digests) % HASH_MODULUS
+    assert sessions.hash == before == sum(digests) % HASH_MODULUS
 
 
 def frozen(sessions: Sessions) -> list[tuple[int, bytes]]:
@@ -238,10 +260,17 @@ def test_whatever_one_session_may_keep_can_be_stored_and_read_again() -> None:
     assert Sessions([(number, blob)]).hash == kept.hash
 
 
-def test_weights_are_the_same_after_a_restart() -> None:
+@pytest.mark.parametrize("size", [0, 100, 10_000])
+def test_a_reply_weighs_no_less_than_what_is_stored_of_it(size: int) -> None:
+    for value in ("x" * size, "é" * size, b"x" * size, ["x" * size, [b"x" * size]]):
+        values: list[object] = [7, 1, 3, value]
+        assert len(encode([1, OK, *values])) <= module._weight((OK, values)) * module._PIECE_BYTES
+
+
+def test_weights_are_the_same_after_a_restart_and_in_the_other_half_of_a_split() -> None:
     sessions = opened(1)
     sessions.finish(1, 1, (OK, [3, 1, b"v" * 1000, 2, "text/plain"]))
     sessions.finish(1, 2, (OK, [3, 1, [[1, 0], [b"v" * 500, 3, None]]]))
     before = sessions._replies_count
     again = Sessions([(number, blob) for number, blob in sessions.freeze() if blob])
-    assert again._replies_count == before > 10
+    assert again._replies_count == sessions.copy()._replies_count == before > 10
