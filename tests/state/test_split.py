@@ -216,6 +216,15 @@ def test_a_key_of_the_other_half_is_refused_and_changes_nothing(shard: Shard) ->
         assert state.state_hash == before
 
 
+def test_a_lock_that_went_to_the_other_half_is_not_said_to_be_lost(shard: Shard) -> None:
+    """It is held there, and who looks here cannot know."""
+    shard.do(Op.LOCK, THEIRS[0], owner=b"me")
+    split(shard)
+    refused = refusal(shard.do(Op.PUT, OURS[0], value=b"v", if_lock=[THEIRS[0], 1]))
+    assert isinstance(refused, BadRequest)
+    assert "another shard" in refused.message
+
+
 def test_a_write_that_was_answered_before_the_split_is_answered_alike_behind_it(
     shard: Shard,
 ) -> None:

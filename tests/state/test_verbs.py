@@ -46,6 +46,7 @@ def test_the_previous_value_of_a_key_that_is_over_is_none(shard: Shard) -> None:
     [
         (b"0", 5, 5), (b"-0", 5, 5), (b"007", 1, 8), (b"-12", 2, -10),
         (b"%d" % NUMBER_MAX, -NUMBER_MAX, 0), (b"%d" % -NUMBER_MAX, NUMBER_MAX, 0),
+        (b"0", NUMBER_MAX, NUMBER_MAX), (b"0", -NUMBER_MAX, -NUMBER_MAX),
     ],
 )  # fmt: skip
 def test_a_number_is_added_to(shard: Shard, value: bytes, delta: int, number: int) -> None:
@@ -55,8 +56,12 @@ def test_a_number_is_added_to(shard: Shard, value: bytes, delta: int, number: in
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"-", b"+5", b" 5", b"5 ", b"1_0", b"1.0", "٣".encode(), b"--5", b"1" * 21]
-)
+    "value",
+    [
+        b"", b"-", b"+5", b" 5", b"5 ", b"1_0", b"1.0", "٣".encode(), b"--5", b"1" * 21,
+        b"0" * 5_000,  # int() of so many digits is an error
+    ],
+)  # fmt: skip
 def test_what_is_no_number_is_not_added_to(shard: Shard, value: bytes) -> None:
     shard.put(b"k", value)
     assert isinstance(error(shard.do(Op.ADD, b"k", delta=1)), Conflict)
@@ -101,6 +106,12 @@ def test_what_is_no_time_to_live_is_refused(shard: Shard, op: Op, ttl_ms: Any) -
     before = shard.state.state_hash
     assert isinstance(error(shard.do(op, b"k", ttl_ms=ttl_ms, **fields)), BadRequest)
     assert shard.state.state_hash == before
+
+
+@pytest.mark.parametrize("ttl_ms", [1, TTL_MS_MAX])
+def test_the_shortest_and_the_longest_time_to_live_are_kept(shard: Shard, ttl_ms: int) -> None:
+    assert shard.do(Op.PUT, b"k", value=b"v", ttl_ms=ttl_ms).ok
+    assert shard.state.keys.bond(b"k") == (ttl_ms, 0)
 
 
 @pytest.mark.parametrize("op", [Op.ADD, Op.APPEND])
