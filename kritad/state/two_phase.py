@@ -145,8 +145,8 @@ class TwoPhase:
         misplaced = [effect.key for effect in effects if not self._keys.owns(effect.key)]
         held = self._intents.release(attempt)
         for effect in effects:
-            # What is not held was done before, or is another's to do.
-            if effect.key in held and self._keys.owns(effect.key):
+            # What is not held was done before, or is another's to do; what is, is in our arc.
+            if effect.key in held:
                 self._keys.do(self._timed(effect), index)
         return success([index, misplaced, len(held)])
 

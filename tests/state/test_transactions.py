@@ -117,6 +117,7 @@ def test_the_side_that_is_taken_is_done_and_the_other_is_not(shard: Shard) -> No
         ([b"none", VALUE, GREATER, None], False),
         ([b"over", REVISION, EQUAL, 0], True),
         ([b"over", VALUE, EQUAL, None], True),
+        ([b"k", REVISION, EQUAL, 1, "from the future"], True),
     ],
     ids=str,
 )
@@ -148,16 +149,29 @@ def test_keeping_the_time_to_live_sees_what_the_transaction_gave(shard: Shard) -
     shard.lease(1, LeaseChange.GRANT, 100)
     results(shard, [PUT, b"k", b"v", None, 10, 1], [PUT, b"k", b"w", None, -1])
     assert shard.state.keys.bond(b"k") == (10, 1)
+    results(shard, [PUT, b"k", b"w", None, -1], [PUT, b"k", b"x", None, -1])
+    assert shard.state.keys.bond(b"k") == (10, 1)
+    results(shard, [TOUCH, b"k", 20], [PUT, b"k", b"w", None, -1])
+    assert shard.state.keys.bond(b"k") == (20, 0)
+    results(shard, [TOUCH, b"k", -1, 1], [PUT, b"k", b"w", None, -1])
+    assert shard.state.keys.bond(b"k") == (20, 1)
     results(shard, [DELETE, b"k"], [PUT, b"k", b"w", None, -1])
     assert shard.state.keys.bond(b"k") == (0, 0)
 
 
 def test_what_is_read_together_is_no_more_than_one_value(shard: Shard) -> None:
     shard.put(b"k", b"x" * 600)
-    once = shard.do(Op.TXN, b"k", then=[[GET, b"k"]], value_bytes_max=1_000)
-    assert once.ok
-    twice = shard.do(Op.TXN, b"k", then=[[GET, b"k"], [GET, b"k"]], value_bytes_max=1_000)
-    assert isinstance(error(twice), Conflict)
+    twice = [[GET, b"k"], [GET, b"k"]]
+    assert shard.do(Op.TXN, b"k", then=twice, value_bytes_max=1_200).ok
+    refused = shard.do(Op.TXN, b"k", then=twice, value_bytes_max=1_199)
+    assert isinstance(error(refused), Conflict)
+
+
+def test_comparisons_and_the_operations_of_both_sides_count_together(shard: Shard) -> None:
+    compare, otherwise = [[b"k", REVISION, EQUAL, 0]], [[GET, b"k"]]
+    for count, allowed in ((TXN_OPERATIONS_MAX - 2, True), (TXN_OPERATIONS_MAX - 1, False)):
+        assert txn(shard, [[GET, b"k"]] * count, compare, otherwise).ok is allowed
+        assert txn(shard, otherwise, compare, [[GET, b"k"]] * count).ok is allowed
 
 
 @pytest.mark.parametrize(
@@ -179,7 +193,10 @@ def test_what_is_read_together_is_no_more_than_one_value(shard: Shard) -> None:
         {"compare": [[b"k", 0, 4, 0]]},
         {"compare": [[b"k", 0, 0, -1]]},
         {"compare": [[b"k", 0, 0, b"v"]]},
+        {"compare": [[b"k", 0, 0, True]]},
         {"compare": [[b"k", 1, 0, 5]]},
+        {"compare": [[b"k", 1, 4, b"v"]]},
+        {"compare": [[b"k", 1, -1, b"v"]]},
         {"compare": [[b"", 0, 0, 0]]},
         {"otherwise": {"a": 1}},
     ],

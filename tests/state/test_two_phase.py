@@ -2,89 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from krita.codec import encode_body
-from krita.errors import BadRequest, Busy, SessionExpired, TooLarge, WrongShard, from_wire
+from krita.errors import BadRequest, Busy, SessionExpired, TooLarge, WrongShard
+from krita.limits import TTL_MS_MAX, TXN_OPERATIONS_MAX
 from krita.operations import LeaseChange, Op
-from krita.ring import token
-from kritad.raft.types import Entry, EntryKind
-from kritad.state.command import pack_command
+from kritad.state import user_keys
 from kritad.state.decisions import COMMIT_WITHIN_MS, TOMBSTONE_MS, Verdict
-from kritad.state.machine import ShardState
 from kritad.state.memos import MEMO_TTL_MS
 from kritad.state.reading import holders
-from kritad.state.results import Result
-from kritad.state.two_phase import KEEP
-from tests.state.shard import SHARD, Shard, open_shard
-
-ATTEMPT, OTHER = 11, 12
-HOME, KEY = b"home", b"key"
-PUT, DELETE, TOUCH = 0, 1, 2
-PLAN = [[HOME, PUT, b"1", None, 0], [KEY, PUT, b"2", None, 0]]
-ANSWER = [0, [0, 1, []]]
-NOBODY = (None, None, None, None, None)
-
-
-@pytest.fixture
-def shard(tmp_path: Path) -> Iterator[Shard]:
-    with open_shard(tmp_path / "data.db") as opened:
-        yield opened
-
-
-def prepare(
-    shard: Shard, keys: list[bytes], attempt: int = ATTEMPT, told: object = None, bytes_max: int = 0
-) -> Result:
-    places = list(range(len(keys))) if told is None else told
-    return shard.call(Op.TXN_PREPARE, SHARD, attempt, HOME, keys, places, 10_000, bytes_max, 0)
-
-
-def decide(
-    shard: Shard,
-    attempt: int = ATTEMPT,
-    plan: object = PLAN,
-    *,
-    begun_ms: int = 0,
-    asker: tuple[object, ...] = NOBODY,
-    answer: object = ANSWER,
-) -> Result:
-    return shard.call(Op.TXN_DECIDE, HOME, attempt, True, plan, answer, begun_ms, *asker)
-
-
-def ask(shard: Shard, attempt: int = ATTEMPT) -> Result:
-    return shard.call(Op.TXN_DECIDE, HOME, attempt, False)
-
-
-def finish(shard: Shard, plan: object = PLAN, attempt: int = ATTEMPT) -> Result:
-    return shard.call(Op.TXN_FINISH, SHARD, attempt, plan)
-
-
-def forget(shard: Shard, attempt: int = ATTEMPT) -> Result:
-    return shard.call(Op.TXN_FORGET, HOME, attempt)
-
-
-def body(result: Result) -> Any:
-    assert result.ok, from_wire(result.status, result.body)
-    return result.body
-
-
-def verdict(result: Result) -> Verdict:
-    return Verdict(body(result)[0])
-
-
-def error(result: Result) -> BaseException:
-    assert not result.ok, result
-    return from_wire(result.status, result.body)
-
-
-def value(state: ShardState, key: bytes) -> bytes | None:
-    row = state.read(key)
-    return None if row is None else row.value
-
+from kritad.state.two_phase import HOLD_MS_MAX, KEEP
+from tests.state.shard import SHARD, Shard
+from tests.state.two_phase_entries import (
+    ANSWER,
+    ATTEMPT,
+    DELETE,
+    HOME,
+    KEY,
+    OTHER,
+    PLAN,
+    PUT,
+    TOUCH,
+    ask,
+    body,
+    decide,
+    error,
+    finish,
+    forget,
+    prepare,
+    value,
+    verdict,
+)
 
 # --- prepare -------------------------------------------------------------------------------
 
@@ -145,12 +95,33 @@ def test_a_key_whose_time_is_over_is_told_as_absent_and_ended(shard: Shard) -> N
     assert shard.state.table.get(KEY) is None
 
 
+def test_a_key_whose_time_is_over_is_ended_before_it_is_held_though_others_are_before_it(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_keys, "ENDED_MAX", 1)
+    for key, ttl_ms in ((b"first", 500), (KEY, 1_000)):
+        shard.call(Op.PUT, 0, 0, 0, key, b"v", None, None, ttl_ms)
+    shard.clock_ms = 1_000
+    assert body(prepare(shard, [KEY]))[0] == [(None, 0, None)]
+    assert shard.state.table.get(KEY) is None
+
+
+@pytest.mark.parametrize(("asked_ms", "held_ms"), [(-5, 0), (1, 1), (HOLD_MS_MAX + 1, HOLD_MS_MAX)])
+def test_nobody_can_have_keys_held_for_longer_than_a_minute(
+    shard: Shard, asked_ms: int, held_ms: int
+) -> None:
+    shard.call(Op.TXN_PREPARE, SHARD, ATTEMPT, HOME, [KEY], [], asked_ms, 1, 0)
+    intent = shard.state.keys.intents.get(ATTEMPT)
+    assert intent is not None
+    assert intent.hold_ms == held_ms
+
+
 def test_values_that_are_too_large_together_are_not_told_and_nothing_is_held(shard: Shard) -> None:
     shard.put(KEY, b"v" * 60)
     shard.put(HOME, b"w" * 60)
     assert isinstance(error(prepare(shard, [KEY, HOME], bytes_max=100)), TooLarge)
     assert not shard.state.keys.intents.by_key
-    assert prepare(shard, [KEY, HOME], told=[0], bytes_max=100).ok
+    assert prepare(shard, [KEY, HOME], told=[0], bytes_max=60).ok
 
 
 @pytest.mark.parametrize(
@@ -175,6 +146,12 @@ def test_values_that_are_too_large_together_are_not_told_and_nothing_is_held(sha
 def test_what_is_no_prepare_is_refused(shard: Shard, fields: tuple[object, ...]) -> None:
     assert isinstance(error(shard.call(Op.TXN_PREPARE, SHARD, *fields)), BadRequest)
     assert not shard.state.keys.intents.by_key
+
+
+def test_the_home_key_and_one_for_each_operation_can_be_held(shard: Shard) -> None:
+    keys = [b"k%d" % number for number in range(TXN_OPERATIONS_MAX + 2)]
+    assert isinstance(error(prepare(shard, keys, told=[])), BadRequest)
+    assert prepare(shard, keys[:-1], told=[]).ok
 
 
 def test_an_attempt_holds_keys_once(shard: Shard) -> None:
@@ -225,6 +202,11 @@ def test_a_tombstone_outlives_every_coordinator(shard: Shard) -> None:
     shard.clock_ms = TOMBSTONE_MS + 1
     shard.put(b"other", b"x")  # it goes with this entry, if not before
     assert verdict(decide(shard, begun_ms=TOMBSTONE_MS - COMMIT_WITHIN_MS)) is Verdict.ABORTED
+
+
+def test_a_coordinator_may_decide_to_the_last_moment(shard: Shard) -> None:
+    shard.clock_ms = COMMIT_WITHIN_MS
+    assert verdict(decide(shard, begun_ms=0)) is Verdict.COMMITTED
 
 
 @pytest.mark.parametrize("begun_ms", [0, None])
@@ -298,9 +280,9 @@ def test_a_session_that_has_the_answer_or_is_unknown_refuses_it(shard: Shard) ->
         ((0, 0, 0, "name", b"digest"), BadRequest),
     ):
         assert isinstance(error(decide(shard, 13, asker=asker)), kind)
-    assert isinstance(
-        error(decide(shard, 13, asker=(session, 3, 1, None, None), answer=None)), BadRequest
-    )
+    for answer in (None, 7, [0], [0, 0], ["0", []]):
+        refused = decide(shard, 13, asker=(session, 3, 1, None, None), answer=answer)
+        assert isinstance(error(refused), BadRequest)
     assert verdict(ask(shard, 13)) is Verdict.ABORTED
 
 
@@ -333,6 +315,29 @@ def test_what_is_no_plan_is_refused(shard: Shard, plan: object) -> None:
         assert isinstance(error(finish(shard, plan)), BadRequest)
     assert shard.state.keys.intents.by_key
     assert not shard.state.keys.two_phase.decisions.open
+
+
+@pytest.mark.parametrize("attempt", [None, 0, -1, 1 << 60, 1.0, True, b"1"])
+def test_what_is_no_attempt_is_refused(shard: Shard, attempt: Any) -> None:
+    for result in (
+        decide(shard, attempt), ask(shard, attempt), finish(shard, None, attempt),
+        forget(shard, attempt), prepare(shard, [KEY], attempt),
+    ):  # fmt: skip
+        assert isinstance(error(result), BadRequest)
+
+
+@pytest.mark.parametrize("home", [None, b"", "home", 7])
+def test_what_is_no_home_key_is_refused(shard: Shard, home: object) -> None:
+    for op, fields in (
+        (Op.TXN_DECIDE, (home, ATTEMPT, False)),
+        (Op.TXN_FORGET, (home, ATTEMPT)),
+        (Op.TXN_PREPARE, (SHARD, ATTEMPT, home, [KEY], [], 1, 1, 0)),
+    ):
+        assert isinstance(error(shard.call(op, *fields)), BadRequest)
+
+
+def test_a_key_may_be_given_the_longest_time_to_live(shard: Shard) -> None:
+    assert decide(shard, plan=[[KEY, PUT, b"v", None, TTL_MS_MAX]]).ok
 
 
 # --- finish --------------------------------------------------------------------------------
@@ -372,7 +377,7 @@ def test_another_attempts_intent_stays(shard: Shard) -> None:
 def test_effects_happen_in_their_order_and_time_counts_from_when_they_do(shard: Shard) -> None:
     shard.call(Op.PUT, 0, 0, 0, b"kept", b"v", None, None, 60_000)
     shard.put(b"gone", b"v")
-    keys = [KEY, b"kept", b"gone", b"touched"]
+    keys = [KEY, b"kept", b"gone", b"touched", b"for ever"]
     shard.put(b"touched", b"v")
     prepare(shard, keys)
     shard.clock_ms = 1_000
@@ -385,6 +390,7 @@ def test_effects_happen_in_their_order_and_time_counts_from_when_they_do(shard: 
             [b"gone", DELETE, b"", None, 0],
             [b"gone", DELETE, b"", None, 0],
             [b"touched", TOUCH, b"", None, 7_000],
+            [b"for ever", PUT, b"v", None, 0],
         ],
     )
     assert value(shard.state, KEY) == b"2"
@@ -392,6 +398,7 @@ def test_effects_happen_in_their_order_and_time_counts_from_when_they_do(shard: 
     assert shard.state.keys.bond(b"kept") == (60_000, 0)
     assert value(shard.state, b"gone") is None
     assert shard.state.keys.bond(b"touched") == (8_000, 0)
+    assert shard.state.keys.bond(b"for ever") == (0, 0)
 
 
 def test_a_request_for_another_shard_is_refused(shard: Shard) -> None:
@@ -401,84 +408,3 @@ def test_a_request_for_another_shard_is_refused(shard: Shard) -> None:
         (Op.TXN_FINISH, ()),
     ):
         assert isinstance(error(shard.call(op, *fields)), WrongShard)
-
-
-# --- crashes and splits --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("flushed", [False, True])
-def test_what_is_held_is_held_behind_a_crash(shard: Shard, flushed: bool) -> None:
-    prepare(shard, [KEY, HOME])
-    if flushed:
-        shard.flush()
-    before = shard.state.state_hash
-    shard.crash()
-    assert shard.state.state_hash == before
-    assert set(shard.state.keys.intents.by_key) == {KEY, HOME}
-    assert isinstance(error(shard.put(KEY, b"w")), Busy)
-    finish(shard)
-    shard.flush()
-    shard.crash()
-    assert not shard.state.keys.intents.by_key
-    assert shard.scanned_hash() == shard.state.state_hash
-
-
-MIDDLE = 1 << 31
-LOW = next(b"l%d" % n for n in range(99) if token(b"l%d" % n) < MIDDLE)
-HIGH = next(b"h%d" % n for n in range(99) if token(b"h%d" % n) >= MIDDLE)
-
-
-def apply_to(state: ShardState, op: Op, *fields: object) -> Result:
-    data = pack_command(0, op, encode_body(op, *fields))
-    return state.apply(Entry(state.index + 1, 1, EntryKind.COMMAND, data))
-
-
-@pytest.mark.parametrize("flushed", [False, True])
-def test_a_split_divides_what_is_held_and_each_half_does_its_part(
-    shard: Shard, flushed: bool
-) -> None:
-    plan = [[LOW, PUT, b"1", None, 0], [HIGH, PUT, b"2", None, 0]]
-    prepare(shard, [LOW, HIGH])
-    if flushed:
-        shard.flush()
-    assert shard.split(5, MIDDLE).ok
-    offspring = shard.state.take_offspring()
-    assert offspring is not None
-    other = offspring.state
-    assert list(shard.state.keys.intents.by_key) == [LOW]
-    assert list(other.keys.intents.by_key) == [HIGH]
-    assert body(finish(shard, plan))[1:] == [[HIGH], 1]
-    assert body(apply_to(other, Op.TXN_FINISH, 5, ATTEMPT, plan))[1:] == [[LOW], 1]
-    assert (value(shard.state, LOW), value(other, HIGH)) == (b"1", b"2")
-    for state in (shard.state, other):
-        assert not state.keys.intents.by_key
-        assert state.state_hash == hash_of(state)
-
-
-def hash_of(state: ShardState) -> int:
-    """Counted again."""
-    total = state.extent.rows_hash + state._sessions.hash
-    notes = type(state._notes)(iter(state._notes))
-    return (total + notes.hash) % (1 << 64)
-
-
-@pytest.mark.parametrize("home", [LOW, HIGH])
-def test_records_and_tombstones_go_where_their_home_key_goes(shard: Shard, home: bytes) -> None:
-    shard.call(Op.TXN_DECIDE, home, ATTEMPT, True, PLAN, None, 0, *NOBODY)
-    shard.call(Op.TXN_DECIDE, home, OTHER, False)
-    assert shard.split(5, MIDDLE).ok
-    offspring = shard.state.take_offspring()
-    assert offspring is not None
-    halves = {LOW: shard.state, HIGH: offspring.state}
-    owner = halves.pop(home)
-    (stranger,) = halves.values()
-    assert len(owner.keys.two_phase.decisions.open) == 1
-    assert not stranger.keys.two_phase.decisions.open
-    assert verdict(apply_to(owner, Op.TXN_DECIDE, home, ATTEMPT, False)) is Verdict.COMMITTED
-    late = apply_to(owner, Op.TXN_DECIDE, home, OTHER, True, PLAN, None, 0, *NOBODY)
-    assert verdict(late) is Verdict.ABORTED
-    refused = apply_to(stranger, Op.TXN_DECIDE, home, ATTEMPT, False)
-    assert isinstance(error(refused), WrongShard)
-    assert isinstance(error(apply_to(stranger, Op.TXN_FORGET, home, ATTEMPT)), WrongShard)
-    assert apply_to(owner, Op.TXN_FORGET, home, ATTEMPT).ok
-    assert not owner.keys.two_phase.decisions.open
