@@ -322,9 +322,8 @@ class Dispatcher:
     def _release(self, call: Call, now: float) -> None:
         """Give up the call's sequence, which may let others into the window."""
         ticket, call.ticket = call.ticket, None
+        assert ticket is not None, "only who has a ticket gives it up"
         call.body = b""
-        if ticket is None:
-            return
         ticket.settle()
         if not self._ended:
             self._admit(ticket.session, now)

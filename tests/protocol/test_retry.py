@@ -14,6 +14,7 @@ from krita.errors import (
     ConnectionFailed,
     DeadlineExceeded,
     Forbidden,
+    Foreign,
     InternalError,
     KritaError,
     LeaseUnknown,
@@ -96,6 +97,18 @@ def test_a_lost_answer_ends_a_write_without_a_session_as_unknown() -> None:
     assert verdict.error.outcome is Outcome.UNKNOWN
 
 
+def test_any_answer_without_a_certain_outcome_ends_such_a_write_as_unknown() -> None:
+    lost = OutcomeUnknown("lost")
+    verdict = trial(repeatable=False).judge(lost, 1.0)
+    assert isinstance(verdict, GiveUp)
+    assert verdict.error is lost
+    late = DeadlineExceeded("late", outcome=Outcome.UNKNOWN)
+    verdict = trial(repeatable=False).judge(late, 1.0)
+    assert isinstance(verdict, GiveUp)
+    assert type(verdict.error) is OutcomeUnknown
+    assert verdict.error.detail == {"status": int(late.status)}
+
+
 def test_a_lost_answer_never_puts_a_read_in_doubt() -> None:
     attempt = trial(write=False)
     assert isinstance(attempt.judge(OutcomeUnknown("lost"), 1.0), Retry)
@@ -164,7 +177,23 @@ def test_the_error_at_the_deadline_names_the_cause_and_the_effort() -> None:
     )
 
 
+def test_the_error_at_the_deadline_has_the_hint_and_the_details_of_its_cause() -> None:
+    attempt = trial()
+    attempt.judge(Busy("full", hint="later", detail={"left": 3}), 1.0)
+    error = attempt.expire(5.0)
+    assert (error.hint, error.detail) == ("later", {"left": 3})
+
+
 REFUSED = ConnectionFailed("Connection refused")
+
+
+def test_that_an_address_is_somebody_else_s_outweighs_silence_and_no_answer() -> None:
+    attempt = trial()
+    attempt.judge(Foreign("of another cluster"), 1.0, "a:1")
+    attempt.judge(REFUSED, 1.1, "b:1")
+    assert type(attempt.expire(5.0)) is Foreign
+    attempt.judge(NotLeader("nobody leads"), 1.2, "c:1")
+    assert type(attempt.expire(5.0)) is NotLeader
 
 
 def test_where_some_node_answers_and_others_do_not_a_leader_is_missing() -> None:
@@ -215,6 +244,14 @@ def test_what_a_request_needed_first_tells_whom_it_has_reached() -> None:
     attempt.adopt(errand, REFUSED, waiting=False)
     assert type(attempt.expire(5.0)) is ConnectionFailed
     attempt.adopt(errand, REFUSED, waiting=True)
+    assert type(attempt.expire(5.0)) is Unavailable
+
+
+def test_what_an_errand_has_reached_the_request_has() -> None:
+    errand, attempt = trial(), trial()
+    errand.judge(NotLeader("nobody leads"), 1.0, "a:1")
+    errand.judge(REFUSED, 1.1, "b:1")
+    attempt.adopt(errand, REFUSED, waiting=False)
     assert type(attempt.expire(5.0)) is Unavailable
 
 
