@@ -163,6 +163,8 @@ def test_every_tag_is_refused(large: bool) -> None:
             break
         with pytest.raises(CodecError, match="tags are not allowed"):
             decode(data)
+        with pytest.raises(CodecError, match="tags are not allowed"):
+            list(decode_each([b"\x01", data]))
 
 
 def test_a_tag_in_place_of_the_end_mark_is_refused() -> None:
@@ -194,6 +196,8 @@ def test_what_our_rules_forbid_is_refused_by_name(hexed: str, reason: str, large
         data = b"\x82" + encode(_LARGE) + data
     with pytest.raises(CodecError, match=reason):
         decode(data)
+    with pytest.raises(CodecError, match=reason):
+        list(decode_each([b"\x01", data]))  # where several are decoded together, too
 
 
 @pytest.mark.parametrize("large", [False, True])

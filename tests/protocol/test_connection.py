@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -154,6 +155,20 @@ def test_a_client_may_not_send_one_way_messages() -> None:
         server.receive_data(pack_frame(encode([0, Op.RAFT, b"\x80"])))
 
 
+def test_a_peer_s_message_without_a_reply_has_the_id_0_and_no_other() -> None:
+    _, acceptor = open_peer_pair()
+    with pytest.raises(ProtocolError, match="has the id -1"):
+        acceptor.receive_data(pack_frame(encode([-1, Op.RAFT, b"\x80"])))
+
+
+@pytest.mark.parametrize("options", [(0,), (0, 0), (None, (1 << 64) - 1), ((1 << 64) - 1, 1)])
+def test_a_deadline_and_flags_may_be_any_numbers(options: tuple[Any, ...]) -> None:
+    _, server = open_client_pair()
+    deadline_ms, flags = (*options, 0)[:2]
+    (event,) = server.receive_data(pack_frame(encode([9, Op.GET, _BODY, *options])))
+    assert event == Request(9, Op.GET, _BODY, deadline_ms, flags)
+
+
 def test_elements_that_a_newer_side_added_are_ignored() -> None:
     client, server = open_client_pair()
     request = pack_frame(encode([9, Op.GET, _BODY, 100, 1, "new", {"er": 1}]))
@@ -207,6 +222,7 @@ def test_a_malformed_request_ends_the_connection_with_a_reason(item: object, rea
         ([1, -1, None], "not a number"),
         ([0, 0, None], "the id 0, which no request"),
         ([2, 0, None], "the id 2, which no request"),
+        ([2, int(Status.UNAVAILABLE), None], "the id 2, which no request"),
         ([-1, 0, None], "the id -1, which no request"),
     ],
 )
@@ -216,6 +232,8 @@ def test_a_malformed_reply_ends_the_connection_with_a_reason(item: object, reaso
     with pytest.raises(ProtocolError, match=reason):
         client.receive_data(pack_frame(encode(item)))
     assert client.state is State.CLOSED
+    with pytest.raises(ProtocolError, match="closed"):
+        client.receive_data(b"")
 
 
 def test_a_second_reply_to_one_request_ends_the_connection() -> None:
@@ -243,7 +261,10 @@ def test_an_error_reply_says_which_error() -> None:
 def test_a_goodbye_comes_behind_the_replies_that_were_sent_before_it() -> None:
     client, server = open_client_pair()
     request_id, _ = client.request(Op.GET, _BODY)
-    data = server.reply(request_id, 0, None) + server.goodbye(Unavailable("stopping"))
+    another_id, _ = client.request(Op.GET, _BODY)
+    data = server.reply(request_id, 0, None)
+    too_late = server.reply(another_id, 0, None)
+    data += server.goodbye(Unavailable("stopping")) + too_late
     reply, goodbye = client.receive_data(data)
     assert reply == Reply(request_id, 0, None)
     assert isinstance(goodbye, Goodbye)
@@ -309,6 +330,19 @@ def test_a_request_that_the_server_would_refuse_is_not_sent() -> None:
     assert caught.value.outcome is Outcome.NOT_APPLIED
     assert client.in_flight == 0
     assert client.request(Op.GET, _BODY)[0] == 1
+
+
+def test_what_just_fits_into_a_frame_is_sent_both_ways() -> None:
+    client, server = open_client_pair()
+    fits = bytes(2 * FRAME_BYTES_MAX - len(encode([1, int(Op.PUT), bytes(FRAME_BYTES_MAX)])))
+    request_id, data = client.request(Op.PUT, fits)
+    assert server.receive_data(data) == [Request(request_id, Op.PUT, fits, None, 0)]
+    fits = bytes(2 * FRAME_BYTES_MAX - len(encode([1, 0, bytes(FRAME_BYTES_MAX)])))
+    assert client.receive_data(server.reply(1, 0, fits)) == [Reply(1, 0, fits)]
+    client.request(Op.GET, _BODY)
+    (event,) = client.receive_data(server.reply(2, 0, fits + b"x"))
+    assert isinstance(event, Reply)
+    assert event.status == Status.TOO_LARGE
 
 
 def test_an_answer_that_is_too_large_becomes_an_error() -> None:

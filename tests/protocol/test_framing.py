@@ -72,6 +72,10 @@ def test_a_length_above_the_limit_is_refused_before_its_bytes_come(length: int) 
 def test_an_empty_frame_is_refused(head: bytes) -> None:
     with pytest.raises(FrameError, match="empty"):
         FrameBuffer(8).feed(head)
+    buffer = FrameBuffer(8)
+    with pytest.raises(FrameError, match="empty"):  # noqa: PT012
+        while buffer.feed_one(head):
+            head = b""
 
 
 def test_a_length_in_pieces_is_refused_with_its_last_byte() -> None:

@@ -304,11 +304,25 @@ def test_a_malformed_welcome_is_a_protocol_error(item: object) -> None:
         ClientHandshake(CLIENT_HELLO).receive(encode(item))
 
 
-def test_a_welcome_without_a_proof_does_not_satisfy_a_peer() -> None:
+@pytest.mark.parametrize(
+    ("nonce", "proof"), [(None, None), (None, b"p" * 32), (b"n" * 15, b"p" * 32), (b"n" * 16, None)]
+)
+def test_a_welcome_without_a_nonce_and_a_proof_does_not_satisfy_a_peer(
+    nonce: bytes | None, proof: bytes | None
+) -> None:
     with pytest.raises(ProtocolError, match="lacks"):
         ClientHandshake(PEER_HELLO, KEY).receive(
-            encode(Welcome(1, FEATURES, ACCEPTOR, 9).to_wire())
+            encode(Welcome(1, FEATURES, ACCEPTOR, 9, nonce, proof).to_wire())
         )
+
+
+@pytest.mark.parametrize("item", [None, [], ["text"], {}, 0])
+def test_what_does_not_answer_a_proof_is_not_taken_for_its_acceptance(item: object) -> None:
+    dialer, _, welcome = _welcomed()
+    dialer.receive(welcome)
+    with pytest.raises(ProtocolError):
+        dialer.receive(encode(item))
+    assert not dialer.done
 
 
 @pytest.mark.parametrize("item", [None, [], ["text"], 7])
