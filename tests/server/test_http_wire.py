@@ -53,7 +53,7 @@ def test_the_path_of_an_absolute_url_is_taken() -> None:
 
 def test_an_offer_to_upgrade_is_ignored_and_the_connection_closed_after_it() -> None:
     wire = wire_of(
-        b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n" + GOOD
+        b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n" + GOOD, GOOD
     )
     (request,) = wire.requests
     assert wire.refusal is None
@@ -64,6 +64,30 @@ def test_what_follows_connection_close_is_ignored() -> None:
     wire = wire_of(b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" + GOOD, GOOD)
     assert [request.path for request in wire.requests] == [b"/a"]
     assert wire.refusal is None
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        (b"https://h/a", b"/a"), (b"HTTP://h/a", b"/a"), (b"http://h", b"/"),
+        (b"ftp://h/a", None), (b"gopher://h", None),
+    ],
+)  # fmt: skip
+def test_only_a_path_and_an_http_url_are_targets(target: bytes, path: bytes | None) -> None:
+    wire = wire_of(b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % target)
+    assert [request.path for request in wire.requests] == ([] if path is None else [path])
+    assert (wire.refusal is not None and wire.refusal.code == 400) is (path is None)
+
+
+def test_a_head_of_just_the_limits_passes() -> None:
+    url = b"/" + b"a" * (LIMITS.url_bytes_max - 1)
+    left = LIMITS.head_bytes_max - len(url) - len(b"Host" + b"h" + b"X") - 2 * 4
+    for lines in (b"X: " + b"y" * left, b"\r\n".join([b"X: y"] * (LIMITS.headers_max - 1))):
+        wire = wire_of(b"GET %b HTTP/1.1\r\nHost: h\r\n%b\r\n\r\n" % (url, lines))
+        assert (wire.refusal, len(wire.requests)) == (None, 1)
+        wire = wire_of(b"GET %b HTTP/1.1\r\nHost: h\r\n%b\r\nX: y\r\n\r\n" % (url, lines))
+        assert wire.refusal is not None
+        assert wire.refusal.code == 431
 
 
 def test_an_http_1_0_request_needs_no_host() -> None:
@@ -276,3 +300,15 @@ def test_large_bodies_are_bounded_together_and_small_ones_are_not_counted() -> N
     wires[0].receive(b"x" * 100)
     assert wires[0].requests[0].body == b"x" * 1200
     assert bodies.left == 1500
+
+
+def test_nobody_is_sent_a_100_who_has_not_asked_for_one() -> None:
+    assert not wire_of(_put(b"Content-Length: 9")).expects_continue
+
+
+@pytest.mark.parametrize("expectation", [b"100-continue", b"the-unexpected"])
+def test_an_http_1_0_client_knows_no_expectations(expectation: bytes) -> None:
+    """RFC 9110 §10.1.1: it would take a 100 for its answer."""
+    head = _put(b"Expect: " + expectation, b"Content-Length: 9", version=b"1.0")
+    wire = wire_of(head)
+    assert (wire.refusal, wire.expects_continue) == (None, False)

@@ -23,7 +23,7 @@ def put(key: bytes, index: int, value: bytes | None = b"x") -> list[object]:
 
 
 def test_a_token_means_the_places_that_it_was_made_of() -> None:
-    was = positions(s1=7, s300=1 << 40)
+    was = positions(s0=0, s1=7, s300=1 << 40, s301=(1 << 63) - 1)
     assert Positions.from_token(was.token, CLUSTER, WHOLE_RING) == was
     assert was.token.isascii()
     assert "=" not in was.token
@@ -90,7 +90,10 @@ def test_a_malformed_answer_is_a_protocol_error(answer: object) -> None:
 
 
 def test_a_token_of_nonsense_in_cbor_is_refused() -> None:
-    for item in ([1], [1, CLUSTER[:4], -1, 1], [1, CLUSTER[:4], -1, "a", 1], [2, b"", -1, 1, 1], 7):
+    items: list[object] = [7, [1], [2, CLUSTER[:4], -1, 1, 1]]
+    for places in ([1], [1, 1, 2], ["a", 1], [1, -1], [-1, 1], [1, 1 << 63], [1, True], [1, None]):
+        items.append([1, CLUSTER[:4], -1, *places])
+    for item in items:
         token = base64.urlsafe_b64encode(encode(item)).rstrip(b"=").decode()
-        with pytest.raises(BadRequest):
+        with pytest.raises(BadRequest, match="no resume token"):
             Positions.from_token(token, CLUSTER, WHOLE_RING)
