@@ -8,9 +8,18 @@ from pathlib import Path
 import pytest
 from trio.testing import MockClock
 
+from krita.errors import BadRequest
+from krita.limits import LEASE_LIMIT
 from krita.values import iso_time
 from kritad.server import http_exchange
-from kritad.server.http_options import moment_ms
+from kritad.server.http_options import (
+    guard_of,
+    lease_id,
+    moment_ms,
+    number,
+    range_of,
+    reading_of,
+)
 from tests.server.raw import ask, request
 from tests.server.service import running
 from tests.server.state_service import serving
@@ -316,3 +325,42 @@ async def test_answers_say_what_the_time_went_into(tmp_path: Path) -> None:
         assert names == ("total", "queue", "quorum", "apply")
         total, *stages = map(float, values)
         assert sum(stages) <= total + 0.005 * len(values), "rounded to hundredths"
+
+
+# --- what is refused, and what just passes ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "header", [b"", b"l", b"l@", b"l@x", b"l@0", b"l@-1", b"l@1.0", b"l@9223372036854775808", b"@1"]
+)
+def test_what_is_no_held_lock_is_refused_and_not_ignored(header: bytes) -> None:
+    with pytest.raises(BadRequest):
+        guard_of({b"if-lock": header})
+
+
+@pytest.mark.parametrize(("name", "read"), [(b"l", b"l"), (b"a@b", b"a@b"), (b"%40", b"@")])
+def test_a_held_lock_is_a_name_and_the_largest_token_is_one(name: bytes, read: bytes) -> None:
+    guard = guard_of({b"if-lock": b" %b@9223372036854775807 " % name})
+    assert guard.if_lock == [read, (1 << 63) - 1]
+
+
+def test_numbers_end_where_the_database_s_do() -> None:
+    assert number(b"%d" % ((1 << 63) - 1), "n") == (1 << 63) - 1
+    assert lease_id(b"%d" % (LEASE_LIMIT - 1)) == LEASE_LIMIT - 1
+    for text in (b"%d" % (1 << 63), b"-1", b"1.0", b"", b"x", b"1" * 20):
+        with pytest.raises(BadRequest):
+            number(text, "n")
+    for text in (b"%d" % LEASE_LIMIT, b"0", b"-1", b"", b"x"):
+        with pytest.raises(BadRequest):
+            lease_id(text)
+
+
+def test_what_is_no_revision_to_be_seen_is_refused_also_without_a_query() -> None:
+    with pytest.raises(BadRequest, match="Krita-Min-Revision"):
+        reading_of({}, {b"krita-min-revision": b"x"})
+
+
+@pytest.mark.parametrize("edge", ["start", "stop"])
+def test_a_prefix_and_an_edge_are_no_range(edge: str) -> None:
+    with pytest.raises(BadRequest, match="two ways"):
+        range_of({"prefix": b"a", edge: b"a"})
