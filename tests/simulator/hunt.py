@@ -185,7 +185,7 @@ TESTS = {
     "test_a_reader_and_a_writer_wait_for_what_becomes_of_the_keys",
     "part-is-done-twice": "state/test_two_phase.py::"
     "test_a_part_is_done_once_and_only_on_what_the_attempt_holds",
-    "split-loses-intents": "state/test_two_phase.py::"
+    "split-loses-intents": "state/test_two_phase_splits.py::"
     "test_a_split_divides_what_is_held_and_each_half_does_its_part",
     "transaction-is-done-again": "state/test_two_phase.py::"
     "test_another_attempt_of_what_was_answered_gets_the_answer_and_does_nothing",
