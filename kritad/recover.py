@@ -154,7 +154,7 @@ class _Store:
             replicas = tuple(
                 ReplicaSurvey(row.shard, row.replica, damage=damage[row.shard])
                 if row.shard in damage
-                else _survey(raft_db, data_db, row)
+                else survey_of(raft_db, data_db, row)
                 for row in raft_db.replicas()
             )
             self.records = raft_db.recoveries()
@@ -167,12 +167,23 @@ class _Store:
         """Put the forced entries behind their logs, whose commits stay, and keep the record.
         ``told`` is the body of the meta shard's META_RECOVERED."""
         with closing(RaftDatabase.open(self.directory.raft_path)) as raft_db:
-            saves = []
-            for forced, commit in zip(own, commits, strict=True):
-                hard = HardState(forced.term, commit=commit)
-                entries = list(_entries(forced, told))
-                saves.append((forced.shard, Save(0, hard, entries=entries)))
-            raft_db.recover(saves, record)
+            raft_db.recover(saves_of(own, commits, told), record)
+
+
+def saves_of(own: Sequence[Forced], commits: Sequence[int], told: bytes) -> list[tuple[int, Save]]:
+    """What a survivor's logs get, by shard. ``told``: see ``told_by``."""
+    saves = []
+    for forced, commit in zip(own, commits, strict=True):
+        hard = HardState(forced.term, commit=commit)
+        saves.append((forced.shard, Save(0, hard, entries=list(_entries(forced, told)))))
+    return saves
+
+
+def told_by(decision: Decision) -> bytes:
+    """The body of META_RECOVERED."""
+    numbers, found = decision.numbers, [shard.to_fields() for shard in decision.found]
+    highest = numbers.node, numbers.replica, numbers.shard
+    return encode_body(Op.META_RECOVERED, *highest, found)
 
 
 def _entries(forced: Forced, told: bytes) -> Iterator[Entry]:
@@ -184,7 +195,8 @@ def _entries(forced: Forced, told: bytes) -> Iterator[Entry]:
         yield Entry(forced.index + 1, forced.term, EntryKind.COMMAND, data)
 
 
-def _survey(raft_db: RaftDatabase, data_db: DataDatabase, row: ReplicaRow) -> ReplicaSurvey:
+def survey_of(raft_db: RaftDatabase, data_db: DataDatabase, row: ReplicaRow) -> ReplicaSurvey:
+    """What the two say of one replica, which is sound."""
     state = data_db.applied().get(row.shard)
     applied = state.index if state is not None and state.replica == row.replica else 0
     boot = raft_db.load(row.shard, applied)
@@ -281,9 +293,7 @@ def _apply(
     if not options.yes and not _confirmed(decision, say, ask):
         return EXIT_USAGE
     at_ms = time.time_ns() // 1_000_000
-    numbers, found = decision.numbers, [shard.to_fields() for shard in decision.found]
-    highest = numbers.node, numbers.replica, numbers.shard
-    told = encode_body(Op.META_RECOVERED, *highest, found)
+    told = told_by(decision)
     for store, survey in pending:
         own = [forced for forced in decision.forced if forced.node == survey.node]
         commits = {replica.shard: replica.commit for replica in survey.replicas}

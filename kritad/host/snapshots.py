@@ -65,7 +65,7 @@ from kritad.storage.errors import Corrupt, StorageError
 from kritad.storage.snapshots import SnapshotChunk, SnapshotReader
 from kritad.stream import Stream
 
-__all__ = ["SENDS_MAX", "SnapshotReceiver", "SnapshotSender"]
+__all__ = ["SENDS_MAX", "SnapshotReceiver", "SnapshotSender", "is_wanted"]
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class _Outrun(Exception):
     """The shard is written to faster than it is sent: this snapshot would not do."""
 
 
-def _is_wanted(host: Host, replica: Replica, recipient: int, term: int) -> bool:
+def is_wanted(host: Host, replica: Replica, recipient: int, term: int) -> bool:
     """Whether the leader's core still waits for what it has asked for in that term."""
     raft = replica.raft
     here = host.replicas.get(replica.shard) is replica and not raft.poisoned
@@ -160,7 +160,7 @@ class SnapshotSender:
     async def _pause_after(self, replica: Replica, recipient: int, term: int, sent: bool) -> None:
         """Before the core hears of a failure: it asks again at once."""
         key = (replica.shard, recipient)
-        if sent or not _is_wanted(self._host, replica, recipient, term):
+        if sent or not is_wanted(self._host, replica, recipient, term):
             self._failures.pop(key, None)
             return
         self._failures[key] += 1
@@ -169,7 +169,7 @@ class SnapshotSender:
     async def _bring(self, replica: Replica, recipient: int, term: int, outgoing: Outgoing) -> bool:
         """Send it as soon as that may be, as often as others put it off; whether it arrived."""
         host, shard = self._host, replica.shard
-        while _is_wanted(host, replica, recipient, term):
+        while is_wanted(host, replica, recipient, term):
             held = _is_held(host, replica, recipient)
             host.transfers.stand(outgoing, Standing.HELD if held else Standing.WAITING)
             if held or trio.current_time() < self._busy_until_s.get(outgoing.node, 0.0):
@@ -177,7 +177,7 @@ class SnapshotSender:
                 continue
             # The meta shard is small, and nothing goes on without it: it need not queue.
             async with nullcontext() if shard == META_SHARD else self._slots:
-                if not _is_wanted(host, replica, recipient, term):
+                if not is_wanted(host, replica, recipient, term):
                     break
                 try:
                     return await self._send(replica, recipient, term, outgoing)
@@ -263,7 +263,7 @@ class _Transfer:
                 return
 
     def _is_wanted(self) -> bool:
-        return _is_wanted(self._host, self._replica, self._recipient, self._term)
+        return is_wanted(self._host, self._replica, self._recipient, self._term)
 
     async def _attempt(self) -> None:
         transport = self._host.transport

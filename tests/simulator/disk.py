@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 
 from kritad.host.writer import Finished
+from tests.simulator.invariants import Violation
 from tests.simulator.loop import SECOND_US
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ class SimWorker:
         finished: Finished[object]
         try:
             finished = Finished(value=work())
+        except Violation:
+            raise
         except Exception as error:  # handed to `done`, which decides, as WorkerThread does
             finished = Finished(error=error)
         self._node.later(_HOP_US, done, finished)

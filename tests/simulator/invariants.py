@@ -10,9 +10,11 @@ leader completeness; what is committed never changes; a leader's commit index is
 on a majority (of both configurations while they are joint); nothing of a term leaves
 before the term and the vote are durable; nothing is acknowledged before it is; equal
 applied index, equal state; nothing goes back while a process lives; logs are cut only
-where the state is durable.
+where the state is durable; who votes by the newest configuration that is committed anywhere
+is not deleted, and its node does not leave.
 
-To add an invariant: a method here, called from one of the three.
+To add an invariant: a method here, called from one of these. (Others are called when a replica
+was deleted, a node has left, a snapshot is on its way.)
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from zlib import crc32
 
 from kritad.host.replica import Replica
 from kritad.raft.errors import InvariantBroken
+from kritad.raft.log import Log
 from kritad.raft.messages import (
     Append,
     AppendReply,
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 # The core's own full list costs 20 µs: one look in so many.
 _FULL_CHECK_EVERY = 64
 
+_NOBODY = Configuration()
 _LEADER = Role.LEADER  # each look-up of an enum's member costs a tenth of a microsecond
 
 # Of one replica at its last look: term, vote, role, commit, applied, id.
@@ -72,6 +76,8 @@ class Invariants:
         self._hashes: dict[tuple[int, int], int] = {}
         self._homes: dict[tuple[int, int], SimNode] = {}  # (shard, replica) -> node
         self._versions: dict[tuple[int, int], int] = {}  # of their configurations, when looked at
+        # shard -> the newest configuration that is committed, and its index
+        self._members: dict[int, tuple[int, Configuration]] = {}
 
     def look(self, node: SimNode) -> None:
         """After a turn of ``node``: every replica of it that has moved. 0.5 µs for one
@@ -156,11 +162,26 @@ class Invariants:
                 )
         known = self._last_committed.get(shard, 0)
         if commit > known:
+            self._note_members(shard, log)
             self.commits += 1
             # A group that was split off begins behind an entry of another group's log.
             if known or commit > begins:
                 self._check_durable(node, replica)
             self._last_committed[shard] = commit
+
+    def _note_members(self, shard: int, log: Log) -> None:
+        for index, conf in reversed(log.configurations):
+            if index <= log.commit:
+                known = self._members.get(shard)
+                if known is None or known[0] < index:
+                    self._members[shard] = index, conf
+                return
+
+    def _voters_on(self, shard: int, node: SimNode) -> set[int]:
+        """Those of its replicas that vote by the newest configuration, if that is of use."""
+        _, conf = self._members.get(shard, (0, _NOBODY))
+        voters = {v for v in conf.voters | conf.voters_outgoing if conf.nodes[v] == node.number}
+        return set() if node.world.is_rotten(shard, node) else voters
 
     def _check_durable(self, node: SimNode, replica: Replica) -> None:
         """The first to know of a commit is the leader that has counted. (It may have
@@ -249,6 +270,39 @@ class Invariants:
                     f" one on {node}",
                 )
             previous = entry.term
+
+    # --- who goes -----------------------------------------------------------------------
+
+    def on_removal(self, node: SimNode, shard: int, replica: int) -> None:
+        """What ``node`` had of a replica is deleted. (One that is damaged is of no use.)"""
+        if replica in self._voters_on(shard, node):
+            place = self._members[shard]
+            raise Violation(
+                "voter-stays", f"{node} deletes {replica} of {shard}, a voter by {place}"
+            )
+
+    def on_leave(self, node: SimNode) -> None:
+        """``node`` takes itself for no member of the cluster any more, and has stopped."""
+        for shard, place in sorted(self._members.items()):
+            if self._voters_on(shard, node):
+                raise Violation("voter-stays", f"{node} has left, and votes in {shard} by {place}")
+
+    # --- snapshots ----------------------------------------------------------------------
+
+    def on_chunk(self, node: SimNode, replica: Replica, term: int) -> None:
+        """``node`` sends a piece of a snapshot that a leader of ``term`` was asked for."""
+        if replica.raft.term != term:
+            raise Violation(
+                "snapshot-term", f"{node} sends on what it began in {term}: {replica!r}"
+            )
+
+    def on_displaced(self, node: SimNode, shard: int, term: int, before: int) -> None:
+        """``node`` begins to receive a snapshot, and was receiving another one of this shard."""
+        if term < before:
+            raise Violation(
+                "snapshot-term",
+                f"{node}: a leader of {before} gives way to one of {term} in {shard}",
+            )
 
     # --- messages -----------------------------------------------------------------------
 

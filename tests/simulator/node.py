@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from krita.codec import encode_body
+from krita.codec import decode_body, encode_body
 from krita.connection import FLAG_FORWARDED
 from krita.errors import Foreign, Status, from_wire
 from krita.operations import Op
@@ -203,13 +203,13 @@ class SimNode:
             wake=self._wake,
             observe_save=lambda _seconds, _entries: None,
         )
-        receiver = SnapshotReceiver(host, self.data_db, make_writer=MemorySnapshotWriter)
+        self.receiver = SnapshotReceiver(host, self.data_db, make_writer=MemorySnapshotWriter)
         self.service = Service(
             host,
             Access(None),
             Metrics(),
             None,  # type: ignore[arg-type]  # reports to people are not asked for here
-            receiver=receiver,
+            receiver=self.receiver,
             value_bytes_max=self.world.plan.settings.value_bytes_max,
             request_timeout_ms=5_000,
         )
@@ -284,6 +284,7 @@ class SimNode:
 
     def _observe_saves(self) -> None:
         self.raft_db.observer = partial(self.world.invariants.on_save, self)
+        self.raft_db.on_removal = partial(self.world.invariants.on_removal, self)
 
     def end(self) -> None:
         """The process is gone, whatever the reason."""
@@ -384,7 +385,27 @@ class SimNode:
         """A request of another node, or of this one's own."""
         principal = Principal(PEER, sender, loopback=True)
         flags = FLAG_FORWARDED if forwarded else 0
+        if op == Op.SNAPSHOT_OPEN:
+            respond = self._watching_displacements(body, respond)
         self.do(self.service.submit, op, body, principal, max(1.0, left_ms), flags, respond)
+
+    def _watching_displacements(
+        self, body: bytes, respond: Callable[[int, object], None]
+    ) -> Callable[[int, object], None]:
+        """``respond`` to an opening: should it be granted, a snapshot of a later leader's was
+        not on its way here."""
+        shard, _, _, term, transfer, _ = decode_body(Op.SNAPSHOT_OPEN, body)
+        assert isinstance(shard, int)
+        assert isinstance(term, int)
+        known = self.receiver._writers.get(shard)
+        same = known is not None and known.replica is self.replica(shard)
+
+        def responding(status: int, answer: object) -> None:
+            if status == Status.OK and same and known is not None and known.transfer != transfer:
+                self.world.invariants.on_displaced(self, shard, term, known.term)
+            respond(status, answer)
+
+        return responding
 
     def replica(self, shard: int) -> Replica | None:
         """Its replica of a shard, while it runs."""

@@ -32,7 +32,8 @@ from tests.simulator.transactions import Journal, Undo, put_back, roll_back
 class MemoryRaftDatabase(RaftDatabase):
     """See the module's docstring.
 
-    ``observer(shard, save)`` is called after each save of a batch was stored.
+    ``observer(shard, save)`` is called after each save of a batch was stored, and
+    ``on_removal(shard, replica)`` after a replica was removed.
     ``fail_with`` is raised by the next write, of which nothing is done.
     ``lazy``: what was written since the last ``sync`` may be lost by a power cut.
     """
@@ -42,6 +43,7 @@ class MemoryRaftDatabase(RaftDatabase):
         self.lazy = False
         self.fail_with: StorageError | None = None
         self.observer: Callable[[int, Save], None] | None = None
+        self.on_removal: Callable[[int, int], None] | None = None
         self._failed: StorageError | None = None
         self._journal = Journal()
         self._adopt(Catalog(), {})
@@ -68,13 +70,14 @@ class MemoryRaftDatabase(RaftDatabase):
         self._failed = StoreFailed(f"{self.path} is closed")
 
     def crash(self, *, power: bool, chance: random.Random) -> MemoryRaftDatabase:
-        """The store as a start after a crash finds it, with the same observer. This object
+        """The store as a start after a crash finds it, with the same observers. This object
         is done with. Nothing is lost unless ``power`` goes while the store is lazy: then
         it is whole transactions from the end, ``chance`` says how many."""
         if power:
             self._journal.lose(chance)
         after = type(self)(self.path)
         after.lazy, after.observer = self.lazy, self.observer
+        after.on_removal = self.on_removal
         after._adopt(self._catalog, self._logs)
         self._adopt(Catalog(), {})
         self._failed = StoreFailed(f"{self.path}: the process that had it open has crashed")
@@ -151,6 +154,8 @@ class MemoryRaftDatabase(RaftDatabase):
                 for mapping in (self._logs, catalog.replicas, catalog.damaged):
                     undo.append((put_back, (mapping, shard, mapping.get(shard))))
                     mapping.pop(shard, None)
+        if self.on_removal is not None:
+            self.on_removal(shard, replica)
 
     def save(self, batch: Sequence[tuple[int, Save]]) -> None:
         """See RaftDatabase.save. 2 µs for one entry."""
@@ -197,8 +202,16 @@ class MemoryRaftDatabase(RaftDatabase):
         return log
 
     def recover(self, forced: Sequence[tuple[int, Save]], record: bytes) -> None:
-        """Nobody recovers a simulated cluster by hand."""
-        raise NotImplementedError
+        """See RaftDatabase.recover."""
+        with self._change() as undo:
+            for shard, save in forced:
+                log = self._logs[shard]
+                undo.append(log.undo_append())
+                log.append(save.entries, 0)
+                assert save.hard_state is not None, save
+                log.hard = save.hard_state
+            self._catalog.recoveries.append(record)
+            undo.append((self._catalog.recoveries.pop, ()))
 
     @property
     def checkpoint_due(self) -> bool:

@@ -1,7 +1,8 @@
 """A shard's state on its way to another simulated node.
 
 The sending half of host/snapshots.py is a trio task and so belongs to layer B; this is
-the same conversation as events. The receiving half is the product's.
+the same conversation as events. The receiving half is the product's, and so is the question
+whether what was asked for is still wanted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from krita.errors import Status
 from krita.operations import Op
 from kritad.host.replica import Replica
 from kritad.host.snapshot_meta import meta_of
-from kritad.host.snapshots import SENDS_MAX
+from kritad.host.snapshots import SENDS_MAX, is_wanted
 from kritad.storage.errors import Corrupt, StorageError
 from tests.simulator.loop import MS_US
 from tests.simulator.snapshot_store import MemorySnapshotReader
@@ -59,8 +60,8 @@ class SnapshotSender:
         known = node.data_db.applied().get(replica.shard)
         target = replica.raft.configuration.nodes.get(recipient, 0)
         behind = known is None or known.index < replica.raft.log.snapshot.index
-        stale = not replica.leads or replica.raft.term != term
-        if behind or stale or target not in node.world.network.nodes:
+        wanted = is_wanted(node.host, replica, recipient, term)
+        if behind or not wanted or target not in node.world.network.nodes:
             self.end(replica, recipient, term, ok=False)
             return
         assert known is not None
@@ -113,6 +114,10 @@ class _Transfer:
 
     def _send_chunk(self, missing: Collection[int] | None = None) -> None:
         """``missing``: of this chunk these places were asked for, and are sent; or all."""
+        if not self._is_wanted():
+            self._finish(ok=False)
+            return
+        self.sender.node.world.invariants.on_chunk(self.sender.node, self.replica, self.term)
         chunk = self.reader.next_chunk(self.chunk_bytes)
         if missing is None or self.dice.random() < 0.8:
             chunk = chunk.shortened(self.known_to, missing or ())
@@ -166,11 +171,13 @@ class _Transfer:
         )
 
     def _failed(self) -> None:
-        wanted = self.replica.leads and self.replica.raft.term == self.term
-        if self.attempts == _ATTEMPTS_MAX or not wanted:
+        if self.attempts == _ATTEMPTS_MAX or not self._is_wanted():
             self._finish(ok=False)
         else:
             self.sender.node.later(_PAUSE_US, self.attempt)
+
+    def _is_wanted(self) -> bool:
+        return is_wanted(self.sender.node.host, self.replica, self.recipient, self.term)
 
     def _finish(self, *, ok: bool) -> None:
         self.reader.close()

@@ -98,6 +98,22 @@ def test_data_db_in_memory_does_what_the_real_one_does(seed: int, tmp_path: Path
     pair.real.close()
 
 
+def test_a_recovery_leaves_the_same_in_both(tmp_path: Path) -> None:
+    path = tmp_path / "raft.db"
+    pair = RaftPair(tmp_path, random.Random(1), RaftDatabase.open(path), MemoryRaftDatabase(path))
+    pair.both("initialise", b"c" * 16, 3, b"u" * 16)
+    pair.both("create_replica", 1, 2, None)
+    pair.both("save", [(1, Save(1, HardState(1, 2), entries=[entry(1, 1), entry(2, 1)]))])
+    forced = [(1, Save(0, HardState(9, commit=1), entries=[entry(3, 9), entry(4, 9)]))]
+    pair.both("recover", forced, b"record")
+    for _ in range(2):
+        assert pair.both("recoveries") == [b"record"]
+        boot = pair.both("load", 1, 0)
+        assert (boot.last_index, boot.hard_state) == (4, HardState(9, commit=1))
+        pair.crash()
+    pair.real.close()
+
+
 def test_what_a_dropped_shard_was_receiving_is_swept_in_both(tmp_path: Path) -> None:
     path = tmp_path / "data.db"
     pair = DataPair(tmp_path, random.Random(1), DataDatabase.open(path), MemoryDataDatabase(path))

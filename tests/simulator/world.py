@@ -89,10 +89,14 @@ class World:
         self.guild.start()
         self.faults.start()
         self.reshaper.start()
-        self._run(self.plan.chaos_ms * MS_US)
+        self.happen()
         self.heal()
         self.rest()
         self.judge()
+
+    def happen(self) -> None:
+        """The faults of the plan, and the wishes."""
+        self._run(self.plan.chaos_ms * MS_US)
 
     def grow(self) -> None:
         """From one node to the plan's number, every shard with its replicas."""
@@ -372,6 +376,7 @@ class World:
         record = self.view().nodes.get(node.number)
         if record is not None and record.state is NodeState.LEFT:
             node.removed = True
+            self.invariants.on_leave(node)
             return
         if not disk_failing:
             raise Violation("stays-up", f"{node} has stopped: {failure!r}") from failure
