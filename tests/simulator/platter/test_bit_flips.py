@@ -167,3 +167,27 @@ def test_a_value_of_another_type_or_text_that_is_no_utf8_is_corrupt(
         with pytest.raises(Corrupt) as caught:
             life.boot()
         assert caught.value.shard is not None
+
+
+_LEAF_OF_AN_INDEX = 10  # the first byte of such a page
+
+
+def test_a_flipped_bit_in_an_index_is_found_by_a_reader_or_by_the_scrub(tmp_path: Path) -> None:
+    """A row that its key does not find is absent, and no digest tells."""
+    verdicts: Counter[str] = Counter()
+    origin = Origin.make(MAKERS["data.db"], tmp_path, 1, 60)
+    [name] = [name for name in origin.files if name.endswith("data.db")]
+    content, chance = bytes(origin.files[name].content), random.Random(1)
+    page_bytes = int.from_bytes(content[16:18], "big")
+    pages = [
+        start
+        for start in range(page_bytes, len(content), page_bytes)
+        if content[start] == _LEAF_OF_AN_INDEX
+    ]
+    for _ in range(100):
+        bit = 8 * chance.choice(pages) + chance.randrange(8 * page_bytes)
+        with running(Disk(random.Random(1), origin.files)) as disk:
+            disk.files[name].flip(bit)
+            verdicts[verdict(origin.life())] += 1
+    assert verdicts["scrubbed"] > 0, verdicts
+    assert verdicts["escaped"] == 0, verdicts
