@@ -3,6 +3,8 @@
     [--seeds N] [--minutes M] [--first S] [--jobs J]
                             that many lives, or as many as fit, with totals
     --seed S [--trace]      one of them again, in words
+    --story NAME [--mutant X] [--trace]
+                            a directed life
     --shrink S [--mutant X] [--save NAME]
                             the shortest list of faults that still breaks it
     mutants [NAME …] [--seeds N]
@@ -30,6 +32,7 @@ from tests.simulator.mutants.registry import MUTANTS, planted
 from tests.simulator.plan import Plan, draw_plan, to_json
 from tests.simulator.run import Outcome, live
 from tests.simulator.shrink import shrink
+from tests.simulator.stories.stories import STORIES, tell
 
 _SEEDS = 100
 _SEEDS_A_MUTANT = 60
@@ -45,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _hunt(options)
     if options.shrink is not None:
         return _shrink(options)
+    if options.story is not None:
+        return _tell(options)
     if options.seed is not None:
         return _repeat(options.seed, trace=options.trace)
     return _batch(options)
@@ -62,9 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--minutes", type=float, help="go on for so long instead")
     parser.add_argument("--seed", type=int, help="repeat this one")
-    parser.add_argument("--trace", action="store_true", help="with --seed: every event in words")
+    parser.add_argument(
+        "--trace", action="store_true", help="with --seed or --story: every event in words"
+    )
+    parser.add_argument("--story", metavar="NAME", choices=STORIES, help="a directed life")
     parser.add_argument("--shrink", type=int, metavar="SEED", help="make a failing life small")
-    parser.add_argument("--mutant", help="with --shrink: with this bug planted")
+    parser.add_argument("--mutant", help="with --shrink or --story: with this bug planted")
     parser.add_argument("--save", metavar="NAME", help="with --shrink: keep it as a regression")
     return parser
 
@@ -107,6 +115,13 @@ def _repeat(seed: int, *, trace: bool) -> int:
     _out.print(f"hash: {_hex(outcome.hash)}")
     if not outcome.ok:
         _report(outcome)
+    return 0 if outcome.ok else 1
+
+
+def _tell(options: argparse.Namespace) -> int:
+    planting = planted(options.mutant) if options.mutant else None
+    outcome = tell(options.story, planting, _out.print if options.trace else None)
+    _out.print(f"{options.story}: {outcome.text or 'breaks nothing'}; hash {_hex(outcome.hash)}")
     return 0 if outcome.ok else 1
 
 

@@ -1,7 +1,7 @@
 """Looking for planted bugs: how many lives it takes until one of them is noticed.
 
 A mutant that random lives do not find within their budget is found by a directed
-scenario, or it is alive, and then the simulator is blind there. The quickest way to
+scenario or a story, or it is alive, and then the simulator is blind there. The quickest way to
 kill each is kept in ``kills.json``, which the tests repeat.
 """
 
@@ -22,9 +22,11 @@ from tests.simulator.directed import directed_kills
 from tests.simulator.mutants.registry import MUTANTS, planted
 from tests.simulator.plan import Plan, Reshape, plain_plan, steered_plan
 from tests.simulator.run import live
+from tests.simulator.stories.stories import STORIES, tell
 
 ROOT = Path(__file__).parents[2]
 KILLS = Path(__file__).with_name("kills.json")
+_STORY = "story "  # and its name
 
 # What some bugs need that chance brings together too seldom: the only kinds of faults, and
 # parts of the plan that are decided.
@@ -147,6 +149,20 @@ STEERING: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "settings": {"cache_bytes": 1, "memtable_bytes": 500, "flush_interval_ms": 100.0},
         },
     ),
+    "place-ahead-is-compacted-at-once": (
+        ("slow-disk", "transfer", "kill"),
+        {
+            **_crafts("watches")[1],
+            "nodes": 3,
+            "shards": 1,
+            "clients": 3,
+            "think_ms": 10,
+            "chaos_ms": 8_000,
+            "reshapes": (),
+            "buggify": False,
+            "settings": {"memtable_bytes": 2_000},
+        },
+    ),
     "client-stays-with-a-node-that-is-late": (
         ("clog",),
         {"nodes": 3, "timeout_ms": 300, "clients": 1, "pipeline": 1, "lasting": "deaf"},
@@ -156,6 +172,10 @@ STEERING: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 
 # Tests of the parts that see what whole lives hardly ever meet; each has to fail.
 TESTS = {
+    "scrub-does-not-look-at-the-index": "simulator/platter/test_bit_flips.py::"
+    "test_a_flipped_bit_in_an_index_is_found_by_a_reader_or_by_the_scrub",
+    "wal-is-taken-for-moved": "simulator/platter/test_power_cut.py::"
+    "test_nothing_acknowledged_is_lost_and_nothing_torn_is_read[power-data.db]",
     "wiped-disk-is-admitted": "host/test_moves.py::test_a_node_on_another_disk_is_not_let_in",
     "poisoned-replica-speaks": "host/test_drive.py::"
     "test_a_poisoned_replicas_answers_do_not_leave_although_its_save_succeeds",
@@ -314,7 +334,7 @@ class Kill:
 
 
 def hunt(mutant: str, seeds: Iterable[int]) -> Kill:
-    """Live through ``seeds`` with the bug planted, then the scenarios, then a test."""
+    """Live through ``seeds`` with the bug planted, then the scenarios, the stories, a test."""
     started = time.process_time()
     lived = 0
     for seed in seeds:
@@ -324,7 +344,7 @@ def hunt(mutant: str, seeds: Iterable[int]) -> Kill:
         if not outcome.ok:
             seconds = time.process_time() - started
             return Kill(mutant, seed, None, outcome.rule, lived, seconds)
-    scenario = directed_kills(planted(mutant))
+    scenario = directed_kills(planted(mutant)) or _story_that_breaks(mutant)
     if scenario is None and mutant in TESTS and fails_a_test(mutant, TESTS[mutant]):
         scenario = f"tests/{TESTS[mutant]}"
     seconds = time.process_time() - started
@@ -334,7 +354,21 @@ def hunt(mutant: str, seeds: Iterable[int]) -> Kill:
 def _kind(directed: str | None) -> str:
     if directed is None:
         return ""
-    return "test" if directed.startswith("tests/") else "scenario"
+    kinds = {"tests/": "test", _STORY: "story"}
+    return next((kinds[start] for start in kinds if directed.startswith(start)), "scenario")
+
+
+def _story_that_breaks(mutant: str) -> str | None:
+    for name in STORIES:
+        if not tell(name, planted(mutant)).ok:
+            return _STORY + name
+    return None
+
+
+def breaks_its_story(kill: Kill) -> bool:
+    """Whether a mutant that was found by a story still is."""
+    assert kill.scenario is not None, kill
+    return not tell(kill.scenario.removeprefix(_STORY), planted(kill.mutant)).ok
 
 
 def kills() -> dict[str, Kill]:

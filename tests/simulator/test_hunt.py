@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from tests.simulator.directed import directed_kills
-from tests.simulator.hunt import ROOT, TESTS, Kill, fails_a_test, kills, plan_for
+from tests.simulator.hunt import (
+    ROOT,
+    TESTS,
+    Kill,
+    breaks_its_story,
+    fails_a_test,
+    kills,
+    plan_for,
+)
 from tests.simulator.mutants.registry import MUTANTS, planted
 from tests.simulator.run import live
 
@@ -22,6 +30,9 @@ def test_no_planted_bug_is_alive() -> None:
 def test_this_planted_bug_is_found(kill: Kill) -> None:
     if kill.rule == "test":
         assert fails_a_test(kill.mutant, TESTS[kill.mutant])
+        return
+    if kill.rule == "story":
+        assert breaks_its_story(kill), f"{kill.scenario} does not see {kill.mutant} any more"
         return
     if kill.seed is None:
         assert directed_kills(planted(kill.mutant)), f"no scenario sees {kill.mutant}"

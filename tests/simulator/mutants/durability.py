@@ -13,7 +13,8 @@ from kritad.raft import ledger, log, state
 from kritad.raft.messages import Message
 from kritad.raft.types import HardState, Save
 from kritad.storage.cache import RowCache
-from kritad.storage.data_wal import Sizes
+from kritad.storage.data_wal import DataWal, Sizes
+from kritad.storage.database import checkpoint
 from kritad.storage.rows import ShardFlush
 from tests.simulator.mutants.mutant import Mutant
 
@@ -126,7 +127,21 @@ def _keep_stale_rows(_cache: RowCache, _generation: int, _key: bytes) -> None:
     """A deleted row stays in the cache."""
 
 
+def _count_any_checkpoint(wal: DataWal) -> bool:
+    """A checkpoint that could not move everything counts as one."""
+    wal._unless_full(lambda: checkpoint(wal._writer, "PASSIVE").complete)
+    wal.sizes.unchecked_bytes = 0
+    return True
+
+
 MUTANTS = (
+    Mutant(
+        name="wal-is-taken-for-moved",
+        rule="a checkpoint counts when all that the WAL has is in the file",
+        source="storage/data_wal.py, reliability.md fact 3",
+        hint="the disk: a reader that holds the WAL, and a power cut",
+        patches=((DataWal, "move", _count_any_checkpoint),),
+    ),
     Mutant(
         name="answers-before-the-save",
         rule="what attests something leaves after the save that holds it",

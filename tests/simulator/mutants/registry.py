@@ -20,10 +20,14 @@ from tests.simulator.mutants import (
     endings,
     found,
     identity,
+    leaving,
     membership,
     moves,
     reads,
+    recovering,
     replication,
+    room,
+    scrubs,
     sessions,
     several,
     snapshots,
@@ -38,7 +42,8 @@ __all__ = ["MUTANTS", "Mutant", "planted"]
 
 _MODULES = (
     voting, election, replication, membership, durability, snapshots, reads, sessions, answers,
-    found, moves, splits, identity, endings, verbs, watching, several,
+    found, moves, leaving, splits, identity, endings, verbs, watching, several,
+    recovering, room, scrubs,
 )  # fmt: skip
 
 # By name, in the order of the files.

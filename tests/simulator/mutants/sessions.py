@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from krita.operations import Op
+from kritad import data_service
 from kritad.host.host import Host
+from kritad.host.request import Respond
 from kritad.state import sessions as product
 from kritad.state.verbs import Reply
 from tests.simulator.mutants.mutant import Mutant
@@ -58,7 +61,26 @@ def _expire_by_the_own_clock(host: Host) -> None:
         replica.state._sessions.expire(host.clock.wall_ms())
 
 
+def _draw_nothing(
+    service: data_service.DataService,
+    op: Op,
+    body: bytes,
+    deadline_ms: float,
+    forwarded: bool,
+    respond: Respond,
+) -> None:
+    """A session's id is the index of the entry that opens it."""
+    service._to_shard(op, body, deadline_ms, forwarded, respond)
+
+
 MUTANTS = (
+    Mutant(
+        name="session-ids-are-places-in-the-log",
+        rule="a session's id is one that nobody had before, also where the log was set back",
+        source="state/sessions.py",
+        hint="sessions: a recovery with a log that lacks what a client has been answered",
+        patches=((data_service.DataService, "_session_open", _draw_nothing),),
+    ),
     Mutant(
         name="retries-are-executed-again",
         rule="a sequence number is executed once",

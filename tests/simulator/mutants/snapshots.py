@@ -7,8 +7,10 @@ from typing import Any
 
 import attrs
 
-from kritad.host import drive
+from kritad.host import drive, snapshots
 from kritad.host import snapshots as receiving
+from kritad.host.host import Host
+from kritad.host.replica import Replica
 from kritad.host.request import Respond
 from kritad.host.writer import Finished
 from kritad.raft import follower, replication, state
@@ -18,11 +20,13 @@ from kritad.raft.progress import Progress
 from kritad.storage import snapshot_chunks as chunks
 from kritad.storage import snapshots as stored
 from kritad.storage.digests import HASH_MODULUS, session_digest
+from tests.simulator import snapshot_sender
 from tests.simulator.mutants.mutant import Mutant
 
 _on_snapshot_installed = follower.on_snapshot_installed
 _on_snapshot_sent = replication.on_snapshot_sent
 _start_writing = drive.Drive._start_writing
+_is_wanted = snapshots.is_wanted
 _open = receiving.SnapshotReceiver.open
 _abandon = stored.SnapshotWriter.abandon
 
@@ -119,7 +123,44 @@ def _open_for_anything(receiver: receiving.SnapshotReceiver, body: bytes, respon
             receiver._writers[shard] = attrs.evolve(known, writer=writer)
 
 
+def _open_for_any_leader(
+    receiver: receiving.SnapshotReceiver, body: bytes, respond: Respond
+) -> None:
+    """Whoever opens a transfer takes the place of the one before, however old a leader it is."""
+    before = dict(receiver._writers)
+    for shard, known in before.items():
+        receiver._writers[shard] = attrs.evolve(known, term=0)
+    try:
+        _open(receiver, body, respond)
+    finally:
+        for shard, known in before.items():
+            if receiver._writers.get(shard) is not None and not receiver._writers[shard].term:
+                receiver._writers[shard] = known
+
+
+def _want_in_any_term(host: Host, replica: Replica, recipient: int, _term: int) -> bool:
+    """A transfer goes on as long as its replica leads, in whichever term."""
+    return _is_wanted(host, replica, recipient, replica.raft.term)
+
+
 MUTANTS = (
+    Mutant(
+        name="later-leaders-snapshot-is-displaced",
+        rule="a leader that is none any more does not take a later one's place at the recipient",
+        source="host/receiving.py",
+        hint="snapshot-term: a leader that is stopped while it waits to open its transfer again",
+        patches=((receiving.SnapshotReceiver, "open", _open_for_any_leader),),
+    ),
+    Mutant(
+        name="transfer-outlives-its-term",
+        rule="a transfer ends with the term in which it was asked for",
+        source="host/snapshots.py",
+        hint="snapshot-term: a leader that is elected again while it sends",
+        patches=(
+            (snapshots, "is_wanted", _want_in_any_term),
+            (snapshot_sender, "is_wanted", _want_in_any_term),
+        ),
+    ),
     Mutant(
         name="snapshot-beside-a-conflicting-log",
         rule="a log goes, unless it has the snapshot's last entry in the snapshot's term",

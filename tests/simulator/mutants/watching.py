@@ -8,9 +8,11 @@ from typing import Any
 import attrs
 
 from krita.errors import KritaError, Status
+from krita.operations import Op
 from kritad import data_service
 from kritad.gather import Everywhere
 from kritad.host.polls import Polls
+from kritad.host.replica import Replica
 from kritad.host.request import Request
 from kritad.scan_page import ScanPage
 from kritad.state import reading
@@ -27,6 +29,7 @@ _keep_version = Keyspace._keep_version
 _limit = data_service._limit
 _at = Versions.at
 _everywhere_then = Everywhere._then
+_read = Replica.read
 _set = Retention.set
 _then = ScanPage._then
 _woken = Polls.woken
@@ -125,7 +128,22 @@ def _believe_that_all_have_answered(everywhere: Everywhere, answers: dict[int, A
         everywhere._fail(error)
 
 
+def _tell_at_once(replica: Replica, request: Request) -> None:
+    """A place that this replica has not reached is one that the log has never had."""
+    if request.op == Op.CHANGES and type(request.fields[0]) is int:
+        replica._poll_confirmed(request)
+    else:
+        _read(replica, request)
+
+
 MUTANTS = (
+    Mutant(
+        name="place-ahead-is-compacted-at-once",
+        rule="a watch ahead of a replica is told so behind a round of reads, and not before",
+        source="host/replica.py",
+        hint="watch: a replica that lags, asked by who has just asked another one",
+        patches=((Replica, "read", _tell_at_once),),
+    ),
     Mutant(
         name="feed-cuts-an-entry",
         rule="the events of one entry stay together",
