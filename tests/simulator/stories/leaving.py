@@ -117,6 +117,26 @@ class VoterIsRemoved(Story):
     changes: ClassVar = {"factor": 1}
 
 
+class VoterIsWantedNoMore(Story):
+    """A shard is to move away from node 4, which is removed right behind that, and votes yet."""
+
+    changes: ClassVar = {"nodes": 4}
+
+    def happen(self) -> None:
+        """See the class."""
+        self.lead(META_SHARD, 1)
+        nodes = self.at(1).host.view.shards[1].nodes
+        free = next(iter({1, 2, 3, 4} - set(nodes)))
+        if free == 4:
+            free = next(node for node in nodes if node != 1)
+            self.ask(1, Op.SHARD_MOVE, 1, free, 4)
+        self.until("it is at rest", lambda: not self.at(1).host.view.shards[1].in_motion)
+        with self.stewards_rest():
+            self.ask(1, Op.SHARD_MOVE, 1, 4, free)
+            self.ask(1, Op.NODE_SET, 4, _REMOVING, None)
+            self.pass_ms(1_000)
+
+
 class ExpelledInIgnorance(Story):
     """Of three nodes one is removed. Before the meta shard has let it go, a second one's
     replica of the meta shard is damaged and made anew, on a slow disk: for a while that node does

@@ -10,6 +10,7 @@ from tests.simulator.stories.leaving import (
     MoveTakenBackUnheard,
     NodeLeftBehindAnOlderWish,
     VoterIsRemoved,
+    VoterIsWantedNoMore,
 )
 from tests.simulator.stories.recovery import (
     HalfThatTheMetaShardLacks,
@@ -34,6 +35,7 @@ STORIES: dict[str, type[Story]] = {
         MoveTakenBackUnheard,
         NodeLeftBehindAnOlderWish,
         VoterIsRemoved,
+        VoterIsWantedNoMore,
         ExpelledInIgnorance,
         DeposedWhileItSends,
         ElectedAgainWhileItSends,
