@@ -53,7 +53,9 @@ class Log:
     replica: int = 7
     role: Role = Role.LEADER
     term: int = 1
-    poisoned: bool = False
+    poisoned: str = ""
+    told: int = 0
+    told_commit: int = 0
     proposed: list[Entry] = attrs.field(factory=list)
     last_index: int = 0
     configuration: object = attrs.field(factory=lambda: SimpleNamespace(voters={7}))
@@ -115,7 +117,7 @@ class Host:
     def tick(self) -> None:
         """Time has passed."""
         self.replica.end_polls(self.clock.monotonic_ms())
-        if self.replica.state.keys.due_ms <= self.clock.wall_ms():
+        if self.replica.state.keys.is_due(self.clock.wall_ms()):
             body = encode_body(Op.EXPIRE, SHARD)
             self.submit(Request(Op.EXPIRE, body, b"", SHARD, None, 0.0, write=True))
 
