@@ -33,6 +33,7 @@ from kritad.host.log_marks import LogMarks
 from kritad.host.polls import POLLS_MAX, Polls
 from kritad.host.read_rounds import ReadRounds
 from kritad.host.request import KEYED, Request
+from kritad.host.stamps import Stamps
 from kritad.raft.core import Raft
 from kritad.raft.errors import ProposalRefused
 from kritad.raft.ready import ReadReady, Ready
@@ -98,6 +99,7 @@ class Replica:
         self._held: list[Request] = []  # reads of keys that a transaction holds
         self.line = Line()
         self.polls = Polls()
+        self._stamps = Stamps()
         self._trails = Trails()
         self._role_seen: tuple[Role, int, int, str] | None = None
 
@@ -120,6 +122,10 @@ class Replica:
         if (held or self.line.busy) and self._must_wait(request, clock_ms):
             return
         self._append(request, clock_ms)
+
+    def stamp_ms(self, clock: Clock) -> int:
+        """What time an entry is given that is made now: for who leads."""
+        return self._stamps.now_ms(clock, self.state.clock_ms)
 
     def _must_wait(self, request: Request, clock_ms: int) -> bool:
         """Whether it waits in the line, or was refused because it may not."""

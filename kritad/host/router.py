@@ -144,7 +144,7 @@ class Router:
             elif self.nearly_full and request.op in _PASSING and not replica.raft.transferring:
                 request.fail(_NO_SPACE_NOW)
             elif request.write:
-                replica.propose(request, self._clock.wall_ms())
+                replica.propose(request, replica.stamp_ms(self._clock))
             elif request.op == Op.LEADER_TRANSFER:
                 self._transfer(replica, request)
             elif request.op == Op.CHANGES and replica.has_applied(request.fields[0]):

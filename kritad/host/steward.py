@@ -268,7 +268,7 @@ class Steward:
 
     def _split(self, record: ShardRecord, replica: Replica) -> None:
         """The next step of a split that was decided; and ask for one that is due."""
-        if propose_split(replica, record, self._clock.wall_ms()):
+        if propose_split(replica, record, replica.stamp_ms(self._clock)):
             self._mark(replica)
         done = split_done_body(replica, record)
         if done is not None:

@@ -8,8 +8,8 @@ Rules:
 * Only a decision releases an intent, and decisions are made in one place, the shard of
   the transaction's home key (decisions.py). An intent whose coordinator is silent is not
   dropped when its time is over: the shard's leader asks that place (host/resolver.py).
-* How long that takes is the leader's to measure, and no time of the shard's clock: that
-  stands still for an hour where the leader before was an hour ahead.
+* How long that takes is the leader's to measure, and no time of the shard's clock: that may
+  jump, and goes on slowly where the leader before was an hour ahead (host/stamps.py).
 * An intent belongs to one *attempt* of a transaction. What is decided about another attempt
   is not for it. No attempt asks a shard twice for what it holds.
 * Intents are notes: part of the state, its hash and its snapshots. A shard that is split

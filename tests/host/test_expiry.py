@@ -212,3 +212,18 @@ def test_a_write_that_meets_a_key_which_is_over_finds_it_absent(cluster: Cluster
     cluster.settle()
     cluster.run_until(lambda: bool(replies.all))
     assert replies.one[0] == Status.OK
+
+
+def test_what_is_put_behind_a_leader_that_was_a_day_ahead_ends_in_twice_its_time(
+    cluster: Cluster,
+) -> None:
+    """Else nothing would end for a day: no key, no lease, no dead holder's lock."""
+    cluster.clock.jump(86_400_000)
+    put_for(cluster, b"before", 86_400_000)
+    cluster.clock.jump(-86_400_000)
+    put_for(cluster, b"k", 1_000)
+    cluster.run(1_900)
+    assert rows(cluster) == {2}, "never early"
+    cluster.run(300)
+    assert rows(cluster) == {1}
+    assert cluster.converged()
