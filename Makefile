@@ -12,17 +12,22 @@ BIN := $(VENV)/bin
 SETUP := packaging/make_venv setup.cfg pyproject.toml packaging/requirements.lock
 
 MINUTES := 10
+LIVES := $(VENV)/lives.log
 
 .PHONY: run test soak lock clean
 
 run: $(VENV)/.installed
 	$(BIN)/kritad dev --nodes 3 --port 8080 --data_dir ./data
 
+# The simulator's lives, in which no clock but their own counts, go on a second processor beside
+# the other tests. What they say is shown when both have ended.
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest --maxfail=10
+	$(BIN)/pytest --maxfail=10 tests/simulator > $(LIVES) 2>&1 & lives=$$!; \
+		$(BIN)/pytest --maxfail=10 --ignore=tests/simulator; rest=$$?; \
+		wait $$lives; lives=$$?; cat $(LIVES); exit $$((rest | lives))
 
 # Every soak begins at another seed, which it says: the number of seconds since 1970.
 soak: $(VENV)/.installed-dev
