@@ -98,7 +98,7 @@ class Table:
 
     def stamp(self, key: bytes) -> Row | Stamp | None:
         """What is known of the row that a write to ``key`` replaces: all of it when it
-        is in memory, else revision and digest. Raises StoreFailed. 5 µs from SQLite."""
+        is in memory, else all but the value. Raises StoreFailed. 5 µs from SQLite."""
         row = self._active.get(key, _MISSING)
         if row is not _MISSING:
             return row
@@ -108,7 +108,9 @@ class Table:
         row = self._held(key)
         if row is not _MISSING:
             return row
-        return self._db.stamp(self.generation, key, self.shard)
+        # Kept, for a write asks several times: is it over, may it be, what goes.
+        stamp = self._fetched[key] = self._db.stamp(self.generation, key, self.shard)
+        return stamp
 
     def fetch(self, keys: Iterable[bytes]) -> None:
         """Several ``stamp`` calls follow: look now, at once, for what they will ask of.

@@ -186,11 +186,26 @@ def test_stamps_fetched_together_are_those_that_are_read_one_by_one(
     assert None in expected.values()
 
 
+def test_a_stamp_is_read_once_however_often_a_write_asks(
+    db: DataDatabase, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table.put(b"k", row(b"k", 1, b"v"))
+    flush(db, table)
+    table = Table(db, table.generation, RowCache(0))
+    stamp, absent = table.stamp(b"k"), table.stamp(b"absent")
+    monkeypatch.setattr(db, "stamp", None)
+    assert (table.stamp(b"k"), table.stamp(b"absent")) == (stamp, absent)
+
+
+@pytest.mark.parametrize("together", [True, False])
 def test_a_fetched_stamp_is_not_believed_after_a_write_of_the_key(
-    db: DataDatabase, table: Table
+    db: DataDatabase, table: Table, together: bool
 ) -> None:
     table = Table(db, table.generation, RowCache(0))
-    table.fetch([b"k"])
+    if together:
+        table.fetch([b"k"])
+    else:
+        table.stamp(b"k")
     written = row(b"k", 2, b"v")
     table.put(b"k", written)
     assert table.stamp(b"k") is written
