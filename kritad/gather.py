@@ -38,7 +38,7 @@ from krita.ring import META_SHARD
 from kritad.host.host import Host
 from kritad.host.ownership import no_map_yet
 from kritad.host.request import Request, Respond
-from kritad.scan_page import ScanPage, ShardCounts, cover_the_ring
+from kritad.scan_page import Question, ScanPage, ShardCounts, cover_the_ring
 from kritad.state.reading import SCAN_BYTES_MAX, SCAN_ROWS_MAX, first_of, what_of
 from kritad.state.verbs import check_lease, check_ttl
 
@@ -101,7 +101,7 @@ class Everywhere:
     def ask(self) -> None:
         """Tell or ask all that are known now. Raises Unavailable."""
         asks = dict.fromkeys(self.gather.shards(), self.fields)
-        self.gather.ask(self.op, asks, self.deadline_ms, self._then, self._fail, write=self.write)
+        self.gather.ask(self.op, asks, self.deadline_ms, self._then, self.fail, write=self.write)
 
     def _then(self, answers: dict[int, Any]) -> None:
         self.answers = [*(self.answers if self.write else ()), *answers.values()]
@@ -109,7 +109,7 @@ class Everywhere:
         try:
             if cover_the_ring([tuple(answer[-2:]) for answer in answers.values()]):
                 self.respond(Status.OK, self.reply(self.answers))
-            elif self.gather.again(self._again, self.rounds - _ROUNDS_AT_ONCE, self.deadline_ms):
+            elif self.gather.again(self, self.rounds - _ROUNDS_AT_ONCE):
                 pass
             elif self.write:
                 split = "a shard is being split, and its other half may not have heard this"
@@ -117,15 +117,10 @@ class Everywhere:
             else:
                 raise Unavailable("a shard is being split", hint="ask again")
         except KritaError as error:
-            self._fail(error)
+            self.fail(error)
 
-    def _again(self) -> None:
-        try:
-            self.ask()
-        except KritaError as error:
-            self._fail(error)
-
-    def _fail(self, error: KritaError) -> None:
+    def fail(self, error: KritaError) -> None:
+        """Answer with an error."""
         done = self.write and self.answers and self.rounds > 1
         if done and error.outcome is Outcome.NOT_APPLIED:
             error.outcome = Outcome.UNKNOWN  # it was done in part, the last time
@@ -164,14 +159,21 @@ class Gather:
             raise no_map_yet()
         return sorted(known)
 
-    def again(self, ask: Callable[[], None], pauses: int, deadline_ms: float) -> bool:
-        """Have ``ask`` called once more, at once while ``pauses`` is below 0, then that many times
-        after a pause. False: it was called often enough, or there is no time left."""
+    def again(self, question: Question, pauses: int) -> bool:
+        """Have it asked once more, at once while ``pauses`` is below 0, then that many times
+        after a pause. False: it was asked often enough, or there is no time left."""
+
+        def ask() -> None:
+            try:
+                question.ask()
+            except KritaError as error:
+                question.fail(error)
+
         if pauses < 0:
             ask()
             return True
         host = self._host
-        if pauses >= _PAUSES_MAX or host.clock.monotonic_ms() + _PAUSE_MS >= deadline_ms:
+        if pauses >= _PAUSES_MAX or host.clock.monotonic_ms() + _PAUSE_MS >= question.deadline_ms:
             return False
         host.after(_PAUSE_MS, ask)
         return True

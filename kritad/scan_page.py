@@ -25,11 +25,23 @@ _ROWS_MIN = 16  # asked of each shard at least
 _ROUNDS_AT_ONCE = 20  # of asking anew, while shards are split; then with pauses
 
 
+class Question(Protocol):
+    """What may have to be asked anew, because a shard was split meanwhile."""
+
+    deadline_ms: float
+
+    def ask(self) -> None:
+        """Ask all shards. Raises KritaError."""
+
+    def fail(self, error: KritaError) -> None:
+        """Answer with an error."""
+
+
 class Shards(Protocol):
     """Whom to ask: ``kritad.gather.Gather``."""
 
     def shards(self) -> list[int]: ...
-    def again(self, ask: Callable[[], None], pauses: int, deadline_ms: float) -> bool: ...
+    def again(self, question: Question, pauses: int) -> bool: ...
     def ask(
         self,
         op: Op,
@@ -58,14 +70,8 @@ class _Question:
     def again(self) -> None:
         """The arcs did not fit together: a shard is being split."""
         self.rounds += 1
-        if not self.shards.again(self._again, self.rounds - _ROUNDS_AT_ONCE, self.deadline_ms):
+        if not self.shards.again(self, self.rounds - _ROUNDS_AT_ONCE):
             self.fail(Unavailable("a shard is being split", hint="ask again"))
-
-    def _again(self) -> None:
-        try:
-            self.ask()
-        except KritaError as error:
-            self.fail(error)
 
     def fail(self, error: KritaError) -> None:
         """Answer with an error."""

@@ -53,14 +53,14 @@ class Feed:
         self._events.append((at, Change.PUT, key, row))
         self._size_bytes += _EVENT_BYTES + len(key) + len(row.value)
         if self._size_bytes > FEED_BYTES_MAX:
-            self._trim(FEED_BYTES_MAX - FEED_BYTES_MAX // 8)
+            self._trim()
 
     def gone(self, at: int, key: bytes, kind: Change) -> None:
         """A key was deleted, or has ended."""
         self._events.append((at, kind, key, None))
         self._size_bytes += _EVENT_BYTES + len(key)
         if self._size_bytes > FEED_BYTES_MAX:
-            self._trim(FEED_BYTES_MAX - FEED_BYTES_MAX // 8)
+            self._trim()
 
     def split(self, at: int, shard_new: int, place: int) -> None:
         """The keys from ``place`` on are another shard's."""
@@ -114,9 +114,12 @@ class Feed:
         """Give up the older half."""
         self._trim(self._size_bytes // 2)
 
-    def _trim(self, wanted: int) -> None:
-        """Give up the oldest entries' events, until what is kept counts no more than that."""
+    def _trim(self, wanted: int | None = None) -> None:
+        """Give up the oldest entries' events, until what is kept counts no more than that: by
+        default an eighth less than may be."""
         events = self._events
+        if wanted is None:
+            wanted = FEED_BYTES_MAX - FEED_BYTES_MAX // 8
         place = 0
         while place < len(events) - 1 and (
             self._size_bytes > wanted or (place and events[place][0] == events[place - 1][0])

@@ -36,7 +36,7 @@ from kritad.state.two_phase import TwoPhase
 from kritad.state.verbs import VERBS, Action, Effect, Reply, check_lease, check_ttl, decide
 from kritad.storage.errors import REBUILD_HINT, Corrupt
 from kritad.storage.extent import OUTSIDE
-from kritad.storage.places import INNER_PREFIX, is_users_key, stored_token
+from kritad.storage.places import is_users_key, stored_token
 from kritad.storage.rows import Row, Stamp
 
 ENDED_MAX = 1_000  # keys that one entry ends by the clock, and leases
@@ -49,7 +49,6 @@ _OK = int(Status.OK)
 _PLAIN_PUT_FIELDS = (
     7  # all there are of: session, sequence, acked_to, key, value, content_type, if_revision
 )
-_NO_USERS_KEY = (b"", INNER_PREFIX)  # what no user's key begins with
 
 
 class UserKeys:
@@ -94,7 +93,7 @@ class UserKeys:
                 and type(key) is bytes
                 and type(value) is bytes
                 and (content_type is None or type(content_type) is str)
-                and key[:1] not in _NO_USERS_KEY
+                and is_users_key(key)
                 and key not in self.intents.by_key
             ):
                 cell = keyspace.extent.cell_of(key)

@@ -121,23 +121,14 @@ class DataReader:
         self,
         generation: int,
         after: bytes | None,
-        limit: int,
         arc: Arc = WHOLE_RING,
         shard: int | None = None,
     ) -> Iterator[tuple[bytes, Row]]:
         """Rows of an arc in key order, read one at a time: exhaust or close the iterator,
-        because it keeps a read transaction open. ``limit`` may be NO_LIMIT."""
+        because it keeps a read transaction open."""
         start = b"" if after is None else after + b"\0"  # the next key that there can be
-        left = limit
-        with contextlib.closing(
-            self.between(generation, start, None, NO_LIMIT, arc, shard)
-        ) as rows:
-            for key, row in rows:
-                if left == 0:
-                    return
-                if row is not None:
-                    left -= 1
-                    yield key, row
+        rows = self.between(generation, start, None, NO_LIMIT, arc, shard)
+        return ((key, row) for key, row in rows if row is not None)
 
     def between(
         self,

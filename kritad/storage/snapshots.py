@@ -155,7 +155,7 @@ class SnapshotReader:
             for session, blob in sessions:
                 size = _ITEM_BYTES + len(blob)
                 yield [session, blob], session_digest(session, blob), size
-        for key, row in rows.scan(applied.rows, at.key, NO_LIMIT, applied.arc, shard):
+        for key, row in rows.scan(applied.rows, at.key, applied.arc, shard):
             yield row_item(key, row), row.digest, _ITEM_BYTES + len(key) + len(row.value)
 
     def _finish(
@@ -244,7 +244,7 @@ class SnapshotWriter:
         self, connection: sqlite3.Connection, generation: int, after: bytes
     ) -> Iterator[tuple[bytes, Row]]:
         reader = DataReader(self._db.path, connection, {})
-        return reader.scan(generation, after, NO_LIMIT, WHOLE_RING, self.applied.shard)
+        return reader.scan(generation, after, WHOLE_RING, self.applied.shard)
 
     def _take_up(self, connection: sqlite3.Connection) -> bool | None:
         """Go on with the transfer as it was noted; whether it is complete. None: there is

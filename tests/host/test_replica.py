@@ -381,14 +381,15 @@ def pass_tick(node: LoneNode, ms: int = 50) -> None:
 
 
 def hear_of_one_entry(node: LoneNode) -> None:
+    """Between two ticks."""
+    pass_tick(node)
     node.step(Append(SHARD, 2, 1, 5, 0, 0, 1, 0, [Entry(1, 5, EntryKind.NOOP, b"")]))
     node.settle()
+    pass_tick(node)
 
 
 def test_staleness_counts_from_the_tick_before_the_leader_was_heard(node: LoneNode) -> None:
-    pass_tick(node)
     hear_of_one_entry(node)
-    pass_tick(node)
     assert node.replica.staleness_ms(node.clock) == 50
     for _ in range(5):
         pass_tick(node)
@@ -399,9 +400,7 @@ def test_staleness_counts_from_the_tick_before_the_leader_was_heard(node: LoneNo
 
 
 def test_the_time_for_which_a_process_was_stopped_is_in_its_staleness(node: LoneNode) -> None:
-    pass_tick(node)
     hear_of_one_entry(node)
-    pass_tick(node)
     node.clock.advance(5_000)
     node.step(Heartbeat(SHARD, 2, 1, 5, 1, 0))  # sent long ago, for all that is known
     pass_tick(node, 0)
@@ -419,9 +418,7 @@ def test_a_follower_that_has_not_applied_what_is_committed_is_not_fresh(node: Lo
 
 
 def test_a_follower_whose_log_lacks_what_is_committed_is_not_fresh(node: LoneNode) -> None:
-    pass_tick(node)
     hear_of_one_entry(node)
-    pass_tick(node)
     node.step(Heartbeat(SHARD, 2, 1, 5, 1, 0, behind=True))
     pass_tick(node)
     node.step(Append(SHARD, 2, 1, 5, 1, 5, 9, 0, []))
@@ -433,9 +430,7 @@ def test_a_follower_whose_log_lacks_what_is_committed_is_not_fresh(node: LoneNod
 def test_a_new_leader_makes_nobody_fresh_before_it_has_committed_in_its_term(
     node: LoneNode,
 ) -> None:
-    pass_tick(node)
     hear_of_one_entry(node)
-    pass_tick(node)
     node.step(Heartbeat(SHARD, 3, 1, 6, 1, 0))
     node.settle()
     pass_tick(node)

@@ -11,7 +11,7 @@ import pytest
 from krita.errors import KritaError, Status, Unavailable
 from krita.operations import Op, What
 from krita.ring import RING_SIZE, token
-from kritad.scan_page import ScanPage, ShardCounts, cover_the_ring
+from kritad.scan_page import Question, ScanPage, ShardCounts, cover_the_ring
 from tests.host.lone import Replies
 
 ROUNDS_AT_ONCE, PAUSES_MAX = 20, 25
@@ -32,9 +32,9 @@ class FakeShards:
     def shards(self) -> list[int]:
         return list(self.known)
 
-    def again(self, ask: Callable[[], None], pauses: int, _deadline_ms: float) -> bool:
+    def again(self, question: Question, pauses: int) -> bool:
         if pauses < PAUSES_MAX:
-            ask()
+            question.ask()
         return pauses < PAUSES_MAX
 
     def ask(

@@ -38,12 +38,10 @@ class _Moment(DataReader):
         self,
         generation: int,
         after: bytes | None,
-        limit: int,
         arc: Arc = WHOLE_RING,
         shard: int | None = None,
     ) -> Iterator[tuple[bytes, Row]]:
         """See DataReader.scan. Damage is found when a row is reached."""
-        assert limit < 0, "a stream is read to its end"
         for key in self._keys[bisect_right(self._keys, after or b"") :]:
             if arc[0] <= stored_token(key) < arc[1]:
                 self._db.check_row(generation, key, shard)

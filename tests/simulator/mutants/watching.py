@@ -125,7 +125,7 @@ def _believe_that_all_have_answered(everywhere: Everywhere, answers: dict[int, A
     try:
         everywhere.respond(Status.OK, everywhere.reply(list(answers.values())))
     except KritaError as error:
-        everywhere._fail(error)
+        everywhere.fail(error)
 
 
 def _tell_at_once(replica: Replica, request: Request) -> None:
